@@ -1,0 +1,26 @@
+"""Optimisers as the settings ask for them; an objective with several models makes one each."""
+
+from typing import Any
+
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import nn
+
+from engine.settings import FitSettings
+
+
+def optimiser(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
+    """SGD or AdamW; weight decay spares biases, norms and what the architecture exempts (timm's convention)."""
+    named: Any = getattr(model, "no_weight_decay", tuple)  # timm's name for it
+    groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=named())
+    if settings.opt == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr)
+    nesterov = settings.nesterov and settings.momentum > 0
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
+    """Set the learning rate and return it; a parameter group may scale it by its `lr_scale` (discriminative rates)."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+    return rate

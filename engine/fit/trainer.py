@@ -1,0 +1,214 @@
+"""Fit on Ray Train: the plain-torch loop in as many workers as asked for, checkpoints in the step's folder, the model as the step's output.
+
+A killed worker restarts from the last checkpoint by itself; a killed driver does so when the same command runs again, because the trainer's name
+and storage are those of the step.
+"""
+
+import hashlib
+import logging
+import math
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import nn
+
+from engine import storage
+from engine.fit.loop import train
+from engine.fit.objective import Context, create_objective
+from engine.fit.streams import decode_size, open_stream
+from engine.gather.training_set import TrainingSet, TrainingShard
+from engine.labels.classes import ClassManifest
+from engine.models import checkpoint as model_folder
+from engine.models.fetch import FILES, fetch_model
+from engine.progress import say
+from engine.run import Run
+from engine.settings import ClusterSettings, FitSettings, ModelSettings
+from engine.steps import Output, Part, Step, read_output
+
+REVISION = 1
+STATE = "state.pt"
+NOT_FINGERPRINTED = {"cache_bytes", "checkpoint_every", "log_every"}
+"""Settings that change how a fit runs and not what it yields."""
+
+
+def fit(
+    run: Run,
+    label: str,
+    model: ModelSettings,
+    settings: FitSettings,
+    streams: Mapping[str, tuple[Output, TrainingSet]],
+    classes: ClassManifest,
+    init: Output | None = None,
+) -> Output:
+    """A model trained on named streams, saved in the timm hub layout below the step.
+
+    `streams`: for every stream of settings.batch the gather step and its training set; `init`: a fitted step whose weights the model starts from.
+    Raises ValueError when a stream is missing, unknown or empty.
+    """
+    _check_streams(label, settings, streams)
+    inputs = {name: output.digest for name, (output, _) in streams.items()}
+    if init is not None:
+        inputs["init"] = init.digest
+    fingerprinted = {
+        "model": model.model_dump(mode="json"),
+        "fit": settings.model_dump(mode="json", exclude=NOT_FINGERPRINTED),
+        "classes": classes.hash,
+    }
+
+    def work(step: Step) -> Output:
+        started = time.time()
+        config = {
+            "step": step,
+            "model": model.model_dump(),
+            "settings": settings.model_dump(),
+            "streams": {name: asdict(training_set) for name, (_, training_set) in streams.items()},
+            "class_names": list(classes.names),
+            "init": init.step if init is not None else None,
+        }
+        workers = train_workers(run.cluster, ray.cluster_resources())
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config=config,
+            scaling_config=workers,
+            torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+            run_config=RunConfig(
+                name="train",
+                storage_path=step.folder,
+                storage_filesystem=step.fs,
+                failure_config=FailureConfig(max_failures=run.cluster.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                callbacks=[SayProgress(label, settings.steps)],
+            ),
+        )
+        metrics = dict(trainer.fit().metrics or {})
+        if "model" not in metrics:
+            raise RuntimeError(f"{label}: training ended without a model; its logs are in {step.uri}/train")
+        step.fs.delete_dir(f"{step.folder}/train")  # checkpoints are of no use once the model is committed
+        parts = [_model_part(step, index, f"{metrics['model']}/{name}") for index, name in enumerate(FILES)]
+        return step.commit(parts, metrics, started)
+
+    return run.step(label, "fit", REVISION, fingerprinted, inputs, work)
+
+
+def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, tuple[Output, TrainingSet]]) -> None:
+    if settings.batch.keys() != streams.keys():
+        raise ValueError(
+            f"{label}: batch names the streams {sorted(settings.batch)}, but this fit has {sorted(streams)}: give each its images a step"
+        )
+    for name, (_, training_set) in streams.items():
+        if training_set.draws == 0:
+            raise ValueError(
+                f"{label}: the stream {name!r} is empty: nothing passed the selection; lower select.threshold or raise select.per_class"
+            )
+
+
+def _model_part(step: Step, unit: int, path: str) -> Part:
+    data = storage.get(step.fs, f"{step.folder}/{path}")
+    return Part(unit, path, 0, len(data), hashlib.sha256(data).hexdigest())
+
+
+def train_workers(cluster: ClusterSettings, resources: Mapping[str, float]) -> ScalingConfig:
+    """Workers of a fit: one GPU each where there are GPUs, else the CPUs shared evenly (whole ones)."""
+    use_gpu = resources.get("GPU", 0) >= cluster.train_workers
+    cpus = 1.0 if use_gpu else max(1.0, math.floor(resources.get("CPU", 1) / cluster.train_workers))
+    return ScalingConfig(
+        num_workers=cluster.train_workers,
+        use_gpu=use_gpu,
+        resources_per_worker={"CPU": cpus, **({"GPU": 1.0} if use_gpu else {})},
+    )
+
+
+class SayProgress(UserCallback):
+    """Prints what the workers report: runs in the controller, sees every worker's metrics."""
+
+    def __init__(self, label: str, steps: int) -> None:
+        self.label, self.steps = label, steps
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:  # noqa: ARG002
+        seen = metrics[0]
+        if "loss" in seen:
+            left = (self.steps - seen["step"]) * seen["seconds_per_step"]
+            say(
+                self.label,
+                f"{seen['step']}/{self.steps} steps, loss {seen['loss']:.3f}, {seen['images_per_second']:.0f} images/s, {left / 60:.1f} min left",
+            )
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One rank: builds everything from the step's settings, resumes from the last checkpoint, trains, and on rank 0 puts the model."""
+    logging.getLogger("torch.distributed").setLevel(logging.WARNING)
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))))
+    step: Step = config["step"]
+    model, settings = ModelSettings(**config["model"]), FitSettings(**config["settings"])
+    init = read_output(step.store, config["init"]) if config["init"] else None
+    objective = create_objective(
+        Context(
+            device=device,
+            rank=rank,
+            world=world,
+            settings=settings,
+            model=model,
+            class_names=tuple(config["class_names"]),
+            init=fetch_model(init, step.fs) if init else None,
+        )
+    )
+    streams = {
+        name: open_stream(
+            name,
+            TrainingSet(**{**tree, "shards": tuple(TrainingShard(**shard) for shard in tree["shards"])}),
+            batch_size=settings.batch[name],
+            seed=settings.seed,
+            size=decode_size(model.img_size, settings.noise.get(name)),
+            cache_bytes=settings.cache_bytes,
+            rank=rank,
+            world=world,
+        )
+        for name, tree in config["streams"].items()
+    }
+    start = 0
+    if (latest := ray.train.get_checkpoint()) is not None:
+        with latest.as_directory() as folder:
+            state = torch.load(Path(folder) / STATE, map_location=device, weights_only=True)
+        objective.load_state_dict(state["objective"])
+        start = state["step"]
+
+    def on_checkpoint(at: int, state: dict[str, Any]) -> None:
+        report: dict[str, Any] = {"step": at}
+        if at == settings.steps and rank == 0:
+            report["model"] = put_model(step, objective.export(), model, config["class_names"])
+        with tempfile.TemporaryDirectory() as folder:
+            if rank == 0:
+                torch.save({"step": at, "objective": state}, Path(folder) / STATE)
+            ray.train.report({**last, **report}, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
+
+    last: dict[str, Any] = {}
+
+    def on_log(metrics: dict[str, Any]) -> None:
+        last.update(metrics)
+        ray.train.report(dict(metrics))
+
+    train(objective, streams, settings, start_step=start, on_checkpoint=on_checkpoint, on_log=on_log)
+
+
+def put_model(step: Step, weights: nn.Module, model: ModelSettings, class_names: list[str]) -> str:
+    """Put the model folder below the step under a name of its own; returns that name."""
+    name = f"model-{uuid.uuid4().hex[:8]}"
+    with tempfile.TemporaryDirectory() as folder:
+        model_folder.save(Path(folder), weights, model, class_names)
+        for file in FILES:
+            storage.put(step.fs, f"{step.folder}/{name}/{file}", (Path(folder) / file).read_bytes())
+    return name

@@ -1,0 +1,177 @@
+"""Gather on Ray: each task streams the shards of one group once and puts one shuffled training shard."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from engine import schema
+from engine.gather.pick import PICKS, Group, groups
+from engine.gather.training_set import TrainingSet, TrainingShard
+from engine.images.collection import Collection
+from engine.images.decode import BadImage, decode
+from engine.images.manifest import Manifest
+from engine.labels.classes import ClassManifest
+from engine.progress import Progress, say
+from engine.run import Run
+from engine.settings import DataSettings
+from engine.steps import Output, Part, Step, Store, read_tables
+
+REVISION = 1
+GROUP_ROWS = 8192
+CHECK_SIZE = 32
+
+
+def gather(
+    run: Run, label: str, pseudo: Output, collection: Collection, classes: ClassManifest, seed: int = 0
+) -> Output:
+    """Training shards (schema.training) of the pseudo-labelled images: one pass over the shards that hold any."""
+    inputs = {"pseudo": pseudo.digest, "images": collection.digest, "classes": classes.hash}
+    settings = {"seed": seed, "group_rows": GROUP_ROWS}
+
+    def work(step: Step) -> Output:
+        picks = pa.concat_tables(table for _, table in read_tables(pseudo, run.store.fs, list(PICKS)))
+        return _gather(run, label, step, picks, collection, classes, seed, check=False)
+
+    return run.step(label, "gather", REVISION, settings, inputs, work)
+
+
+def gather_labelled(
+    run: Run, label: str, collection: Collection, classes: ClassManifest, data: DataSettings, seed: int = 0
+) -> Output:
+    """Training shards of a labelled collection with hard targets. Images that cannot be decoded are left out and counted.
+
+    Raises ValueError when an image has no label, or one that is not in `classes`.
+    """
+    inputs = {"images": collection.digest, "classes": classes.hash}
+    settings = {"seed": seed, "group_rows": GROUP_ROWS, "max_rejected_percent": data.max_rejected_percent}
+
+    def work(step: Step) -> Output:
+        picks = hard_picks(collection, classes)
+        return _gather(run, label, step, picks, collection, classes, seed, check=True)
+
+    return run.step(label, "gather", REVISION, settings, inputs, work)
+
+
+def hard_picks(collection: Collection, classes: ClassManifest) -> pa.Table:
+    """Every image of a labelled collection with one class of weight 1."""
+    labels = collection.manifest.labels()
+    index = collection.class_indices(classes)
+    number = len(index)
+    offsets = pa.array(np.arange(number + 1, dtype=np.int32))
+    values = pa.array(index.astype(schema.class_dtype(len(classes.names))))
+    return pa.table(
+        {
+            "shard": labels["shard"],
+            "row": labels["row"],
+            "classes": pa.ListArray.from_arrays(offsets, values),
+            "weights": pa.ListArray.from_arrays(offsets, pa.array(np.ones(number, np.float32))),
+            "count": pa.array(np.ones(number, np.int32)),
+        }
+    )
+
+
+def training_set(output: Output, store: Store, classes: ClassManifest) -> TrainingSet:
+    """The training set that a gather step made."""
+    shards = tuple(
+        TrainingShard(part.name, part.rows, part.stats["draws"], part.bytes) for part in output.parts(store.fs)
+    )
+    return TrainingSet(
+        f"{output.uri}/parts" if "?" not in output.uri else _parts_uri(output.uri),
+        shards,
+        len(classes.names),
+        classes.hash,
+    )
+
+
+def _parts_uri(uri: str) -> str:
+    base, _, query = uri.partition("?")
+    return f"{base}/parts?{query}"
+
+
+def _gather(
+    run: Run,
+    label: str,
+    step: Step,
+    picks: pa.Table,
+    collection: Collection,
+    classes: ClassManifest,
+    seed: int,
+    check: bool,
+) -> Output:
+    started = time.time()
+    parts = step.found_parts()
+    work = groups(picks, GROUP_ROWS, seed)
+    progress = Progress(label, len(work), "training shards", done=len(parts))
+    for part in _on_ray(
+        [group for group in work if group.unit not in parts],
+        step,
+        collection.manifest,
+        classes,
+        seed,
+        check,
+        run.cluster.max_failures,
+    ):
+        parts[part.unit] = part
+        progress.add(1, part.rows, part.stats["left_out"])
+    left_out = sum(part.stats["left_out"] for part in parts.values())
+    if left_out:
+        say(label, f"{left_out} images could not be decoded and were left out; they are in the step's quarantine/")
+    summary = {
+        "rows": sum(part.rows for part in parts.values()),
+        "draws": sum(part.stats["draws"] for part in parts.values()),
+        "left_out": left_out,
+    }
+    return step.commit(parts.values(), summary, started)
+
+
+def _on_ray(
+    work: list[Group], step: Step, manifest: Manifest, classes: ClassManifest, seed: int, check: bool, retries: int
+) -> Iterator[Part]:
+    """Parts as the tasks finish them, a bounded number of tasks in flight."""
+    task = ray.remote(num_cpus=1, max_retries=retries)(gather_group)
+    at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting = list(reversed(work))
+    flying: list[ray.ObjectRef] = []
+    while waiting or flying:
+        while waiting and len(flying) < at_once:
+            flying.append(task.remote(waiting.pop(), step, manifest, classes, seed, check))
+        ready, flying = ray.wait(flying, num_returns=1)
+        yield from ray.get(ready)
+
+
+def gather_group(group: Group, step: Step, manifest: Manifest, classes: ClassManifest, seed: int, check: bool) -> Part:
+    """Read the picked images of one group's shards, shuffle them, and put them as one training shard."""
+    kept: list[pa.Table] = []
+    left_out: list[tuple[int, int, str, str]] = []
+    shards = group.picks["shard"].to_numpy()
+    for shard, start, count in zip(*np.unique(shards, return_index=True, return_counts=True), strict=True):
+        picks = group.picks.slice(start, count)
+        rows = picks["row"].to_numpy()
+        images = pa.Table.from_batches(list(manifest.read(int(shard), np.unique(rows))), schema=schema.IMAGES)
+        images = images.take(
+            np.searchsorted(images["row"].to_numpy(), rows)
+        )  # an image chosen for two classes is two rows
+        usable = np.ones(count, bool)
+        if check:
+            for i, (key, image) in enumerate(zip(images["key"].to_pylist(), images["image"], strict=True)):
+                try:
+                    decode(image.as_buffer(), CHECK_SIZE)
+                except BadImage as bad:
+                    usable[i] = False
+                    left_out.append((int(shard), int(rows[i]), key, str(bad)))
+        table = pa.table(
+            [images["key"], images["image"], picks["classes"], picks["weights"], picks["count"]],
+            schema=schema.training(len(classes.names), classes.hash),
+        )
+        kept.append(table.filter(pa.array(usable)))
+    table = pa.concat_tables(kept)
+    table = table.take(np.random.default_rng([seed, group.unit]).permutation(table.num_rows))
+    stats = {"draws": int(np.sum(table["count"].to_numpy())), "left_out": len(left_out)}
+    if left_out:
+        columns = list(zip(*left_out, strict=True))
+        stats["quarantine"] = step.put_beside("quarantine", group.unit, pa.table(columns, schema=schema.QUARANTINE))  # type: ignore[assignment]
+    # row groups of 256: a stream reads a few at a time; JPEGs do not compress
+    return step.put_part(group.unit, table, stats, compression="none", row_group_size=256, use_dictionary=["classes"])

@@ -1,0 +1,87 @@
+"""A named set of images as the verbs see it: its manifest, listed once and kept in the store, and the digest of its contents."""
+
+import json
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from engine import storage
+from engine.images.manifest import Manifest
+from engine.images.sources import list_images
+from engine.labels.classes import ClassManifest
+from engine.progress import Counted, say
+from engine.run import Run
+from engine.settings import SourceSettings
+from engine.steps import Step, fingerprint
+
+REVISION = 1
+LIST_AGAIN = 100_000
+"""Loose files up to which a collection is listed anew at each start, so that new files are noticed; larger ones are listed once."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images under a name ("pool", "validation")."""
+
+    name: str
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @cached_property
+    def label_names(self) -> list[str]:
+        """Sorted names of the labels that occur."""
+        return list(self.manifest.label_counts)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether labels are known: for a pool they serve the report alone."""
+        return bool(self.label_names)
+
+    def positions(self, shard: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Positions int64 (n,) in address order of the images at (shard, row)."""
+        first = np.concatenate([[0], np.cumsum(self.manifest.rows, dtype=np.int64)])
+        return first[shard] + row
+
+    def class_indices(self, classes: ClassManifest) -> np.ndarray:
+        """Class index int64 (N,) of every image in address order. Raises ValueError for an image without a label or with an unknown one."""
+        index = classes.indices(self.manifest.labels()["label"], self.name)
+        if unlabelled := int((index < 0).sum()):
+            raise ValueError(
+                f"{self.name}: {unlabelled} of {index.size} images have no label; name the column with data.label_column, or use class folders"
+            )
+        return index
+
+
+def collect(run: Run, name: str, uri: str, source: SourceSettings) -> Collection:
+    """The collection at `uri`, listed now or, when it is large and was listed before, read from the store."""
+    uri = storage.absolute(uri)
+    wanted = source.model_dump(include={"image_column", "key_column", "label_column", "rows_per_shard", "shard_bytes"})
+    remembered = f"{run.store.root}/listings/{fingerprint({'uri': uri, **wanted})}.json"
+    fs = run.store.fs
+    if storage.exists(fs, remembered):
+        memory = json.loads(storage.get(fs, remembered))
+        if memory["files"] > LIST_AGAIN:
+            say(name, f"{memory['files']} files listed on {memory['listed']}; delete {remembered} to list them again")
+            return Collection(name, Manifest.load(fs, memory["folder"], uri))
+    listing = list_images(uri, **wanted, progress=Counted(name, "images listed"))
+    step = Step(
+        run.store, {"verb": "list", "revision": REVISION, "settings": wanted, "inputs": {"listing": listing.digest}}
+    )
+    if not storage.exists(fs, f"{step.folder}/manifest.json"):
+        Manifest.save(listing, fs, step.folder)
+    files = listing.files.num_rows if listing.files is not None else 0
+    storage.put(
+        fs,
+        remembered,
+        json.dumps(
+            {"folder": step.folder, "files": files, "listed": time.strftime("%Y-%m-%d %H:%M"), "uri": uri}
+        ).encode(),
+    )
+    manifest = Manifest.load(fs, step.folder, uri)
+    say(name, f"{manifest.num_rows} images in {manifest.num_shards} shards at {uri}")
+    return Collection(name, manifest)

@@ -1,0 +1,89 @@
+"""Images that are files of their own, or members of tars: grouped into shards of even bytes."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine import schema
+from engine.images.walk import having
+
+EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".jp2",
+    ".ico",
+    ".mpo",
+)
+
+ITEMS = pa.schema([("key", pa.string()), ("path", pa.string()), ("bytes", pa.int64()), ("label", pa.string())])
+"""A loose image before it has an address."""
+
+
+def in_folders(found: pa.Table) -> pa.Table:
+    """ITEMS of image files: the key is the relative path, the label the first folder on it (null for a file at the
+    root)."""
+    images = having(found, EXTENSIONS)
+    path = images["path"]
+    slash = pc.find_substring(path, "/")
+    folder = pc.list_element(pc.split_pattern(path, "/", max_splits=1), 0) if len(path) else path
+    label = pc.if_else(pc.greater_equal(slash, 0), folder, pa.scalar(None, pa.string()))
+    return pa.table([path, path, images["bytes"], label], schema=ITEMS)
+
+
+def group(sizes: np.ndarray, rows_per_shard: int, shard_bytes: int) -> np.ndarray:
+    """First row of each shard, and the number of rows at the end: as many neighbours as fit `shard_bytes` (one at
+    least), `rows_per_shard` at most; int64 (shards + 1,)."""
+    ends = np.cumsum(sizes)
+    bounds = [0]
+    while bounds[-1] < len(sizes):
+        start = bounds[-1]
+        budget = shard_bytes + (ends[start - 1] if start else 0)
+        fits = int(np.searchsorted(ends, budget, "right"))
+        bounds.append(min(max(fits, start + 1), start + rows_per_shard))
+    return np.array(bounds, np.int64)
+
+
+def shards(
+    items: list[pa.Table], containers: list[str], rows_per_shard: int, shard_bytes: int
+) -> tuple[pa.Table, pa.Table]:
+    """The manifests (schema.SHARDS, schema.FILES) of tables of ITEMS; no shard crosses from one table to the next.
+
+    `containers` names the tar of each table, or is empty for files of their own. An unknown size counts as nothing.
+    """
+    rows: list[tuple[int, str, int, int, int]] = []
+    numbers: list[np.ndarray] = []
+    inside: list[np.ndarray] = []
+    for table, container in zip(items, containers, strict=True):
+        sizes = pc.fill_null(table["bytes"], 0).to_numpy()
+        bounds = group(sizes, rows_per_shard, shard_bytes)
+        totals = np.concatenate([[0], np.cumsum(sizes)])[bounds]
+        for start, end, size in zip(bounds[:-1].tolist(), bounds[1:].tolist(), np.diff(totals).tolist(), strict=True):
+            numbers.append(np.full(end - start, len(rows), np.int32))
+            inside.append(np.arange(end - start, dtype=np.int32))
+            rows.append((len(rows), container, start if container else 0, end - start, size))
+    listed = pa.table(
+        [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(schema.SHARDS)], schema=schema.SHARDS
+    )
+    every = pa.concat_tables(items)
+    address = [pa.array(np.concatenate(part) if part else np.empty(0, np.int32)) for part in (numbers, inside)]
+    return listed, pa.table([*address, *(every[name] for name in ITEMS.names)], schema=schema.FILES)
+
+
+def repeated(keys: pa.ChunkedArray, limit: int = 10) -> list[str]:
+    """Up to `limit` keys that occur more than once."""
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return []
+    counts = pa.table({"key": keys}).group_by("key").aggregate([([], "count_all")])
+    return counts.filter(pc.greater(counts["count_all"], 1))["key"].slice(0, limit).to_pylist()

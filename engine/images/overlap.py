@@ -1,0 +1,129 @@
+"""One image must not stand in two sets: found by content and by key, before anything is trained.
+
+Each set is read once (`fingerprints`). Sets that overlap are refused (`refuse_overlaps`); a pool may overlap with them,
+and the workers that label it leave those images out (`held_out`).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+
+from engine.images.decode import content_hash
+from engine.images.manifest import Manifest
+from engine.images.walk import Progress
+
+SHOWN = 10
+"""Images of a pair of sets that a message names."""
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Keys of a set and the 16-byte content hashes of its images. `has_keys`: keys name an image wherever it stands."""
+
+    keys: list[str] = field(repr=False)
+    hashes: list[bytes] = field(repr=False)
+    has_keys: bool
+
+
+def fingerprints(manifest: Manifest, progress: Progress | None = None) -> Fingerprints:
+    """Read a whole set once. Images that cannot be had are left out."""
+    keys: list[str] = []
+    hashes: list[bytes] = []
+    for shard in range(manifest.num_shards):
+        for batch in manifest.read(shard):
+            for key, image in zip(batch["key"].to_pylist(), batch["image"], strict=True):
+                if image.is_valid:
+                    keys.append(key)
+                    hashes.append(content_hash(image.as_buffer()))
+        if progress:
+            progress(len(keys))
+    return Fingerprints(keys, hashes, manifest.has_keys)
+
+
+def refuse_overlaps(sets: Mapping[str, Fingerprints]) -> None:
+    """Raise ValueError when two sets share an image, by content or by a key that names it, with ten of each pair."""
+    pairs = combinations(sets.items(), 2)
+    if problems := [problem for one, other in pairs if (problem := _shared(*one, *other))]:
+        remedy = "Remove them from one of the two: results on images that were learnt from mean nothing."
+        raise ValueError("\n".join([*problems, remedy]))
+
+
+def _shared(one: str, first: Fingerprints, other: str, second: Fingerprints) -> str:
+    """A sentence that names the images which both sets have; empty when there is none."""
+    by_hash = dict(zip(first.hashes, first.keys, strict=True))
+    pairs = {(by_hash[h], key): "" for h, key in zip(second.hashes, second.keys, strict=True) if h in by_hash}
+    if first.has_keys and second.has_keys:
+        known = {key for key in first.keys if _names(key)}
+        twins = [(key, key) for key in second.keys if key in known]
+        pairs |= {twin: " (same key, other bytes)" for twin in twins if twin not in pairs}
+    if not pairs:
+        return ""
+    shown = ", ".join(f"{a if a == b else f'{a} = {b}'}{why}" for (a, b), why in list(pairs.items())[:SHOWN])
+    more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+    return f"{one} and {other} share {len(pairs)} image{'s' if len(pairs) > 1 else ''}: {shown}{more}."
+
+
+def _names(key: str) -> bool:
+    """Whether a key of a key column can name an image: bare numbers are row numbers more often than names."""
+    return not key.isdecimal()
+
+
+class HeldOut:
+    """Images that must not be labelled: 17 bytes an image and key, in arrays that the workers of a node can share."""
+
+    def __init__(self, names: list[str], contents: "_Lookup", keys: "_Lookup") -> None:
+        self.names, self.contents, self.keys = names, contents, keys
+
+    def reason(self, key: str | None, content: bytes) -> str | None:
+        """Why an image of the pool is kept out (`excluded: also in test`), or None.
+
+        `key`: None unless the pool's keys come from a key column; `content`: its `content_hash`.
+        """
+        owner = self.contents.owner(content)
+        if owner is None and key is not None and _names(key):
+            owner = self.keys.owner(_key_hash(key))
+        return None if owner is None else f"excluded: also in {self.names[owner]}"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 in hex of all that decides what is kept out, for the fingerprint of a step that depends on it."""
+        digest = hashlib.sha256("\0".join(self.names).encode())
+        for lookup in (self.contents, self.keys):
+            for part in (lookup.high, lookup.low, lookup.owners):
+                digest.update(f"{len(part)}:".encode() + part.tobytes())
+        return digest.hexdigest()
+
+
+def held_out(sets: Mapping[str, Fingerprints]) -> HeldOut:
+    """The lookup over all sets; an image that stands in several is told by the first."""
+    prints = list(sets.values())
+    contents = [(content, owner) for owner, one in enumerate(prints) for content in one.hashes]
+    named = [(key, owner) for owner, one in enumerate(prints) if one.has_keys for key in one.keys if _names(key)]
+    return HeldOut(list(sets), _Lookup(contents), _Lookup([(_key_hash(key), owner) for key, owner in named]))
+
+
+def _key_hash(key: str) -> bytes:
+    return content_hash(key.encode())
+
+
+class _Lookup:
+    """16-byte hashes as two sorted halves, and the number of the set that each belongs to."""
+
+    def __init__(self, entries: list[tuple[bytes, int]]) -> None:
+        halves = np.frombuffer(b"".join(digest for digest, _ in entries), ">u8").reshape(-1, 2).astype(np.uint64)
+        owners = np.array([owner for _, owner in entries], np.uint8)
+        order = np.lexsort((owners, halves[:, 1], halves[:, 0]))
+        self.high, self.low, self.owners = halves[order, 0], halves[order, 1], owners[order]
+
+    def owner(self, digest: bytes) -> int | None:
+        high, low = np.frombuffer(digest, ">u8").astype(np.uint64)
+        at = int(np.searchsorted(self.high, high))
+        while at < len(self.high) and self.high[at] == high:
+            if self.low[at] == low:
+                return int(self.owners[at])
+            at += 1
+        return None

@@ -1,0 +1,204 @@
+"""Parquet files with encoded images: how their rows are cut into shards, and how the rows of a shard are read."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from engine import schema
+from engine.images import columns as cols
+from engine.images.columns import Columns
+from engine.images.walk import LISTING_THREADS, Place, Progress
+
+TAIL_BYTES = 64 * 1024
+"""Read from the end of each file while listing: one request brings nearly every footer."""
+
+READ_BUFFER = 8 * 2**20
+"""Bytes read ahead in a column: a row group of gigabytes is streamed, never held."""
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What listing needs of a file: rows and stored bytes of its row groups, its schema, and a digest of the footer as
+    it is stored."""
+
+    rows: tuple[int, ...]
+    sizes: tuple[int, ...]
+    schema: pa.Schema
+    digest: str
+
+
+def footer(place: Place, path: str, size: int) -> Footer:
+    """The footer of a Parquet file. Raises ValueError when it has none."""
+    try:
+        with place.fs.open_input_file(place.path(path)) as file:
+            tail = file.read_at(min(size, TAIL_BYTES), size - min(size, TAIL_BYTES))
+            need = int.from_bytes(tail[-8:-4], "little") + 8
+            if len(tail) < need <= size:
+                tail = file.read_at(need, size - need)
+        meta = pq.read_metadata(pa.BufferReader(tail))
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from None
+    groups = [meta.row_group(index) for index in range(meta.num_row_groups)]
+    stored = tuple(sum(group.column(c).total_compressed_size for c in range(group.num_columns)) for group in groups)
+    digest = hashlib.sha256(tail[-need:]).hexdigest()
+    return Footer(tuple(group.num_rows for group in groups), stored, meta.schema.to_arrow_schema(), digest)
+
+
+def footers(place: Place, found: pa.Table, progress: Progress | None) -> list[Footer]:
+    """Footers of all files, in order, many requests at a time; progress counts rows."""
+    result: list[Footer] = []
+    total = 0
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        for one in pool.map(
+            lambda args: footer(place, *args), zip(found["path"].to_pylist(), found["bytes"].to_pylist(), strict=True)
+        ):
+            result.append(one)
+            total += sum(one.rows)
+            if progress:
+                progress(total)
+    return result
+
+
+def cut(groups: tuple[int, ...], rows_per_shard: int) -> list[tuple[int, int]]:
+    """(first row, rows) of each shard of a file: consecutive whole row groups of at most `rows_per_shard` rows
+    together; a larger row group is cut by rows."""
+    shards: list[tuple[int, int]] = []
+    start = pending = 0
+    for rows in groups:
+        if pending and pending + rows > rows_per_shard:
+            shards.append((start, pending))
+            start, pending = start + pending, 0
+        pending += rows
+        while pending > rows_per_shard:
+            shards.append((start, rows_per_shard))
+            start, pending = start + rows_per_shard, pending - rows_per_shard
+        if rows > rows_per_shard and pending:  # the rest of a cut row group stays alone: whole row groups are read once
+            shards.append((start, pending))
+            start, pending = start + pending, 0
+    return [*shards, (start, pending)] if pending else shards
+
+
+def shards(found: pa.Table, all_footers: list[Footer], rows_per_shard: int) -> pa.Table:
+    """The manifest of shards (schema.SHARDS) of Parquet files."""
+    listed: list[tuple[str, int, int, int]] = []
+    for path, one in zip(found["path"].to_pylist(), all_footers, strict=True):
+        ends, sizes = np.cumsum((0, *one.rows)), np.cumsum((0, *one.sizes))
+        for start, rows in cut(one.rows, rows_per_shard):
+            low, high = np.interp((start, start + rows), ends, sizes)
+            listed.append((path, start, rows, round(high - low)))
+    arrays = [pa.array([row[i] for row in listed], schema.SHARDS.field(i + 1).type) for i in range(4)]
+    return pa.table([pa.array(range(len(listed)), pa.int32()), *arrays], schema=schema.SHARDS)
+
+
+def column(place: Place, path: str, name: str) -> pa.ChunkedArray:
+    """One whole column of a file."""
+    try:
+        with pq.ParquetFile(place.fs.open_input_file(place.path(path))) as file:
+            return file.read(columns=[name], use_threads=False).column(name)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from None
+
+
+class Rows:
+    """Reads row ranges of Parquet files.
+
+    The file that was read last stays open where it was left. A row group larger than a shard has to be decoded from its
+    beginning; a worker that is given the shards of a file in order so decodes each row group once, not once a shard.
+    """
+
+    def __init__(self, place: Place, columns: Columns) -> None:
+        self.place, self.columns = place, columns
+        self._left: _Open | None = None
+
+    def read(
+        self, path: str, start: int, rows: int, keep: np.ndarray | None, batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Record batches of schema.IMAGES of rows start..start+rows, `row` counted from `start`; only the rows of
+        `keep` (sorted) if given.
+
+        Raises ValueError naming the file when it cannot be read or has fewer rows than when it was listed.
+        """
+        wanted = start + (np.arange(rows) if keep is None else np.asarray(keep, np.int64))
+        try:
+            file = self._open(path)
+            if file.ends[-1] < start + rows:
+                raise ValueError(
+                    f"{path}: has {file.ends[-1]} rows, fewer than when it was listed; list the collection again"
+                )
+            for group in np.unique(np.searchsorted(file.ends, wanted, "right") - 1).tolist():
+                low, high = np.searchsorted(wanted, file.ends[group : group + 2])
+                for row, batch in file.read(group, wanted[low:high] - file.ends[group], batch_rows):
+                    yield self._images(batch, row + file.ends[group], start, path)
+            self._left = file
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(path, error) from None
+
+    def _open(self, path: str) -> "_Open":
+        left, self._left = self._left, None  # taken, not shared: another thread that reads meanwhile opens its own
+        return left if left is not None and left.path == path else _Open(self.place, path, self.columns)
+
+    def _images(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, path: str) -> pa.RecordBatch:
+        """A batch of the file as schema.IMAGES; `rows` are row numbers in the file."""
+        columns = self.columns
+        keys = positional(path, rows) if columns.key is None else batch.column(columns.key).cast(pa.string())
+        if columns.label is None:
+            labels = pa.nulls(len(rows), pa.string())
+        else:
+            labels = cols.labels(batch.column(columns.label), columns.names, path)
+        image = cols.images(batch.column(columns.image))
+        return pa.record_batch([pa.array(rows - start, pa.int32()), keys, image, labels], schema=schema.IMAGES)
+
+
+class _Open:
+    """One open file, and the stream of the row group that was read last."""
+
+    def __init__(self, place: Place, path: str, columns: Columns) -> None:
+        self.path = path
+        self.file = pq.ParquetFile(place.fs.open_input_file(place.path(path)), buffer_size=READ_BUFFER)
+        meta = self.file.metadata
+        self.ends = np.cumsum([0, *(meta.row_group(index).num_rows for index in range(meta.num_row_groups))])
+        self.leaves = [cols.leaf(self.file.schema_arrow, columns.image or "")]
+        self.leaves += dict.fromkeys(name for name in (columns.key, columns.label) if name is not None)
+        self.stream: Iterator[pa.RecordBatch] = iter(())
+        self.streams: tuple[int, int] | None = None
+        self.batch: pa.RecordBatch | None = None
+        self.first = 0
+
+    def read(self, group: int, wanted: np.ndarray, batch_rows: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+        """The `wanted` rows (sorted, counted from the row group's first) as (row numbers, batch); runs of rows are
+        slices, not copies."""
+        self._seek(group, int(wanted[0]), batch_rows)
+        while len(wanted):
+            if self.batch is None or wanted[0] >= self.first + len(self.batch):
+                self.first += len(self.batch) if self.batch is not None else 0
+                self.batch = next(self.stream)
+                continue
+            here = int(np.searchsorted(wanted, self.first + len(self.batch)))
+            rows, wanted = wanted[:here], wanted[here:]
+            inside = rows - self.first
+            run = int(inside[-1]) - int(inside[0]) + 1 == here
+            yield rows, self.batch.slice(int(inside[0]), here) if run else self.batch.take(pa.array(inside))
+
+    def _seek(self, group: int, row: int, batch_rows: int) -> None:
+        """Go on in the stream that is open if `row` lies at or after its last batch, else open another."""
+        if self.streams == (group, batch_rows) and row >= self.first:
+            return
+        self.stream = self.file.iter_batches(batch_rows, row_groups=[group], columns=self.leaves, use_threads=False)
+        self.streams, self.batch, self.first = (group, batch_rows), None, 0
+
+
+def positional(path: str, rows: np.ndarray) -> pa.Array:
+    """Keys of rows that have none of their own: `<relative path>:<row in file>`."""
+    return pc.binary_join_element_wise(path, pa.array(rows).cast(pa.string()), ":")
+
+
+def _unreadable(path: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: not a readable Parquet file ({error}); restore it, or remove it and list the collection again"
+    )

@@ -1,0 +1,240 @@
+"""RandAugment (Cubuk et al. 2019) of a whole batch of uint8 images, on the device that holds it.
+
+Every image draws its own operations, uniformly and with replacement, from the 14 of the paper. Those of one round are
+carried out together: six are lookup tables, one a channel, hence one gather; five are affine maps, hence one
+grid_sample; Color and Sharpness blend the images that drew them. Colours are PIL's to the bit, but for AutoContrast,
+which differs by 1 where PIL's floating point falls just below a whole number.
+
+Strength s = magnitude / 10, so that 10 is the usual full scale; ± is drawn for each image (timm's "increasing" set):
+
+    Rotate              ±30 s degrees            ShearX, ShearY              ±0.3 s
+    TranslateX, Y       ±0.45 s of the side, in whole pixels, hence exact copies
+    Brightness, Color, Contrast, Sharpness       factor 1 ± 0.9 s, never below 0.1
+    Posterize           8 - 4 s bits             Solarize                    inverts values from 256 (1 - s)
+    AutoContrast, Equalize, Identity             have no strength
+
+Above 10 (Noisy Student goes to 27) rotation, shear and the enhancing factors go on linearly. Translation stays at full
+scale: more leaves no image, and Noisy Student's own 270 of 600 pixels are 0.45. So do Posterize and Solarize, 4 bits and
+full inversion, where the official program asks for 10 of 8 bits and a threshold of 691.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OPS = (
+    "AutoContrast",
+    "Equalize",
+    "Solarize",
+    "Posterize",
+    "Contrast",
+    "Brightness",
+    "Rotate",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Color",
+    "Sharpness",
+    "Identity",
+)
+(
+    AUTOCONTRAST,
+    EQUALIZE,
+    SOLARIZE,
+    POSTERIZE,
+    CONTRAST,
+    BRIGHTNESS,
+    ROTATE,
+    SHEAR_X,
+    SHEAR_Y,
+    TRANSLATE_X,
+    TRANSLATE_Y,
+    COLOR,
+    SHARPNESS,
+    IDENTITY,
+) = range(14)
+
+FILL = 128
+"""Grey of pixels that come from outside the image."""
+IGNORE = 255
+"""Mask value of pixels that come from outside: no target."""
+DRAWS = 2
+"""Uniform numbers an operation takes: which, and which sign."""
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """`num_ops` random operations at one magnitude for every image of a batch."""
+
+    num_ops: int
+    magnitude: float
+
+    def __call__(
+        self, images: Tensor, draws: npt.NDArray[np.float64], mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Augmented copies of `images` uint8 (B, 3, H, H) and of `mask` uint8 (B, 1, H, H): geometry alone moves it.
+
+        draws: uniform numbers in [0, 1), float64 (B, DRAWS * num_ops), an image's own.
+        """
+        images = images.clone()
+        mask = None if mask is None else mask.clone()
+        for drawn in np.split(draws, self.num_ops, axis=1):
+            ops = (drawn[:, 0] * len(OPS)).astype(np.int64)
+            signs = np.where(drawn[:, 1] < 0.5, -1.0, 1.0)
+            apply_ops(images, ops, signs, self.magnitude, mask)
+        return images, mask
+
+
+def apply_ops(
+    images: Tensor,
+    ops: npt.NDArray[np.int64],
+    signs: npt.NDArray[np.float64],
+    magnitude: float,
+    mask: Tensor | None = None,
+) -> None:
+    """One round, in place: image i goes through OPS[ops[i]] in direction signs[i] (±1). Shapes as in RandAugment."""
+    strength = magnitude / 10
+
+    def chosen(first: int, last: int) -> tuple[npt.NDArray[np.int64], Tensor]:
+        """Which images drew an operation in first..last: on the host, and as an index on the device."""
+        which = np.flatnonzero((ops >= first) & (ops <= last))
+        return which, torch.from_numpy(which).to(images.device, non_blocking=True)
+
+    factors = np.maximum(0.1, 1 + 0.9 * strength * signs)
+    which, index = chosen(AUTOCONTRAST, BRIGHTNESS)
+    if which.size:
+        picked = images[index]
+        images[index] = look_up(picked, _tables(picked, ops[which], factors[which], strength))
+    which, index = chosen(ROTATE, TRANSLATE_Y)
+    if which.size:
+        matrices = _matrices(ops[which], strength * signs[which], images.shape[-1])
+        images[index] = warp(images[index], matrices, FILL, "bilinear")
+        if mask is not None:
+            mask[index] = warp(mask[index], matrices, IGNORE, "nearest")
+    for op, degenerate in ((COLOR, _luma), (SHARPNESS, _smooth)):
+        which, index = chosen(op, op)
+        if which.size:
+            picked = images[index]
+            images[index] = _blend(degenerate(picked), picked, _per_image(factors[which], images.device))
+
+
+def _per_image(values: npt.NDArray[np.float64], device: torch.device) -> Tensor:
+    """float32 (n, 1, 1, 1) on `device`."""
+    return torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True).view(-1, 1, 1, 1)
+
+
+def _blend(degenerate: Tensor, images: Tensor, factors: Tensor) -> Tensor:
+    """degenerate + factor (image - degenerate), cut to 0..255 and truncated, uint8, as PIL.Image.blend does it."""
+    # Not addcmul or lerp: fused multiply-adds round otherwise than PIL, and perhaps otherwise at a tensor's end.
+    start = degenerate.float()
+    return (images.float() - start).mul(factors).add_(start).clamp_(0, 255).to(torch.uint8)
+
+
+def _luma(images: Tensor) -> Tensor:
+    """Luminance int32 (n, 1, H, W) in 0..255 of uint8 (n, 3, H, W): ITU-R 601 in PIL's 16-bit fixed point."""
+    red, green, blue = images.int().unbind(1)
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).unsqueeze(1)
+
+
+def _smooth(images: Tensor) -> Tensor:
+    """PIL's SMOOTH filter, int16 (n, 3, H, W): weights 1 around 5, over 13, rounded; the outermost pixels stay."""
+    smooth = images.short()
+    if min(images.shape[-2:]) < 3:
+        return smooth
+    rows = smooth[..., :-2, :] + smooth[..., 1:-1, :] + smooth[..., 2:, :]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * smooth[..., 1:-1, 1:-1]
+    smooth[..., 1:-1, 1:-1] = (2 * total + 13) // 26
+    return smooth
+
+
+def look_up(images: Tensor, tables: Tensor) -> Tensor:
+    """Replace every value v of `images` uint8 (n, C, H, W) by tables[n, C, v]; tables uint8 (n, C, 256)."""
+    return tables.gather(2, images.flatten(2).long()).view_as(images)
+
+
+def _tables(images: Tensor, ops: npt.NDArray[np.int64], factors: npt.NDArray[np.float64], strength: float) -> Tensor:
+    """Lookup tables uint8 (n, 3, 256) of the images' operations, AutoContrast to Brightness."""
+    device = images.device
+    values = torch.arange(256, device=device, dtype=torch.int32)
+    tables = values.to(torch.uint8).repeat(len(ops), 3, 1)
+    full_scale = min(strength, 1.0)
+    for op in np.unique(ops):
+        which = np.flatnonzero(ops == op)
+        index = torch.from_numpy(which).to(device, non_blocking=True)
+        factor = _per_image(factors[which], device).squeeze(3)
+        if op == AUTOCONTRAST:
+            table = _autocontrast(images[index], values)
+        elif op == EQUALIZE:
+            table = _equalize(images[index], values)
+        elif op == SOLARIZE:
+            table = torch.where(values < 256 - int(256 * full_scale), values, 255 - values)
+        elif op == POSTERIZE:
+            dropped = round(4 * full_scale)
+            table = (values >> dropped) << dropped
+        elif op == CONTRAST:
+            # Sums of whole numbers are exact in any order, so the mean is the same in any batch.
+            luma = _luma(images[index]).flatten(1)
+            mean = (2 * luma.sum(1) + luma.shape[1]) // (2 * luma.shape[1])
+            table = _blend(mean.view(-1, 1, 1), values, factor)
+        else:
+            table = _blend(torch.zeros_like(values), values, factor)
+        tables[index] = table.to(torch.uint8).expand(len(which), 3, 256)
+    return tables
+
+
+def _autocontrast(images: Tensor, values: Tensor) -> Tensor:
+    """Stretch each channel to 0..255; a channel of one value stays. int32 (n, 3, 256)."""
+    low, high = (bound.int().unsqueeze(2) for bound in images.flatten(2).aminmax(dim=2))
+    stretched = ((values - low) * 255 // (high - low).clamp(min=1)).clamp(0, 255)
+    return torch.where(high > low, stretched, values)
+
+
+def _equalize(images: Tensor, values: Tensor) -> Tensor:
+    """Spread each channel's values evenly over 0..255, PIL's integer arithmetic. int64 (n, 3, 256)."""
+    pixels = images.flatten(2).long()
+    histogram = torch.zeros(*pixels.shape[:2], 256, dtype=torch.int64, device=images.device).scatter_add_(
+        2, pixels, torch.ones_like(pixels)
+    )
+    last = histogram.gather(2, pixels.amax(2, keepdim=True))
+    step = (pixels.shape[2] - last) // 255
+    below = histogram.cumsum(2) - histogram
+    spread = ((step // 2 + below) // step.clamp(min=1)).clamp(max=255)
+    return torch.where(step > 0, spread, values)
+
+
+def _matrices(ops: npt.NDArray[np.int64], strengths: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+    """Affine maps float64 (n, 2, 3) from places in the output to places in the input, both in -1..1."""
+    angle = np.deg2rad(30 * strengths) * (ops == ROTATE)
+    shear = 0.3 * strengths
+    # Half an image is 1, and whole pixels move without interpolation.
+    shift = np.round(0.45 * strengths.clip(-1, 1) * side) * 2 / side
+    matrices = np.empty((len(ops), 2, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = np.cos(angle)
+    matrices[:, 0, 1] = np.where(ops == SHEAR_X, shear, -np.sin(angle))
+    matrices[:, 1, 0] = np.where(ops == SHEAR_Y, shear, np.sin(angle))
+    matrices[:, 0, 2] = np.where(ops == TRANSLATE_X, shift, 0)
+    matrices[:, 1, 2] = np.where(ops == TRANSLATE_Y, shift, 0)
+    return matrices
+
+
+def warp(images: Tensor, matrices: npt.NDArray[np.float64], fill: int, mode: str, size: int | None = None) -> Tensor:
+    """uint8 (n, C, S, S): `images` uint8 (n, C, H, H) at the places that `matrices` (n, 2, 3) give; `fill` outside."""
+    theta = torch.from_numpy(matrices.astype(np.float32)).to(images.device, non_blocking=True)
+    side = size or images.shape[-1]
+    grid = _grid(theta, side)
+    sampled = F.grid_sample(images.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+    outside = grid.abs().amax(3).unsqueeze(1) > 1
+    return sampled.round_().masked_fill_(outside, fill).to(torch.uint8)
+
+
+def _grid(theta: Tensor, side: int) -> Tensor:
+    """Places in the input, float32 (n, S, S, 2). F.affine_grid multiplies matrices, which may round by batch size."""
+    centres = (torch.arange(side, device=theta.device, dtype=torch.float32) * 2 + 1) / side - 1
+    theta = theta.view(-1, 2, 3, 1, 1)
+    places = theta[:, :, 0] * centres + theta[:, :, 1] * centres.view(-1, 1) + theta[:, :, 2]
+    return places.permute(0, 2, 3, 1)

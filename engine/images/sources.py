@@ -1,0 +1,196 @@
+"""Listing a collection of images, once: what kind it is, which shards it makes, and what names its content."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.images import columns as cols
+from engine.images import loose, parquet, tables, tars
+from engine.images.columns import Columns
+from engine.images.walk import Place, Progress, having, locate, public, walk
+
+Kind = Literal["parquet", "folder", "uris", "webdataset"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A collection as it was found. Addresses (shard, row) count from 0 in the order of paths and rows."""
+
+    kind: Kind
+    uri: str
+    shards: pa.Table
+    """schema.SHARDS"""
+    files: pa.Table | None
+    """schema.FILES, sorted by address; None for Parquet, whose rows need no list."""
+    digest: str
+    """SHA-256 in hex over relative paths, sizes, Parquet footers and the way the collection is cut; the same wherever
+    it stands."""
+    columns: Columns = field(default_factory=Columns)
+    label_counts: dict[str, int] = field(default_factory=dict)
+    """Images of each class seen, in class order; empty when nothing is labelled."""
+    ignored: int = 0
+    """Visible files that are no part of the collection."""
+
+    @property
+    def num_rows(self) -> int:
+        return pc.sum(self.shards["rows"]).as_py() or 0
+
+
+def list_images(
+    uri: str,
+    *,
+    image_column: str | None = None,
+    key_column: str | None = None,
+    label_column: str | None = None,
+    rows_per_shard: int = 2048,
+    shard_bytes: int = 64 * 2**20,
+    labelled: bool = False,
+    progress: Progress | None = None,
+) -> Listing:
+    """List the collection at `uri`: image files (label: first folder), Parquet with encoded images, CSV/Parquet tables
+    of URIs, WebDataset tars.
+
+    The kind is told by what is there. `labelled` demands a label of every image and an image in every class folder.
+    Raises ValueError when nothing is there, or it cannot be used as it is; the message names the file and what to do.
+    """
+    place = locate(uri)
+    where = public(uri)
+    found, folders = walk(place, progress)
+    kind, files = _kind(found, where)
+    names = files["path"].to_pylist() if kind != "folder" else []
+    columns = Columns()
+    counts: dict[str, int] = {}
+    identity: list[object] = []
+    if kind == "tables":
+        foots = (
+            parquet.footers(place, having(files, (".parquet",)), progress)
+            if names[0].lower().endswith(".parquet")
+            else []
+        )
+        first = foots[0].schema if foots else tables.csv_schema(place, names[0])
+        columns = cols.choose(first, image_column, key_column, label_column, names[0])
+        _same_columns(names, foots, columns)
+        identity = [foot.digest for foot in foots]
+    if columns.image is not None:
+        listed, table = parquet.shards(files, foots, rows_per_shard), None
+        counts = _parquet_labels(place, names, columns)
+        result: Kind = "parquet"
+    else:
+        if kind == "folder":
+            items, containers, result = [loose.in_folders(files)], [""], "folder"
+        elif kind == "tars":
+            items, containers, result = tars.index(place, names, label_column, progress), names, "webdataset"
+        else:
+            items, result = [tables.items(place, name, columns) for name in names], "uris"
+            items, containers = [pa.concat_tables(items)], [""]
+        listed, table = loose.shards(items, containers, rows_per_shard, shard_bytes)
+        counts = _count(table["label"])
+        if again := loose.repeated(table["key"]):
+            raise ValueError(
+                f"{where}: keys that occur more than once: {', '.join(map(repr, again))}; "
+                "a key names one image, remove the repeats"
+            )
+        if progress:
+            progress(table.num_rows)
+    if labelled:
+        _demand_labels(where, result, table, listed, counts, folders)
+    digest = _digest(result, columns, files, identity, listed, table, counts)
+    return Listing(result, uri, listed, table, digest, columns, counts, found.num_rows - files.num_rows)
+
+
+def _kind(found: pa.Table, where: str) -> tuple[Literal["folder", "tables", "tars"], pa.Table]:
+    """What the files are, and those that count. Raises ValueError when there is nothing, or more than one kind."""
+    present = {
+        "Parquet files": having(found, (".parquet",)),
+        "tars": having(found, (".tar",)),
+        "image files": having(found, loose.EXTENSIONS),
+    }
+    kinds = {name: files for name, files in present.items() if files.num_rows}
+    if not kinds:
+        kinds = {"CSV files": files} if (files := having(found, tables.EXTENSIONS)).num_rows else {}
+    if len(kinds) > 1:
+        counted = " and ".join(f"{files.num_rows} {name}" for name, files in kinds.items())
+        raise ValueError(f"{where}: holds {counted}; point to the files or the folder of one kind")
+    if not kinds:
+        packed = having(found, (".tar.gz", ".tgz", ".tar.zst", ".zip")).num_rows
+        remedy = "unpack the archives" if packed else "expected images, .parquet, .csv or .tar files"
+        raise ValueError(f"{where}: no images among its {found.num_rows} files; {remedy}")
+    name, files = next(iter(kinds.items()))
+    return {"image files": "folder", "tars": "tars"}.get(name, "tables"), files  # type: ignore[return-value]
+
+
+def _same_columns(names: list[str], foots: list[parquet.Footer], columns: Columns) -> None:
+    """Raise ValueError unless every Parquet file has the chosen columns of the first, in its types."""
+    used = [name for name in (columns.image, columns.uri, columns.key, columns.label) if name is not None]
+    for path, foot in zip(names, foots, strict=False):
+        for name in used:
+            wanted = foots[0].schema.field(name).type
+            if name not in foot.schema.names or foot.schema.field(name).type != wanted:
+                raise ValueError(
+                    f"{path}: has no column {name} of type {wanted}, which {names[0]} has; "
+                    "list them as collections of their own"
+                )
+
+
+def _parquet_labels(place: Place, names: list[str], columns: Columns) -> dict[str, int]:
+    """Images of each class over all files, reading the label column alone."""
+    if columns.label is None:
+        return {}
+    total: dict[str, int] = {}
+    for path in names:
+        column = parquet.column(place, path, columns.label)
+        for name, count in _count(cols.labels(column.combine_chunks(), columns.names, path)).items():
+            total[name] = total.get(name, 0) + count
+    return {name: total[name] for name in cols.ordered(total)}
+
+
+def _count(labels: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    counts = {
+        str(one["values"]): one["counts"] for one in pc.value_counts(labels).to_pylist() if one["values"] is not None
+    }
+    return {name: counts[name] for name in cols.ordered(counts)}
+
+
+def _demand_labels(
+    where: str, kind: Kind, files: pa.Table | None, shards: pa.Table, counts: dict[str, int], folders: list[str]
+) -> None:
+    total = pc.sum(shards["rows"]).as_py() or 0
+    if not counts:
+        remedy = (
+            "put the images into one folder a class" if kind == "folder" else "name the column in data.label_column"
+        )
+        raise ValueError(f"{where}: no image has a label; {remedy}")
+    if kind == "folder" and (empty := [name for name in folders if name not in counts]):
+        raise ValueError(
+            f"{where}: class folders without an image: {', '.join(empty[:10])}; add images or remove the folder"
+        )
+    if (without := total - sum(counts.values())) > 0:
+        named = "" if files is None else f", such as {files.filter(pc.is_null(files['label']))['key'][0].as_py()}"
+        raise ValueError(
+            f"{where}: {without} of {total} images have no label{named}; label them or move them to the pool"
+        )
+
+
+def _digest(
+    kind: Kind,
+    columns: Columns,
+    files: pa.Table,
+    identity: list[object],
+    shards: pa.Table,
+    table: pa.Table | None,
+    counts: dict[str, int],
+) -> str:
+    """Of everything that an address or a row's content depends on, and nothing that depends on where the collection
+    stands."""
+    digest = hashlib.sha256(json.dumps([kind, columns.dump(), identity, counts], sort_keys=True).encode())
+    for part in (files, shards, table):
+        if part is not None:
+            for name in part.column_names:
+                digest.update(name.encode())
+                for value in part[name].to_pylist():
+                    digest.update(f"{value}\0".encode())
+    return digest.hexdigest()

@@ -1,0 +1,71 @@
+"""Tables of URIs: CSV or Parquet files that name images kept elsewhere."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+
+from engine.images import columns as cols
+from engine.images.columns import Columns
+from engine.images.loose import ITEMS
+from engine.images.walk import Place
+
+EXTENSIONS = (".csv", ".tsv")
+
+
+def csv_schema(place: Place, path: str) -> pa.Schema:
+    """Columns of a CSV (or tab-separated) file, by its header and first rows."""
+    try:
+        with place.fs.open_input_stream(place.path(path)) as stream:
+            return pcsv.open_csv(stream, parse_options=_dialect(path)).schema
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: not a readable CSV file with a header ({error})") from None
+
+
+def items(place: Place, path: str, columns: Columns) -> pa.Table:
+    """ITEMS of one table. Without a key column, the key is the URI as written; a relative URI starts at the table's
+    folder.
+
+    Raises ValueError naming the row of an empty URI.
+    """
+    names = list(dict.fromkeys(name for name in (columns.uri, columns.key, columns.label) if name is not None))
+    table = _read_csv(place, path, names) if path.lower().endswith(EXTENSIONS) else _read_parquet(place, path, names)
+    uri = table[columns.uri].cast(pa.string())
+    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(uri), ""), True)
+    if (row := pc.index(empty, True).as_py()) >= 0:
+        raise ValueError(f"{path}: row {row} has no {columns.uri}; fill it in or remove the row")
+    folder = path.rpartition("/")[0]
+    relative = pc.invert(pc.match_substring_regex(uri, r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)"))
+    at = pc.if_else(relative, pc.binary_join_element_wise(folder, uri, "/"), uri) if folder else uri
+    key = uri if columns.key is None else table[columns.key].cast(pa.string())
+    label = pa.nulls(len(uri), pa.string())
+    if columns.label is not None:
+        label = cols.labels(table[columns.label].combine_chunks(), columns.names, path)
+    return pa.table([key, at, pa.nulls(len(uri), pa.int64()), label], schema=ITEMS)
+
+
+def _dialect(path: str) -> pcsv.ParseOptions:
+    return pcsv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
+
+
+def _read_csv(place: Place, path: str, names: list[str]) -> pa.Table:
+    """Columns of a CSV as text: a key or label such as 007 stays what it is."""
+    convert = pcsv.ConvertOptions(
+        include_columns=names,
+        column_types=dict.fromkeys(names, pa.string()),
+        strings_can_be_null=True,
+        null_values=[""],
+    )
+    try:
+        with place.fs.open_input_stream(place.path(path)) as stream:
+            return pcsv.read_csv(stream, parse_options=_dialect(path), convert_options=convert)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: columns {', '.join(names)} cannot be read ({error})") from None
+
+
+def _read_parquet(place: Place, path: str, names: list[str]) -> pa.Table:
+    try:
+        with place.fs.open_input_file(place.path(path)) as file:
+            return pq.read_table(file, columns=names)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: columns {', '.join(names)} cannot be read ({error})") from None

@@ -1,0 +1,175 @@
+"""What a model is shown: image and mask go through one random geometry, the image then through colour and scaling.
+
+A view works on whole batches of decoded uint8 images on the device that holds them. What an image goes through follows
+from its own seed alone (engine.images.chance), so a batch can be cut, resumed or moved to other workers without
+changing a pixel. In order: random resized crop or resize, mirror, translation, RandAugment, cutout, normalisation. Only
+crop, resize, rotation and shear interpolate; the rest copies pixels exactly.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.images.chance import uniforms
+from engine.images.randaugment import DRAWS, FILL, IGNORE, RandAugment, warp
+from engine.settings import NoiseSettings
+
+CROP_TRIES = 10
+"""Crops drawn before the whole image is taken, as in torchvision's RandomResizedCrop."""
+
+# Every use has numbers of its own, so that switching one kind of noise on leaves the draws of the others as they were.
+FLIP, PAD, CUTOUT, CROP = 0, slice(1, 3), slice(3, 5), slice(5, 5 + 4 * CROP_TRIES)
+AUGMENT = CROP.stop
+
+
+class View:
+    """Random (or, without noise, plain) views of images, normalised for a model.
+
+    noise: what the images go through; None for a view to evaluate with. img_size: side S of what comes out, pixels.
+    mean, std: of the three channels, for pixels in 0..1.
+    """
+
+    def __init__(self, noise: NoiseSettings | None, img_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.noise = noise
+        self.img_size = img_size
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255
+        self.std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1) * 255
+        self.augment = RandAugment(noise.aa_num_ops, noise.aa_magnitude) if noise and noise.aa_num_ops else None
+        if noise and noise.pad >= img_size:
+            raise ValueError(
+                f"noise.pad={noise.pad} reflects more than an image has: at most {img_size - 1} at img_size={img_size}"
+            )
+
+    def __call__(
+        self, images: Tensor, seeds: npt.NDArray[np.uint64] | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Normalised float32 (B, 3, S, S) of `images` uint8 (B, 3, H, H), and the mask uint8 (B, 1, S, S) beside it.
+
+        seeds: uint64 (B,), one an image; needed where there is noise. Mask pixels from outside the image are IGNORE.
+        """
+        pixels, mask = self.pixels(images, seeds, mask)
+        return self.normalise(pixels), mask
+
+    def pixels(
+        self, images: Tensor, seeds: npt.NDArray[np.uint64] | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The view before normalisation: uint8 (B, 3, S, S) and the mask."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
+            raise ValueError(f"a view takes square uint8 images (B, 3, H, H), not {images.dtype} {tuple(images.shape)}")
+        if self.noise is None:
+            return resize(images, mask, self.img_size)
+        if seeds is None or len(seeds) != len(images):
+            given = 0 if seeds is None else len(seeds)
+            raise ValueError(f"a view with noise takes one seed an image: {len(images)} images, {given} seeds")
+        noise = self.noise
+        draws = uniforms(seeds, AUGMENT + DRAWS * noise.aa_num_ops)
+        if noise.scale is not None:
+            images, mask = resized_crop(
+                images, mask, crop_boxes(draws[:, CROP], noise.scale, noise.ratio), self.img_size
+            )
+        else:
+            images, mask = resize(images, mask, self.img_size)
+        if noise.hflip > 0 or noise.pad > 0:
+            shifts = (draws[:, PAD] * (2 * noise.pad + 1)).astype(np.int64) - noise.pad
+            images, mask = mirror_and_shift(images, mask, draws[:, FLIP] < noise.hflip, shifts)
+        if self.augment is not None:
+            images, mask = self.augment(images, draws[:, AUGMENT:], mask)
+        if noise.cutout > 0:
+            images = cut_out(images, draws[:, CUTOUT], noise.cutout)
+        return images, mask
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """float32 (B, 3, S, S) of uint8 pixels."""
+        if self.mean.device != pixels.device:
+            self.mean, self.std = self.mean.to(pixels.device), self.std.to(pixels.device)
+        return pixels.float().sub_(self.mean).div_(self.std)
+
+
+def resize(images: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:
+    """Images bilinear with antialiasing, masks nearest, to `size` pixels a side; untouched when they have it."""
+    if images.shape[-1] != size:
+        resized = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+        images = resized.round_().clamp_(0, 255).to(torch.uint8)
+    if mask is not None and mask.shape[-1] != size:
+        mask = F.interpolate(mask, (size, size), mode="nearest-exact")
+    return images, mask
+
+
+def crop_boxes(
+    draws: npt.NDArray[np.float64], scale: tuple[float, float], ratio: tuple[float, float]
+) -> npt.NDArray[np.float64]:
+    """Random boxes (left, top, width, height) as shares of the side, float64 (B, 4).
+
+    The law of torchvision's RandomResizedCrop on a square: area uniform in `scale`, width : height log-uniform in
+    `ratio`, drawn again while it does not fit, the whole image after CROP_TRIES. draws: uniform (B, 4 * CROP_TRIES).
+    """
+    area, shape, x, y = np.moveaxis(draws.reshape(len(draws), CROP_TRIES, 4), 2, 0)
+    area = scale[0] + area * (scale[1] - scale[0])
+    aspect = np.exp(np.log(ratio[0]) + shape * np.log(ratio[1] / ratio[0]))
+    width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
+    fits = (width <= 1) & (height <= 1)
+    first = np.arange(len(draws)), fits.argmax(axis=1)
+    boxes = np.stack([x * (1 - width), y * (1 - height), width, height], axis=2)[first]
+    boxes[~fits.any(axis=1)] = (0, 0, 1, 1)
+    return boxes
+
+
+def resized_crop(
+    images: Tensor, mask: Tensor | None, boxes: npt.NDArray[np.float64], size: int
+) -> tuple[Tensor, Tensor | None]:
+    """Each image's box (left, top, width, height as shares) at `size` pixels a side: bilinear, the mask nearest.
+
+    Bilinear sampling alone would skip pixels where a box shrinks to less than half, so such an image is sampled from a
+    smaller copy of itself.
+    """
+    left, top, width, height = boxes.T
+    matrices = np.zeros((len(boxes), 2, 3))
+    matrices[:, 0, 0], matrices[:, 1, 1] = width, height
+    matrices[:, 0, 2], matrices[:, 1, 2] = 2 * left + width - 1, 2 * top + height - 1
+    side = images.shape[-1]
+    halvings = np.floor(np.log2(np.maximum(1, np.maximum(width, height) * side / size))).astype(np.int64)
+    cropped = torch.empty(len(images), images.shape[1], size, size, dtype=torch.uint8, device=images.device)
+    for level in np.unique(halvings):
+        which = np.flatnonzero(halvings == level)
+        index = torch.from_numpy(which).to(images.device, non_blocking=True)
+        source, _ = resize(images[index], None, side >> int(level))
+        cropped[index] = warp(source, matrices[which], FILL, "bilinear", size)
+    return cropped, None if mask is None else warp(mask, matrices, IGNORE, "nearest", size)
+
+
+def mirror_and_shift(
+    images: Tensor, mask: Tensor | None, mirrored: npt.NDArray[np.bool_], shifts: npt.NDArray[np.int64]
+) -> tuple[Tensor, Tensor | None]:
+    """Mirror left-right where `mirrored` (B,), then show the window `shifts` pixels (B, 2) to the right and down.
+
+    Beyond its border the image reflects, and the mask is IGNORE. Pixels are copied, not interpolated.
+    """
+    side = images.shape[-1]
+    places = shifts[:, :, None] + np.arange(side)
+    inside = (places >= 0) & (places < side)
+    places = np.abs(places)
+    places = np.minimum(places, 2 * (side - 1) - places)
+    places[mirrored, 0] = side - 1 - places[mirrored, 0]
+    columns, rows = torch.from_numpy(places).to(images.device, non_blocking=True).unbind(1)
+
+    def moved(batch: Tensor) -> Tensor:
+        whole_rows = batch.gather(2, rows[:, None, :, None].expand(batch.shape))
+        return whole_rows.gather(3, columns[:, None, None, :].expand(batch.shape))
+
+    if mask is not None:
+        across, down = torch.from_numpy(inside).to(images.device, non_blocking=True).unbind(1)
+        mask = moved(mask).masked_fill_(~(across[:, None, None, :] & down[:, None, :, None]), IGNORE)
+    return moved(images), mask
+
+
+def cut_out(images: Tensor, centres: npt.NDArray[np.float64], side: int) -> Tensor:
+    """Grey over a square of `side` pixels around `centres` (B, 2), shares of the image's side; it may reach outside."""
+    size = images.shape[-1]
+    starts = (centres * size).astype(np.int64) - side // 2
+    covered = (np.arange(size) >= starts[:, :, None]) & (np.arange(size) < starts[:, :, None] + side)
+    across, down = torch.from_numpy(covered).to(images.device, non_blocking=True).unbind(1)
+    return images.masked_fill(across[:, None, None, :] & down[:, None, :, None], FILL)

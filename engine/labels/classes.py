@@ -1,0 +1,104 @@
+"""The class manifest: the one ordered list of class names that every table and checkpoint carries the hash of.
+
+An index means a class only together with its manifest, so tables of two manifests never meet: `check_same` says what
+differs instead.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine import schema
+
+SHOWN = 5
+"""Names spelled out in a message before it says how many more there are."""
+
+
+@dataclass(frozen=True)
+class ClassManifest:
+    """Ordered, distinct class names; a class's index is its place."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            raise ValueError(f"a class list needs at least 2 classes, found {len(self.names)}: {_shown(self.names)}")
+        seen: set[str] = set()
+        twice = sorted({name for name in self.names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+        if twice:
+            raise ValueError(f"class names must be distinct; more than once: {_shown(twice)}")
+
+    @classmethod
+    def from_names(cls, seen: Iterable[str]) -> "ClassManifest":
+        """The manifest of the names in a labelled set: distinct and sorted, by value where all are whole numbers."""
+        names = set(seen)
+        numeric = all(name.isascii() and name.isdigit() for name in names)
+        return cls(tuple(sorted(names, key=lambda name: (int(name), name) if numeric else name)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits of the SHA-256 of the names in order."""
+        return hashlib.sha256(json.dumps(self.names, ensure_ascii=False).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def index(self, name: str) -> int:
+        """The index of class `name`. Raises ValueError with the nearest known name."""
+        try:
+            return self._indices[name]
+        except KeyError:
+            close = difflib.get_close_matches(name, self.names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {_shown(self.names)}"
+            raise ValueError(f"{name!r} is not one of the {len(self)} classes; {hint}") from None
+
+    def indices(self, names: pa.Array | pa.ChunkedArray, where: str) -> npt.NDArray[np.int64]:
+        """Indices of a column of class names, -1 where null. Raises ValueError naming `where` and unknown names."""
+        found = pc.index_in(names, value_set=pa.array(self.names))
+        unknown = pc.and_(pc.is_null(found), pc.is_valid(names))
+        if pc.any(unknown).as_py():
+            strangers = pc.unique(pc.filter(names, unknown)).to_pylist()
+            raise ValueError(
+                f"{where}: {len(strangers)} names are not among the {len(self)} classes: {_shown(sorted(strangers))}"
+            )
+        return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
+
+    def check_same(self, other: "ClassManifest", where: str) -> None:
+        """Raise ValueError saying what differs unless `other`, found at `where`, lists the same classes in order."""
+        if self.names == other.names:
+            return
+        missing, strange = sorted(set(self.names) - set(other.names)), sorted(set(other.names) - set(self.names))
+        if not missing and not strange:
+            place = next(
+                i for i, (ours, theirs) in enumerate(zip(self.names, other.names, strict=True)) if ours != theirs
+            )
+            ours, theirs = self.names[place], other.names[place]
+            detail = f"same names in another order, first at index {place}: {ours!r} here, {theirs!r} there"
+        else:
+            detail = "; ".join(
+                f"{label} {_shown(names)}" for label, names in (("it lacks", missing), ("it adds", strange)) if names
+            )
+        raise ValueError(f"{where}: its {len(other)} classes differ from the {len(self)} of this run: {detail}")
+
+    def metadata(self) -> dict[bytes, bytes]:
+        """What a table's schema carries of this manifest."""
+        return {schema.NUM_CLASSES: str(len(self)).encode(), schema.CLASSES_HASH: self.hash.encode()}
+
+
+def _shown(names: Iterable[str]) -> str:
+    """The first few names, quoted, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(repr(name) for name in listed[:SHOWN]) + more

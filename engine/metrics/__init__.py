@@ -1,0 +1,1 @@
+"""Pure measures: accuracy with interval, calibration, confusion, churn. numpy in, numbers out."""

@@ -1,0 +1,236 @@
+"""A model folder in timm's hub layout: `config.json` and `model.safetensors`.
+
+`timm.create_model("local-dir:FOLDER", pretrained=True)` loads it too. No pickle is ever read. Beside what timm wants,
+the config's `engine` block holds the settings the model was built with and the hash of its classes. The files of equal
+models are equal to the byte.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from timm.models import split_model_name_tag
+from torch import Tensor, nn
+
+from engine import storage
+from engine.labels.classes import ClassManifest
+from engine.models.build import build, normalisation
+from engine.settings import ModelSettings
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in eval mode and how it wants its images (mean and std of pixels in 0..1; side in pixels)."""
+
+    model: nn.Module
+    class_names: list[str]
+    img_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_pct: float
+    interpolation: str
+    settings: ModelSettings
+
+
+class Description(NamedTuple):
+    """What `config.json` says."""
+
+    settings: ModelSettings
+    class_names: list[str]
+    crop_pct: float
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Names of the tensors that initial weights filled, lacked, had too many of, and had in another shape."""
+
+    matched: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.matched)} tensors taken"]
+        for names, what in (
+            (self.missing, "missing there"),
+            (self.unexpected, "not in this model"),
+            (self.mismatched, "of another shape"),
+        ):
+            if names:
+                parts.append(f"{len(names)} {what} ({_shown(names)})")
+        return ", ".join(parts)
+
+
+def save(
+    folder: Path,
+    model: nn.Module | Mapping[str, Tensor],
+    settings: ModelSettings,
+    class_names: list[str],
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write `model`, built from `settings`, or its state dict. `extra`: further provenance for the `engine` block."""
+    network = model if isinstance(model, nn.Module) else _rebuild(settings, len(class_names))
+    weights = model.state_dict() if isinstance(model, nn.Module) else model
+    mean, std, crop_pct, interpolation = normalisation(settings, network)
+    origin: dict[str, Any] = getattr(network, "pretrained_cfg", {})
+    architecture = split_model_name_tag(settings.model)[0]
+    fixed = bool(origin.get("fixed_input_size"))
+    config = {
+        "architecture": architecture,
+        "num_classes": len(class_names),
+        "num_features": network.num_features,
+        "label_names": class_names,
+        "model_args": {**settings.model_args, **({"img_size": settings.img_size} if fixed else {})},
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": [3, settings.img_size, settings.img_size],
+            "fixed_input_size": fixed,
+            "interpolation": interpolation,
+            "crop_pct": crop_pct,
+            "mean": mean,
+            "std": std,
+            "num_classes": len(class_names),
+            "pool_size": None,
+            "first_conv": origin.get("first_conv"),
+            "classifier": origin.get("classifier"),
+        },
+        "engine": {
+            "model_settings": settings.model_dump(mode="json"),
+            "classes_hash": ClassManifest(tuple(class_names)).hash,
+            **(extra or {}),
+        },
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    fs, root = storage.resolve(str(folder))
+    storage.put(fs, f"{root}/{WEIGHTS}", to_safetensors(tensors, metadata={"format": "pt"}))
+    storage.put(fs, f"{root}/{CONFIG}", json.dumps(config, indent=2).encode())
+
+
+def load(folder: Path) -> Loaded:
+    """The model of a folder, this engine's or one that timm saved with label names.
+
+    Raises ValueError saying which file is missing, unreadable or does not fit, and what to do.
+    """
+    described = describe(folder)
+    weights = _read_weights(folder)
+    model = _rebuild(described.settings, len(described.class_names))
+    report = _compare(model, weights)
+    if report.missing or report.unexpected or report.mismatched:
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit the {described.settings.model} that {CONFIG} describes: {report}; "
+            "the two files are of different models, copy both from the same place"
+        )
+    model.load_state_dict(weights)
+    settings = described.settings
+    mean, std, _, _ = normalisation(settings, model)
+    return Loaded(
+        model=model.eval(),
+        class_names=described.class_names,
+        img_size=settings.img_size,
+        mean=mean,
+        std=std,
+        crop_pct=described.crop_pct,
+        interpolation=described.interpolation,
+        settings=settings,
+    )
+
+
+def class_names(folder: Path) -> list[str]:
+    """The class names of a model folder in index order, without reading its weights."""
+    return describe(folder).class_names
+
+
+def initialise(model: nn.Module, folder: Path) -> LoadReport:
+    """Start `model` from the weights of a folder: every tensor of the same name and shape is taken, the others stay.
+
+    So the classifier stays as it is when the number of classes differs. Raises ValueError when nothing fits.
+    """
+    weights = _read_weights(folder)
+    report = _compare(model, weights)
+    if not report.matched:
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit this model: {report}; initial weights come from the same architecture"
+        )
+    model.load_state_dict({name: weights[name] for name in report.matched}, strict=False)
+    return report
+
+
+def describe(folder: Path) -> Description:
+    """What the folder's `config.json` says. Raises ValueError as `load` does."""
+    file = Path(folder) / CONFIG
+    try:
+        config = json.loads(file.read_text())
+        names, origin = config.get("label_names") or config["labels"], config["pretrained_cfg"]
+        if len(names) != config["num_classes"]:
+            raise ValueError(
+                f"{file}: {len(names)} label_names for num_classes {config['num_classes']}; make them agree"
+            )
+        ours = config.get("engine", {}).get("model_settings")
+        args = {
+            name: value
+            for name, value in config.get("model_args", {}).items()
+            if name not in ("img_size", "num_classes", "in_chans")
+        }
+        settings = ModelSettings.model_validate(ours or {"model": config["architecture"], "model_args": args})
+        update = {
+            "pretrained": False,
+            "img_size": origin["input_size"][-1],
+            "mean": tuple(origin["mean"]),
+            "std": tuple(origin["std"]),
+        }
+        return Description(settings.model_copy(update=update), list(names), origin["crop_pct"], origin["interpolation"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(_missing(file)) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not valid JSON ({error}); copy the folder again or fit the model anew") from None
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise ValueError(f"{file}: not a model description in timm's hub layout with label names ({error!r})") from None
+
+
+def _rebuild(settings: ModelSettings, num_classes: int) -> nn.Module:
+    """The network without timm's weights, leaving the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return build(settings.model_copy(update={"pretrained": False}), num_classes)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    file = Path(folder) / WEIGHTS
+    try:
+        return load_file(file)
+    except FileNotFoundError:
+        raise ValueError(_missing(file)) from None
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file}: not a readable safetensors file, perhaps cut short ({error}); copy it again or fit the model anew"
+        ) from None
+
+
+def _missing(file: Path) -> str:
+    return f"{file}: no such file; a model folder holds {CONFIG} and {WEIGHTS}, as `fit` writes them"
+
+
+def _compare(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
+    """Which of `weights` fit the model by name and shape."""
+    own = model.state_dict()
+    shared = [name for name in own if name in weights]
+    fitting = {name for name in shared if own[name].shape == weights[name].shape}
+    return LoadReport(
+        matched=[name for name in shared if name in fitting],
+        missing=[name for name in own if name not in weights],
+        unexpected=[name for name in weights if name not in own],
+        mismatched=[name for name in shared if name not in fitting],
+    )
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

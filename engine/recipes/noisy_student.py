@@ -1,0 +1,36 @@
+"""Noisy Student (Xie, Luong, Hovy, Le: Self-training with Noisy Student improves ImageNet classification, 2020; Algorithm 1).
+
+1  Learn a teacher on labelled images, noised.
+2  Let the un-noised teacher label the unlabelled images, softly or hardly.
+3  Learn an equal-or-larger student on labelled and pseudo-labelled images together, noised: augmentation, dropout, stochastic depth.
+4  Make the student the teacher and go back to 2.
+"""
+
+from engine.recipes.setup import Generation, Setup
+
+
+def noisy_student(setup: Setup) -> list[Generation]:
+    """The teacher and every student, oldest first."""
+    settings = setup.settings
+    student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
+
+    teacher = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
+    generations = [
+        Generation("teacher", teacher, [teacher], setup.evaluate("teacher validation", teacher, "validation"))
+    ]
+
+    for number in range(1, settings.generations + 1):
+        name = f"generation {number}"
+        predictions = setup.predict(f"{name} predict", teacher)
+        pseudo = setup.select(f"{name} select", predictions, settings.selection(number))
+        images, _ = stream = setup.gather(f"{name} gather", pseudo)
+        start = teacher if settings.warm_start else None
+        student = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=setup.labelled, pseudo=stream)
+        steps = [predictions, pseudo, images, student]
+        if settings.finetune is not None:
+            student = setup.fit(f"{name} finetune", student_model, settings.finetune, student, labelled=setup.labelled)
+            steps.append(student)
+        validation = setup.evaluate(f"{name} validation", student, "validation")
+        generations.append(Generation(name, student, steps, validation, pseudo=setup.pseudo_quality(pseudo)))
+        teacher = student
+    return generations

@@ -1,0 +1,20 @@
+"""Recipes by name, and the one way in which they are run: train everything, then look at the test set once."""
+
+from collections.abc import Callable
+
+from engine.recipes.noisy_student import noisy_student
+from engine.recipes.setup import Generation, Setup
+from engine.recipes.supervised import supervised
+from engine.recipes.threshold import threshold
+
+Recipe = Callable[[Setup], list[Generation]]
+
+RECIPES: dict[str, Recipe] = {"noisy_student": noisy_student, "supervised": supervised, "threshold": threshold}
+
+
+def run_recipe(setup: Setup) -> list[Generation]:
+    """All generations of the run's recipe; their test metrics are filled in after the last one is trained."""
+    generations = RECIPES[setup.settings.recipe](setup)
+    for generation in generations:
+        generation.test = setup.evaluate(f"{generation.name} test", generation.model, "test")
+    return generations

@@ -1,0 +1,116 @@
+"""What every recipe stands on: the run, its collections and classes, and the verbs with the run's settings filled in."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine.evaluate.evaluate import evaluate
+from engine.fit.trainer import fit
+from engine.gather.pipeline import gather, gather_labelled, training_set
+from engine.gather.training_set import TrainingSet
+from engine.images.collection import Collection, collect
+from engine.images.overlap import HeldOut, fingerprints, held_out, refuse_overlaps
+from engine.labels.classes import ClassManifest
+from engine.predict.pipeline import predict
+from engine.run import Run
+from engine.select.reduce import select
+from engine.settings import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
+from engine.steps import Output, read_tables
+
+Stream = tuple[Output, TrainingSet]
+
+
+@dataclass
+class Generation:
+    """One trained model of a run and where it came from. Generation 0 is the teacher that only saw labels."""
+
+    name: str
+    model: Output
+    steps: list[Output]
+    validation: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
+    pseudo: dict[str, Any] = field(default_factory=dict)
+
+
+class Setup:
+    """Collections, classes and verbs of one run of the main job."""
+
+    def __init__(self, run: Run, settings: SelfTrainSettings) -> None:
+        self.run, self.settings = run, settings
+        data = settings.data
+        wanted = {"labelled": data.labelled, "validation": data.validation, "test": data.test, "pool": data.pool}
+        self.collections: dict[str, Collection] = {
+            name: collect(run, name, uri, data) for name, uri in wanted.items() if uri is not None
+        }
+        self.classes = class_list(self.collections["labelled"], data.classes)
+        self.known = {name: c for name, c in self.collections.items() if name != "pool"}
+        for name in self.known:
+            self.collections[name].class_indices(self.classes)  # a wrong label is told before anything is trained
+        self.fingerprints = {name: fingerprints(c.manifest) for name, c in self.known.items()}
+        refuse_overlaps(self.fingerprints)
+
+    @cached_property
+    def held(self) -> HeldOut:
+        """Hashes of every labelled and evaluation image: such images are left out of the pool while it is labelled."""
+        return held_out(self.fingerprints)
+
+    @cached_property
+    def labelled(self) -> Stream:
+        """The true labels as a training set."""
+        output = gather_labelled(
+            self.run, "gather labelled", self.collections["labelled"], self.classes, self.settings.data
+        )
+        return output, training_set(output, self.run.store, self.classes)
+
+    def fit(
+        self, label: str, model: ModelSettings, settings: FitSettings, init: Output | None = None, **streams: Stream
+    ) -> Output:
+        used = {name: stream for name, stream in streams.items() if name in settings.batch}
+        return fit(self.run, label, model, settings, used, self.classes, init)
+
+    def predict(self, label: str, model: Output) -> Output:
+        percent = self.settings.data.max_rejected_percent
+        return predict(self.run, label, model, self.collections["pool"], self.settings.predict, self.held, percent)
+
+    def select(self, label: str, predictions: Output, settings: SelectSettings, keep: Output | None = None) -> Output:
+        return select(self.run, label, predictions, self.classes, settings, keep)
+
+    def gather(self, label: str, pseudo: Output) -> Stream:
+        output = gather(self.run, label, pseudo, self.collections["pool"], self.classes)
+        return output, training_set(output, self.run.store, self.classes)
+
+    def evaluate(self, label: str, model: Output, on: str) -> dict[str, Any] | None:
+        """Metrics of `model` on the collection called `on`; None when the run has no such collection."""
+        if on not in self.collections:
+            return None
+        return evaluate(self.run, label, model, self.collections[on], self.classes, self.settings.predict).summary
+
+    def pseudo_quality(self, pseudo: Output) -> dict[str, Any]:
+        """How many pseudo-labels there are and, where the pool's truth is known, how many of them are right. For the report, never for training."""
+        table = pa.concat_tables(t for _, t in read_tables(pseudo, self.run.store.fs, ["shard", "row", "class"]))
+        quality: dict[str, Any] = {"kept": table.num_rows, "accuracy": None}
+        pool = self.collections["pool"]
+        if table.num_rows and pool.has_labels:
+            truth = pool.class_indices(self.classes)
+            chosen = truth[pool.positions(table["shard"].to_numpy(), table["row"].to_numpy())]
+            quality["accuracy"] = float(np.mean(chosen == table["class"].to_numpy()))
+        return quality
+
+
+def class_list(labelled: Collection, given: list[str] | None) -> ClassManifest:
+    """The run's classes: as given, else the sorted names of the labelled set. Raises ValueError for a class without a labelled image."""
+    seen = labelled.label_names
+    if not seen:
+        raise ValueError(
+            "labelled: no image has a label; use class folders (class/x.jpg) or name the column with data.label_column"
+        )
+    classes = ClassManifest(tuple(given)) if given else ClassManifest.from_names(seen)
+    empty = [name for name in classes.names if name not in seen]
+    if empty:
+        raise ValueError(
+            f"labelled: no image for the classes {empty[:10]}; label some or take them out of data.classes"
+        )
+    return classes

@@ -1,0 +1,10 @@
+"""The baseline that every other recipe has to beat: labels alone."""
+
+from engine.recipes.setup import Generation, Setup
+
+
+def supervised(setup: Setup) -> list[Generation]:
+    """One model, trained on the true labels."""
+    settings = setup.settings
+    model = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
+    return [Generation("supervised", model, [model], setup.evaluate("teacher validation", model, "validation"))]

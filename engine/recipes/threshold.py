@@ -1,0 +1,35 @@
+"""Confidence-threshold pseudo-labelling (Lee: Pseudo-Label, 2013; the fastai tradition; scikit-learn's SelfTrainingClassifier).
+
+Label the pool, keep what the teacher is sure of, learn from true and pseudo-labels together, repeat.
+
+Two label policies, named as METHODS names them: *everything* (each round labels the whole pool anew) and *sticky* (scikit-learn: a label once
+accepted never changes, rounds only add to it).
+"""
+
+from engine.recipes.setup import Generation, Setup
+from engine.steps import Output
+
+
+def threshold(setup: Setup) -> list[Generation]:
+    """The teacher and every student, oldest first."""
+    settings = setup.settings
+    student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
+
+    teacher = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
+    generations = [
+        Generation("teacher", teacher, [teacher], setup.evaluate("teacher validation", teacher, "validation"))
+    ]
+
+    accepted: Output | None = None
+    for number in range(1, settings.generations + 1):
+        name = f"round {number}"
+        predictions = setup.predict(f"{name} predict", teacher)
+        keep = accepted if settings.relabel == "sticky" else None
+        accepted = setup.select(f"{name} select", predictions, settings.selection(number), keep)
+        images, _ = stream = setup.gather(f"{name} gather", accepted)
+        student = setup.fit(f"{name} fit", student_model, student_fit, labelled=setup.labelled, pseudo=stream)
+        validation = setup.evaluate(f"{name} validation", student, "validation")
+        steps = [predictions, accepted, images, student]
+        generations.append(Generation(name, student, steps, validation, pseudo=setup.pseudo_quality(accepted)))
+        teacher = student
+    return generations

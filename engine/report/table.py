@@ -1,0 +1,61 @@
+"""The table at the end of a run, and the same numbers as JSON."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from engine import storage
+from engine.recipes.setup import Generation
+from engine.steps import Output, Store
+
+
+def metrics(store: Store, generations: list[Generation]) -> dict[str, Any]:
+    """Everything that the table shows, a generation a row, ready for JSON."""
+    rows = [
+        {
+            "name": generation.name,
+            "validation": _accuracy(generation.validation),
+            "test": _accuracy(generation.test),
+            "pseudo_labels": generation.pseudo.get("kept"),
+            "pseudo_accuracy": generation.pseudo.get("accuracy"),
+            "seconds": round(sum(seconds(store, output) for output in generation.steps), 1),
+            "model": f"{generation.model.folder}/{generation.model.summary['model']}",
+            "steps": [output.step for output in generation.steps],
+        }
+        for generation in generations
+    ]
+    return {"generations": rows}
+
+
+def seconds(store: Store, output: Output) -> float:
+    """How long the step took when it was made."""
+    return json.loads(storage.get(store.fs, f"{output.folder}/step.json"))["lineage"]["seconds"]
+
+
+def _accuracy(summary: dict[str, Any] | None) -> dict[str, Any] | None:
+    return {key: summary[key] for key in ("accuracy", "low", "high", "images", "ece")} if summary else None
+
+
+def show(report: dict[str, Any], console: Console | None = None) -> None:
+    """Print the table: accuracy with its 95 % interval, pseudo-labels kept and how many of them are right, time."""
+    table = Table(title="accuracy in % with 95 % interval", title_justify="left")
+    for column in ("model", "validation", "test", "pseudo-labels", "of them right", "time"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for row in report["generations"]:
+        kept, right = row["pseudo_labels"], row["pseudo_accuracy"]
+        cells = (
+            _percent(row["validation"]),
+            _percent(row["test"]),
+            f"{kept:,}" if kept is not None else "-",
+            f"{right:.1%}" if right is not None else "-",
+        )
+        table.add_row(row["name"], *cells, f"{row['seconds']:.0f} s")
+    (console or Console()).print(table)
+
+
+def _percent(accuracy: dict[str, Any] | None) -> str:
+    if accuracy is None:
+        return "-"
+    return f"{100 * accuracy['accuracy']:.2f} [{100 * accuracy['low']:.2f}, {100 * accuracy['high']:.2f}]"

@@ -1,0 +1,42 @@
+"""How much of the cluster a step takes: pure arithmetic on what the cluster has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ray
+
+from engine.settings import ClusterSettings
+
+
+@dataclass(frozen=True)
+class Actors:
+    """A pool of workers. `threads` is what torch may use inside each."""
+
+    count: int
+    cpus: float
+    gpus: float
+    threads: int
+
+
+def share_out(
+    resources: Mapping[str, float], work: int, wanted: int | None = None, gpus_per_worker: float | None = None
+) -> Actors:
+    """Workers for `work` independent units: one a GPU where there are GPUs, else one a CPU; never more than there is work.
+
+    GPU workers ask for no CPU of the scheduler's but one, so that reading and decoding find theirs; CPU workers take one CPU and one thread each,
+    which is faster than fewer workers with several threads.
+    """
+    gpus = resources.get("GPU", 0.0)
+    cpus = max(1.0, resources.get("CPU", 1.0))
+    if gpus_per_worker is None:
+        gpus_per_worker = 1.0 if gpus >= 1 else 0.0
+    fitting = int(gpus / gpus_per_worker) if gpus_per_worker else int(cpus)
+    count = max(1, min(wanted or fitting, work))
+    cpus_each = 1.0 if count <= cpus else cpus / count
+    threads = max(1, int(cpus // count)) if gpus_per_worker else 1
+    return Actors(count, cpus_each, gpus_per_worker, threads)
+
+
+def labelling_actors(cluster: ClusterSettings, shards: int) -> Actors:
+    """The pool for a labelling step on the cluster that this process is connected to."""
+    return share_out(ray.cluster_resources(), max(1, shards), cluster.num_workers, cluster.gpus_per_worker)

@@ -1,0 +1,64 @@
+"""The inner loops of the top-K compiled: the same functions and answers as `blocks`.
+
+Used when numba is installed (extra `numba`); the first call in a process loads or compiles them, about a second. Finding
+the cuts stays numpy's: its vectorised sort is faster than counting.
+"""
+
+import numpy as np
+from numba import njit, uint64
+
+from engine.select.blocks import worst_kept
+
+__all__ = ["part", "scan", "worst_kept"]
+
+
+@njit(cache=True, nogil=True)
+def _scan(classes, bits, shard, row, floor, cut, tie_cut, available, out_class, out_order, out_tie, out_place):  # type: ignore[no-untyped-def]
+    found = 0
+    for i in range(len(classes)):
+        c = classes[i]
+        b = bits[i]
+        order = np.uint16(b ^ 0xFFFF) if b & 0x8000 else np.uint16(b | 0x8000)
+        if order == 0x7FFF:  # -0
+            order = np.uint16(0x8000)
+        if order > floor[c]:
+            available[c] += 1
+            if order >= cut[c]:
+                z = (uint64(np.uint32(shard[i])) << uint64(32)) | uint64(np.uint32(row[i]))
+                z += uint64(0x9E3779B97F4A7C15)
+                z = (z ^ (z >> uint64(30))) * uint64(0xBF58476D1CE4E5B9)
+                z = (z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB)
+                z ^= z >> uint64(31)
+                if order > cut[c] or z < tie_cut[c]:
+                    out_class[found] = c
+                    out_order[found] = order
+                    out_tie[found] = z
+                    out_place[found] = i
+                    found += 1
+    return found
+
+
+def scan(classes, scores, shard, row, floor, cut, tie_cut, available):  # type: ignore[no-untyped-def]
+    """See `blocks.scan`."""
+    out = tuple(np.empty(len(classes), kind) for kind in (np.intp, np.uint16, np.uint64, np.intp))
+    found = _scan(classes, scores.view(np.uint16), shard, row, floor, cut, tie_cut, available, *out)
+    return tuple(column[:found] for column in out)
+
+
+@njit(cache=True, nogil=True)
+def part(key, worst, better):  # type: ignore[no-untyped-def]
+    """See `blocks.part`."""
+    keep = np.empty(len(key), np.intp)
+    equal = np.empty(len(key), np.intp)
+    num_keep = 0
+    num_equal = 0
+    for i in range(len(key)):
+        c = key[i] >> 16
+        if key[i] < worst[c]:
+            better[c] += 1
+            keep[num_keep] = i
+            num_keep += 1
+        elif key[i] == worst[c]:
+            equal[num_equal] = i
+            num_equal += 1
+    return keep[:num_keep], equal[:num_equal]

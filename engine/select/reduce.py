@@ -1,0 +1,88 @@
+"""Select on Ray: each task streams some parts of the predictions into a mergeable state; the states are merged in a tree."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from engine.labels.classes import ClassManifest
+from engine.progress import say
+from engine.run import Run
+from engine.select.select import Selector
+from engine.select.sticky import carry_over
+from engine.settings import SelectSettings
+from engine.steps import Output, Part, Step, read_part, read_tables
+
+REVISION = 1
+FAN_IN = 8
+
+
+def select(
+    run: Run,
+    label: str,
+    predictions: Output,
+    classes: ClassManifest,
+    settings: SelectSettings,
+    keep: Output | None = None,
+) -> Output:
+    """Pseudo-labels (schema.pseudo_labels) chosen from stored predictions; exact and identical however the work is split.
+
+    `keep`: an earlier selection whose images stay as they are and are not chosen again (the sticky mode). They stand beside the new ones in the result.
+    """
+    inputs = {"predictions": predictions.digest, "classes": classes.hash}
+    if keep is not None:
+        inputs["keep"] = keep.digest
+
+    def work(step: Step) -> Output:
+        started = time.time()
+        parts = predictions.parts(step.fs)
+        kept = pa.concat_tables(table for _, table in read_tables(keep, step.fs)) if keep is not None else None
+        settled = addresses(kept) if kept is not None else np.empty(0, np.int64)
+        table, report = _tree(step, predictions, parts, Selector(settings, classes), settled).finish()
+        for warning in report.warnings:
+            say(label, warning)
+        if kept is not None:
+            table = carry_over(kept, table)
+        say(label, f"{table.num_rows} pseudo-labels from {sum(part.rows for part in parts)} predictions")
+        return step.commit([step.put_part(0, table)], {"selected": table.num_rows, "report": report.as_dict()}, started)
+
+    return run.step(label, "select", REVISION, settings.model_dump(), inputs, work)
+
+
+def addresses(table: pa.Table) -> np.ndarray:
+    """(shard, row) of each row as one int64 (N,)."""
+    return table["shard"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
+
+
+def _tree(step: Step, predictions: Output, parts: Sequence[Part], empty: Selector, settled: np.ndarray) -> Selector:
+    """The merged state of all parts."""
+    leaves = max(1, min(len(parts), 2 * int(ray.cluster_resources().get("CPU", 1))))
+    shared = ray.put(settled)
+    states = [
+        _leaf.remote(step, predictions, [parts[i] for i in share], empty, shared)
+        for share in np.array_split(np.arange(len(parts)), leaves)
+    ]
+    while len(states) > 1:
+        states = [_merge.remote(*states[i : i + FAN_IN]) for i in range(0, len(states), FAN_IN)]
+    return ray.get(states[0])
+
+
+@ray.remote(num_cpus=1)
+def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, settled: np.ndarray) -> Selector:
+    state = state.empty()
+    for part in parts:
+        table = read_part(predictions, step.fs, part)
+        if settled.size:
+            table = table.filter(pa.array(~np.isin(addresses(table), settled)))
+        state.update(table)
+    return state
+
+
+@ray.remote(num_cpus=1)
+def _merge(first: Selector, *others: Selector) -> Selector:
+    merged = first.empty()
+    for other in (first, *others):
+        merged.merge(other)
+    return merged

@@ -1,0 +1,45 @@
+"""The connection to Ray: a cluster when an address is given or set, else an embedded local one that listens on this machine only."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from engine.settings import ClusterSettings
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_LOGGING", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+import ray.data
+
+QUIET = ("ray.data", "ray.train", "ray.tune")
+
+
+@contextmanager
+def connect(cluster: ClusterSettings) -> Iterator[None]:
+    """Connect to Ray for the length of a `with` block. A session that exists already is used and left as it is."""
+    if ray.is_initialized():
+        yield
+        return
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(
+            address=address or "local",
+            logging_level=logging.WARNING,
+            include_dashboard=False if address is None else None,
+        )
+    except ConnectionError as error:
+        raise ValueError(
+            f"no Ray cluster answers at {address!r}: start one with `ray start`, or leave cluster.address empty for a local one ({error})"
+        ) from None
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    try:
+        yield
+    finally:
+        ray.shutdown()

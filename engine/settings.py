@@ -1,0 +1,349 @@
+"""Typed settings of a run: YAML in, dotted overrides, unknown keys refused with a suggestion, resolved YAML out.
+
+Names follow timm where timm has one (`img_size`, `drop`, `drop_path`, `model_ema`, `smoothing`, `opt`, `sched`). Every block is frozen: a
+changed setting is a changed copy (`block.model_copy(update=…)`).
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class SettingsError(ValueError):
+    """A setting is unknown, mistyped or impossible; the message says which, where, and what to do."""
+
+
+class Block(BaseModel):
+    """A frozen group of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class SourceSettings(Block):
+    """How a collection of images is read: a folder, Parquet file(s) or a table of URIs, local or on any pyarrow filesystem."""
+
+    image_column: str | None = Field(
+        None, description="Parquet column of encoded bytes; found by itself when it has a usual name"
+    )
+    key_column: str | None = None
+    label_column: str | None = None
+    rows_per_shard: int = Field(2048, ge=1, description="rows of a shard, the unit of labelling work")
+    shard_bytes: int = Field(64 * 2**20, ge=1, description="loose files are grouped into shards of about this size")
+    max_rejected_percent: float = Field(
+        1.0, ge=0, le=100, description="share of unusable images above which a step fails"
+    )
+
+
+class ImagesSettings(SourceSettings):
+    """One collection, for the jobs that work on one."""
+
+    uri: str
+    exclude: list[str] = Field(
+        default_factory=list, description="collections whose images are left out, by exact content"
+    )
+
+
+class DataSettings(SourceSettings):
+    """The collections of a run."""
+
+    labelled: str
+    pool: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    classes: list[str] | None = Field(
+        None, description="class names in index order; otherwise the sorted names of the labelled set"
+    )
+
+
+class ModelSettings(Block):
+    """A timm architecture and its regularisation."""
+
+    model: str
+    img_size: int = Field(224, ge=1)
+    drop: float = Field(0.0, ge=0, lt=1, description="dropout before the classifier")
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="stochastic depth: drop rate at the last block, linear in depth"
+    )
+    pretrained: bool = False
+    model_args: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+    mean: tuple[float, float, float] | None = Field(
+        None, description="normalisation of pixels in 0..1; timm's own when not given"
+    )
+    std: tuple[float, float, float] | None = None
+
+
+class NoiseSettings(Block):
+    """What the learner's images go through; a teacher that labels goes through none of it."""
+
+    hflip: float = Field(0.5, ge=0, le=1)
+    pad: int = Field(
+        0, ge=0, description="translate by up to this many pixels, reflecting at the border (small images)"
+    )
+    scale: tuple[float, float] | None = Field(
+        None, description="random resized crop: range of the area's share, e.g. [0.35, 1]"
+    )
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    aa_num_ops: int = Field(0, ge=0, description="RandAugment: operations an image; 0 is off")
+    aa_magnitude: float = Field(9.0, ge=0, description="RandAugment: strength, 10 is the usual full scale")
+    cutout: int = Field(0, ge=0, description="side of one grey square in pixels; 0 is off")
+
+
+class FitSettings(Block):
+    """How a model is trained. Lengths are counted in steps, batches in images of all workers together."""
+
+    objective: str = "supervised"
+    objective_args: dict[str, Any] = Field(default_factory=dict)
+    loss: str = "soft_ce"
+    steps: int = Field(ge=1)
+    batch: dict[str, int] = Field(description="images a step of each stream, e.g. {labelled: 64, pseudo: 192}")
+    stream_weight: dict[str, float] = Field(
+        default_factory=dict, description="weight of a stream's mean loss; its share of the batch when not given"
+    )
+    noise: dict[str, NoiseSettings] = Field(default_factory=dict, description="view of each stream")
+    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of hard targets only")
+    opt: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(5e-4, ge=0)
+    sched: Literal["cosine", "step", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    decay_steps: list[int] = Field(
+        default_factory=list, description="steps at which sched=step multiplies the rate by decay_rate"
+    )
+    decay_rate: float = Field(0.1, gt=0, le=1)
+    clip_grad: float | None = Field(None, gt=0)
+    model_ema: bool = True
+    model_ema_decay: float = Field(0.999, ge=0, lt=1)
+    amp: bool = Field(True, description="bfloat16 autocast, on GPUs only")
+    channels_last: bool = True
+    seed: int = 0
+    checkpoint_every: int = Field(
+        500, ge=1, description="steps between checkpoints: what a killed worker loses at most"
+    )
+    cache_bytes: int = Field(
+        2 * 2**30, ge=0, description="decoded sets up to this size are kept in memory, larger ones are streamed"
+    )
+    log_every: int = Field(100, ge=1)
+
+
+class PredictSettings(Block):
+    """How the pool is labelled."""
+
+    top_p: int = Field(8, ge=1, description="classes kept an image")
+    batch_size: int = Field(128, ge=1)
+    views: Literal["one", "flip"] = Field(
+        "one", description="flip: probabilities averaged over the image and its mirror"
+    )
+
+
+class SelectSettings(Block):
+    """Which predictions become pseudo-labels."""
+
+    threshold: float = Field(0.0, ge=0, lt=1, description="keep probabilities above this, strictly")
+    per_class: int | None = Field(None, ge=1, description="K: keep at most the K best of each class")
+    classes_per_image: int = Field(1, ge=1, description="P: an image may be kept for up to its P best classes")
+    balance: Literal["none", "truncate", "duplicate"] = Field(
+        "none", description="truncate to the smallest class, or duplicate up to K by count"
+    )
+    targets: Literal["hard", "soft"] = "soft"
+    temperature: float = Field(
+        1.0, gt=0, description="soft targets are raised to 1/temperature and renormalised over the classes kept"
+    )
+
+
+class ClusterSettings(Block):
+    """What a step may take. Nothing here changes a result, so nothing here is part of a fingerprint."""
+
+    address: str | None = Field(None, description="a Ray cluster; an embedded local one when not given")
+    num_workers: int | None = Field(
+        None, ge=1, description="labelling actors; one a GPU, else one a CPU, when not given"
+    )
+    train_workers: int = Field(1, ge=1)
+    gpus_per_worker: float | None = Field(None, ge=0)
+    wave_shards: int = Field(4096, ge=1, description="shards handed to Ray Data at once")
+    max_failures: int = Field(3, ge=0, description="worker crashes that a step survives")
+
+
+Settings = TypeVar("Settings", bound=Block)
+
+
+def load(kind: type[Settings], path: str | Path, overrides: list[str] | None = None) -> Settings:
+    """Settings of `kind` from a YAML file with dotted `key=value` overrides on top.
+
+    Raises SettingsError naming the file, the key and a suggestion when anything is unknown, mistyped or out of range.
+    """
+    file = Path(path)
+    try:
+        tree = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"{file}: no such config; see jobs/configs/ for examples") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{file}: a config is a mapping of settings, found {type(tree).__name__}")
+    for override in overrides or []:
+        _apply(tree, override)
+    return parse(kind, tree, str(file))
+
+
+def parse(kind: type[Settings], tree: dict[str, Any], where: str) -> Settings:
+    """Settings of `kind` from a plain tree; every problem is listed, each with the remedy."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(kind, problem)}" for problem in error.errors())
+        raise SettingsError(f"{where}: settings that cannot be used:\n{problems}") from None
+
+
+def dump(settings: Block) -> str:
+    """The resolved settings as YAML, every default written out."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, separator, value = override.partition("=")
+    if not separator:
+        raise SettingsError(
+            f"override {override!r}: write it as key=value, with dots between levels, e.g. select.threshold=0.9"
+        )
+    *parents, leaf = path.split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise SettingsError(f"override {override!r}: {parent!r} is a value, not a group of settings")
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"override {override!r}: the value is not valid YAML: {error}") from None
+
+
+def _explain(kind: type[BaseModel], problem: Any) -> str:
+    """One validation problem as a sentence, with the nearest known key for an unknown one."""
+    path = [str(part) for part in problem["loc"]]
+    dotted = ".".join(path) or "the whole"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(kind, path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{dotted}: unknown setting; {hint}"
+    if problem["type"] == "missing":
+        return f"{dotted}: required, but not set"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{dotted}: {message[0].lower()}{message[1:]} (got {problem['input']!r})" if path else message
+
+
+def _known_keys(kind: type[BaseModel], path: list[str]) -> list[str]:
+    """Names of the settings in the group at `path`."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        inner = _block_of(field.annotation) if field else None
+        if inner is None:
+            continue  # a key of a mapping: the mapping's blocks follow
+        kind = inner
+    return list(kind.model_fields)
+
+
+def _block_of(annotation: Any) -> type[BaseModel] | None:
+    """The settings block inside an annotation such as `X | None` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((block for arg in getattr(annotation, "__args__", ()) if (block := _block_of(arg))), None)
+
+
+class SelfTrainSettings(Block):
+    """The main job: a recipe, its data, its models and its verbs."""
+
+    recipe: Literal["noisy_student", "threshold", "supervised"] = "noisy_student"
+    task: str = "classify"
+    run: str = Field(description="name of the run below STORE/runs/")
+    store: str = Field("store", description="folder or URI that holds steps and runs")
+    data: DataSettings
+    teacher_model: ModelSettings
+    student_model: ModelSettings | None = Field(None, description="the teacher's architecture when not given")
+    teacher: FitSettings
+    student: FitSettings | None = None
+    finetune: FitSettings | None = Field(None, description="a last fit on true labels only: pre-train then fine-tune")
+    warm_start: bool = Field(False, description="students start from their teacher's weights instead of from scratch")
+    relabel: Literal["everything", "sticky"] = Field(
+        "everything", description="sticky: a label once accepted never changes (scikit-learn's mode)"
+    )
+    predict: PredictSettings = PredictSettings()
+    select: SelectSettings = SelectSettings()
+    selects: list[SelectSettings] | None = Field(
+        None, description="one selection a generation, e.g. a cut that widens; `select` when not given"
+    )
+    generations: int = Field(2, ge=0)
+    cluster: ClusterSettings = ClusterSettings()
+
+    @model_validator(mode="after")
+    def _recipe_has_what_it_needs(self) -> Self:
+        if self.recipe != "supervised" and self.generations > 0:
+            if self.data.pool is None:
+                raise ValueError(f"recipe {self.recipe} labels a pool: set data.pool")
+            if self.student is None:
+                raise ValueError(f"recipe {self.recipe} trains students: set student")
+        if self.selects is not None and len(self.selects) != self.generations:
+            raise ValueError(
+                f"selects has {len(self.selects)} entries for {self.generations} generations: give one each, or use select"
+            )
+        return self
+
+    def selection(self, generation: int) -> SelectSettings:
+        """The selection of a generation, counted from 1."""
+        return self.selects[generation - 1] if self.selects is not None else self.select
+
+
+class PredictJobSettings(Block):
+    """`jobs.predict`: a model over a collection."""
+
+    run: str
+    store: str = "store"
+    model: str = Field(
+        description="a fitted step of the store (fit-…) or a model folder (config.json + model.safetensors)"
+    )
+    images: ImagesSettings
+    predict: PredictSettings = PredictSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+
+class SelectJobSettings(Block):
+    """`jobs.select`: pseudo-labels from stored predictions."""
+
+    run: str
+    store: str = "store"
+    predictions: str = Field(description="a predict step of the store (predict-…)")
+    select: SelectSettings = SelectSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+
+class FitJobSettings(Block):
+    """`jobs.fit`: a model from true labels and, when a selection is given, pseudo-labels."""
+
+    run: str
+    store: str = "store"
+    data: DataSettings
+    model: ModelSettings
+    fit: FitSettings
+    pseudo: str | None = Field(
+        None, description="a select step of the store (select-…) whose images are those of data.pool"
+    )
+    init: str | None = Field(None, description="a fitted step or model folder to start from")
+    cluster: ClusterSettings = ClusterSettings()
+
+
+class EvaluateJobSettings(Block):
+    """`jobs.evaluate`: accuracy of a model on a labelled collection."""
+
+    run: str
+    store: str = "store"
+    model: str = Field(
+        description="a fitted step of the store (fit-…) or a model folder (config.json + model.safetensors)"
+    )
+    images: ImagesSettings
+    predict: PredictSettings = PredictSettings()
+    cluster: ClusterSettings = ClusterSettings()

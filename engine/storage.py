@@ -1,0 +1,78 @@
+"""Files on any pyarrow filesystem: a local path, `s3://…`, `gs://…` or another URI that Arrow knows.
+
+Objects appear whole or not at all: object stores publish an object when its stream closes, and on a local disk a file is written beside its place
+and renamed into it.
+"""
+
+import os
+import uuid
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+FileSystem = pafs.FileSystem
+
+
+def absolute(uri: str) -> str:
+    """`uri` as any process may use it: workers do not share the working directory of the driver."""
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def resolve(uri: str) -> tuple[FileSystem, str]:
+    """The filesystem of `uri` and the path inside it. Relative local paths are made absolute."""
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), absolute(uri)
+    try:
+        return pafs.FileSystem.from_uri(uri)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{uri}: not a path or URI that can be opened: {error}") from None
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with path parts appended, keeping a query such as `?endpoint_override=…` at the end."""
+    base, mark, query = uri.partition("?") if "://" in uri else (uri, "", "")
+    return "/".join([base.rstrip("/"), *parts]) + mark + query
+
+
+def put(fs: FileSystem, path: str, data: bytes | memoryview) -> None:
+    """Write `data` so that readers see all of it or nothing."""
+    fs.create_dir(os.path.dirname(path), recursive=True)
+    if not isinstance(fs, pafs.LocalFileSystem):
+        with fs.open_output_stream(path) as stream:
+            stream.write(data)
+        return
+    beside = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def get(fs: FileSystem, path: str) -> bytes:
+    """The whole of a file. Raises FileNotFoundError."""
+    with fs.open_input_stream(path) as stream:
+        return stream.read()
+
+
+def exists(fs: FileSystem, path: str) -> bool:
+    """Whether a file or folder stands at `path`."""
+    return fs.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def names(fs: FileSystem, folder: str) -> list[str]:
+    """Sorted names of the finished files directly inside `folder`; none when it does not exist."""
+    infos = fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+    return sorted(
+        info.base_name for info in infos if info.type == pafs.FileType.File and not info.base_name.endswith(".tmp")
+    )
+
+
+def folders(fs: FileSystem, folder: str) -> list[str]:
+    """Sorted names of the folders directly inside `folder`; none when it does not exist."""
+    infos = fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+    return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)

@@ -1,0 +1,37 @@
+"""Accuracy of a model on a labelled collection, with its 95 % interval, per class and calibration error.
+
+python -m jobs.evaluate jobs/configs/evaluate.yaml model=fit-0123456789abcdef images.uri=/photos/test
+"""
+
+from engine.evaluate.evaluate import evaluate
+from engine.images.collection import collect
+from engine.labels.classes import ClassManifest
+from engine.models.checkpoint import class_names
+from engine.models.fetch import fetch_model
+from engine.models.imported import find_model
+from engine.run import Run
+from engine.session import connect
+from engine.settings import EvaluateJobSettings, load
+from engine.steps import Store
+from jobs import command
+
+
+def main() -> None:
+    arguments = command.parser("evaluate", __doc__).parse_args()
+    settings = load(EvaluateJobSettings, arguments.config, arguments.overrides)
+    run = Run(Store(settings.store), settings.run, settings.cluster)
+    run.save_settings(settings)
+    model = find_model(run, settings.model)
+    classes = ClassManifest(tuple(class_names(fetch_model(model, run.store.fs))))
+    images = collect(run, "images", settings.images.uri, settings.images)
+    with connect(settings.cluster):
+        summary = evaluate(run, "evaluate", model, images, classes, settings.predict).summary
+    for name, accuracy in summary["per_class"].items():
+        print(f"  {name:<24} {accuracy:7.2%}")
+    print(
+        f"accuracy {summary['accuracy']:.2%} [{summary['low']:.2%}, {summary['high']:.2%}], calibration error {summary['ece']:.3f}, {summary['images']} images"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

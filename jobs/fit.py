@@ -1,0 +1,46 @@
+"""Train one model on true labels and, when a selection is given, on pseudo-labels.
+
+python -m jobs.fit jobs/configs/fit.yaml data.labelled=/photos/labelled
+python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… pseudo=select-0123456789abcdef 'fit.batch={labelled: 64, pseudo: 192}'
+"""
+
+from engine.fit.trainer import fit
+from engine.gather.pipeline import gather, gather_labelled, training_set
+from engine.images.collection import collect
+from engine.models.fetch import model_path
+from engine.models.imported import find_model
+from engine.progress import say
+from engine.recipes.setup import class_list
+from engine.run import Run
+from engine.session import connect
+from engine.settings import FitJobSettings, load
+from engine.steps import Store, read_output
+from jobs import command
+
+
+def main() -> None:
+    arguments = command.parser("fit", __doc__).parse_args()
+    settings = load(FitJobSettings, arguments.config, arguments.overrides)
+    run = Run(Store(settings.store), settings.run, settings.cluster)
+    run.save_settings(settings)
+    labelled = collect(run, "labelled", settings.data.labelled, settings.data)
+    classes = class_list(labelled, settings.data.classes)
+    init = find_model(run, settings.init) if settings.init else None
+    with connect(settings.cluster):
+        outputs = {"labelled": gather_labelled(run, "gather labelled", labelled, classes, settings.data)}
+        if settings.pseudo is not None:
+            chosen = read_output(run.store, settings.pseudo)
+            if chosen is None or settings.data.pool is None:
+                raise ValueError(
+                    f"pseudo={settings.pseudo}: needs a finished select step of {settings.store} and data.pool, the images that it chose from"
+                )
+            outputs["pseudo"] = gather(
+                run, "gather pseudo", chosen, collect(run, "pool", settings.data.pool, settings.data), classes
+            )
+        streams = {name: (output, training_set(output, run.store, classes)) for name, output in outputs.items()}
+        model = fit(run, "fit", settings.model, settings.fit, streams, classes, init)
+    say("done", f"model={model.step}, a timm hub folder at {model_path(model)}")
+
+
+if __name__ == "__main__":
+    command.run(main)

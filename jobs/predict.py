@@ -1,0 +1,37 @@
+"""Label a collection with a model: one part of top-P predictions a shard, in the store.
+
+    python -m jobs.predict jobs/configs/predict.yaml model=/models/teacher images.uri=/photos/pool
+
+Run it again after a kill: the shards that were finished are not labelled twice.
+"""
+
+from engine.images.collection import collect
+from engine.images.overlap import fingerprints, held_out
+from engine.models.imported import find_model
+from engine.predict.pipeline import predict
+from engine.progress import say
+from engine.run import Run
+from engine.session import connect
+from engine.settings import PredictJobSettings, load
+from engine.steps import Store
+from jobs import command
+
+
+def main() -> None:
+    arguments = command.parser("predict", __doc__).parse_args()
+    settings = load(PredictJobSettings, arguments.config, arguments.overrides)
+    run = Run(Store(settings.store), settings.run, settings.cluster)
+    run.save_settings(settings)
+    model = find_model(run, settings.model)
+    images = collect(run, "images", settings.images.uri, settings.images)
+    kept_out = {
+        uri: fingerprints(collect(run, "excluded", uri, settings.images).manifest) for uri in settings.images.exclude
+    }
+    held = held_out(kept_out) if kept_out else None
+    with connect(settings.cluster):
+        output = predict(run, "predict", model, images, settings.predict, held, settings.images.max_rejected_percent)
+    say("done", f"{output.summary['images']} images labelled; select from them with predictions={output.step}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,40 @@
+"""The main job: teacher -> predictions -> pseudo-labels -> student, generation after generation, every step durable.
+
+    python -m jobs.self_train jobs/configs/folders.yaml data.labelled=/photos/labelled data.pool=/photos/pool
+
+Kill it at any moment and run the same command again: it goes on. Run it once more and nothing is computed.
+"""
+
+import json
+
+from engine.progress import say
+from engine.recipes.registry import run_recipe
+from engine.recipes.setup import Setup
+from engine.report import table
+from engine.run import Run
+from engine.session import connect
+from engine.settings import SelfTrainSettings, load
+from engine.steps import Store
+from jobs import command
+
+
+def main() -> None:
+    arguments = command.parser("self_train", __doc__).parse_args()
+    self_train(load(SelfTrainSettings, arguments.config, arguments.overrides))
+
+
+def self_train(settings: SelfTrainSettings) -> dict[str, object]:
+    """Run the settings' recipe to its end; returns what metrics.json holds."""
+    run = Run(Store(settings.store), settings.run, settings.cluster)
+    run.save_settings(settings)
+    with connect(settings.cluster):
+        generations = run_recipe(Setup(run, settings))
+    report = table.metrics(run.store, generations)
+    written = run.put("metrics.json", json.dumps(report, indent=1).encode())
+    table.show(report)
+    say("done", f"{run.uri}; the same numbers are in {written}")
+    return report
+
+
+if __name__ == "__main__":
+    command.run(main)

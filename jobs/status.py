@@ -1,0 +1,46 @@
+"""How far runs are, from storage alone: on any machine, during a run or after it died.
+
+python -m jobs.status STORE            the runs of a store
+python -m jobs.status STORE RUN        the steps of a run
+"""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from engine import storage
+from engine.report.status import step_status
+from engine.run import pointers
+from engine.steps import Store
+from jobs import command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.status", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store", help="folder or URI of the store")
+    parser.add_argument("run", nargs="?", help="name of a run")
+    arguments = parser.parse_args()
+    store = Store(arguments.store)
+    if not storage.exists(store.fs, f"{store.root}/store.json"):
+        raise FileNotFoundError(f"{arguments.store}: no store here")
+    store.open()
+    for run in [arguments.run] if arguments.run else storage.folders(store.fs, f"{store.root}/runs"):
+        table = Table(title=run, title_justify="left")
+        for column in ("step", "name in the store", "state", "parts", ""):
+            table.add_column(column, overflow="fold")
+        for pointer in pointers(store, run):
+            status = step_status(store, pointer)
+            parts = (
+                f"{status.done}/{status.total if status.total is not None else '?'}"
+                if status.state == "working"
+                else ""
+            )
+            table.add_row(status.label, status.step, status.state, parts, status.detail)
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    command.run(main)

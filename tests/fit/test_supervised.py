@@ -1,0 +1,122 @@
+"""The supervised objective: its loss, what weight decay spares, and how it refuses what it cannot do."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from engine.fit.batch import Batch
+from engine.fit.objective import Context, create_objective
+from engine.fit.optimisers import optimiser, set_rate
+from engine.fit.streams import open_stream
+from engine.fit.supervised import Supervised
+from engine.models import checkpoint
+from engine.settings import NoiseSettings, SettingsError
+from tests.fit.sets import MODEL, NUM_CLASSES, fit_settings, write_set
+
+NAMES = tuple("abcd")
+PLAIN = NoiseSettings(hflip=0)
+
+
+def supervised(settings: object = None, **changes: object) -> Supervised:
+    fit = fit_settings(**changes) if settings is None else settings
+    model = MODEL.model_copy(update={"drop": 0.0})
+    made = create_objective(Context(torch.device("cpu"), fit, model, NAMES))  # type: ignore[arg-type]
+    assert isinstance(made, Supervised)
+    return made
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Batch]:
+    folder = tmp_path_factory.mktemp("sets")
+    sets = {"labelled": write_set(folder / "a", (12,)), "pseudo": write_set(folder / "b", (30,), soft=True, seed=1)}
+    sizes = {"labelled": 8, "pseudo": 24}
+    return {
+        name: open_stream(name, each, batch_size=sizes[name], seed=0, size=8, cache_bytes=2**20).batch(0)
+        for name, each in sets.items()
+    }
+
+
+def test_default_weights_are_the_mean_over_the_concatenated_batch(batches: dict[str, Batch]) -> None:
+    both = {"labelled": 8, "pseudo": 24}
+    mean = supervised(batch=both).step(batches, 0)
+    expected = (8 * float(mean["loss/labelled"]) + 24 * float(mean["loss/pseudo"])) / 32
+    assert float(mean["loss"]) == pytest.approx(expected, rel=1e-6)
+    published = supervised(batch=both, stream_weight={"labelled": 1, "pseudo": 3}).step(batches, 0)
+    assert float(published["loss"]) == pytest.approx((1 + 3) * float(mean["loss"]), rel=1e-6)
+
+
+def test_soft_labels_from_an_identical_net_give_no_gradient(batches: dict[str, Batch]) -> None:
+    objective = supervised(batch={"pseudo": 24}, noise={"pseudo": PLAIN.model_dump()})
+    batch = batches["pseudo"]
+    objective.model.train()  # the same mode for both
+    view = objective.views["pseudo"](batch.images, batch.seeds)[0]
+    logits = objective.model(view)
+    q = logits.detach().softmax(1)
+    own = Batch(batch.images, torch.arange(NUM_CLASSES).expand(len(q), -1), q, batch.seeds)
+    objective.stream_loss(logits, own).backward()
+    slopes = [p.grad.abs().max() for p in objective.model.parameters() if p.grad is not None]
+    assert slopes
+    assert float(torch.stack(slopes).max()) < 1e-6
+    objective.stream_loss(objective.model(view), batch).backward()
+    assert max(float(p.grad.abs().max()) for p in objective.model.parameters() if p.grad is not None) > 1e-3
+
+
+def test_smoothing_spares_soft_targets(batches: dict[str, Batch]) -> None:
+    plain, smoothed = (supervised(batch={"labelled": 8, "pseudo": 24}, smoothing=s).step(batches, 0) for s in (0, 0.1))
+    assert smoothed["loss/pseudo"] == plain["loss/pseudo"]
+    assert smoothed["loss/labelled"] != plain["loss/labelled"]
+
+
+@pytest.mark.parametrize("loss", ["kl", "tempered_ce", "mse", "bce", "focal", "quality_focal"])
+def test_every_loss_trains(batches: dict[str, Batch], loss: str) -> None:
+    metrics = supervised(batch={"pseudo": 24}, loss=loss, clip_grad=1.0).step(batches, 0)
+    assert torch.as_tensor(metrics["loss"]).isfinite()
+    assert float(metrics["grad_norm"]) > 0
+
+
+def test_weight_decay_spares_norms_and_biases() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    for name in ("sgd", "adamw"):
+        groups = optimiser(model, fit_settings(opt=name, weight_decay=0.01)).param_groups
+        decayed = [p for group in groups if group["weight_decay"] for p in group["params"]]
+        assert [p.ndim for p in decayed] == [4]
+        assert sum(len(group["params"]) for group in groups) == 4
+
+
+def test_groups_may_scale_the_rate() -> None:
+    made = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "lr_scale": 0.1}], lr=1)
+    assert set_rate(made, 0.5) == 0.5
+    assert made.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def test_export_is_the_average_and_init_is_taken(tmp_path: Path, batches: dict[str, Batch]) -> None:
+    averaged, plain = supervised(), supervised(model_ema=False)
+    for objective in (averaged, plain):
+        for step in range(3):
+            objective.step(batches, step)
+    assert plain.export() is plain.model
+    assert averaged.export() is not averaged.model
+    pairs = zip(averaged.export().parameters(), averaged.model.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    checkpoint.save(tmp_path, averaged.export(), MODEL, list(NAMES))
+    context = Context(torch.device("cpu"), fit_settings(seed=9), MODEL, NAMES, init=tmp_path)
+    started = create_objective(context).export().state_dict()
+    for name, tensor in averaged.export().state_dict().items():
+        assert torch.equal(started[name], tensor), name
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    for changes, message in (
+        ({"loss": "mse_logits"}, "probabilities"),
+        ({"loss": "hinge"}, "known: soft_ce"),
+        ({"stream_weight": {"pseudo": 1}}, "stream_weight names the stream 'pseudo'"),
+        ({"noise": {"labeled": {}}}, "noise names the stream 'labeled'"),
+        ({"objective_args": {"los_args": {}}}, "did you mean 'loss_args'"),
+        ({"objective": "supervized"}, "did you mean 'supervised'"),
+        ({"objective": "no.such:Thing"}, "cannot be imported"),
+        ({"objective": "engine.fit.losses:kl"}, "not a subclass"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            supervised(**changes)

@@ -1,0 +1,159 @@
+"""RandAugment of batches against PIL, one operation at a time, and as a whole."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
+
+from engine.images.chance import uniforms
+from engine.images.randaugment import DRAWS, FILL, IGNORE, OPS, RandAugment, apply_ops
+
+GEOMETRIC = {"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"}
+SIDE = 33
+
+
+def pictures(count: int, side: int = SIDE) -> Tensor:
+    """uint8 (count, 3, side, side): smooth colour gradients with grain, of unequal contrast, so that every operation has work."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:side, 0:side] / side
+    phase, slope = rng.uniform(0, 6, (count, 3, 1, 1)), rng.uniform(1, 5, (count, 3, 2, 1, 1))
+    waves = np.sin(phase + slope[:, :, 0] * x + slope[:, :, 1] * y)
+    contrast = rng.uniform(20, 110, (count, 1, 1, 1))
+    grain = rng.normal(0, 6, waves.shape)
+    return torch.from_numpy((128 + contrast * waves + grain).clip(0, 255).astype(np.uint8))
+
+
+def run(op: str, images: Tensor, magnitude: float, sign: float = 1.0, mask: Tensor | None = None) -> Tensor:
+    result = images.clone()
+    count = len(images)
+    apply_ops(result, np.full(count, OPS.index(op)), np.full(count, sign), magnitude, mask)
+    return result
+
+
+def with_pil(images: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
+    changed = [np.asarray(change(Image.fromarray(image.permute(1, 2, 0).numpy()))) for image in images]
+    return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2)
+
+
+def worst(one: Tensor, other: Tensor) -> int:
+    return int((one.int() - other.int()).abs().max())
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("op", ["Brightness", "Color", "Contrast", "Sharpness"])
+@pytest.mark.parametrize("magnitude", [0.0, 4.0, 9.0, 27.0])
+def test_enhancements_are_those_of_pil(op: str, magnitude: float, sign: float) -> None:
+    images = pictures(12)
+    factor = max(0.1, 1 + 0.09 * magnitude * sign)
+    expected = with_pil(images, lambda image: getattr(ImageEnhance, op)(image).enhance(factor))
+    assert torch.equal(run(op, images, magnitude, sign), expected)
+
+
+@pytest.mark.parametrize(
+    ("op", "magnitude", "change", "tolerance"),
+    [
+        ("Equalize", 9, ImageOps.equalize, 0),
+        ("AutoContrast", 9, ImageOps.autocontrast, 1),
+        ("Posterize", 5, lambda image: ImageOps.posterize(image, 6), 0),
+        ("Posterize", 27, lambda image: ImageOps.posterize(image, 4), 0),
+        ("Solarize", 5, lambda image: ImageOps.solarize(image, 128), 0),
+        ("Solarize", 27, ImageOps.invert, 0),
+        ("Identity", 9, lambda image: image, 0),
+    ],
+)
+def test_other_colour_operations_are_those_of_pil(op: str, magnitude: float, change: Any, tolerance: int) -> None:
+    images = pictures(12)
+    images[0] = 77  # one value
+    images[1, 0] = torch.arange(SIDE * SIDE).view(SIDE, SIDE) % 2 * 255
+    images[2] = torch.randint(0, 256, images[2].shape, generator=torch.Generator().manual_seed(1))
+    assert worst(run(op, images, magnitude), with_pil(images, change)) <= tolerance
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("magnitude", [4.0, 9.0, 20.0])
+@pytest.mark.parametrize("op", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
+def test_geometry_is_that_of_pil(op: str, magnitude: float, sign: float) -> None:
+    images = pictures(6)
+    strength, middle = sign * magnitude / 10, SIDE / 2
+    shift = round(0.45 * np.clip(strength, -1, 1) * SIDE)
+    coefficients = {
+        "ShearX": (1, 0.3 * strength, -0.3 * strength * middle, 0, 1, 0),
+        "ShearY": (1, 0, 0, 0.3 * strength, 1, -0.3 * strength * middle),
+        "TranslateX": (1, 0, shift, 0, 1, 0),
+        "TranslateY": (1, 0, 0, 0, 1, shift),
+    }
+
+    def change(image: Image.Image) -> Image.Image:
+        bilinear, fill = Image.Resampling.BILINEAR, (FILL, FILL, FILL)
+        if op == "Rotate":
+            return image.rotate(30 * strength, bilinear, fillcolor=fill)
+        return image.transform(image.size, Image.Transform.AFFINE, coefficients[op], bilinear, fillcolor=fill)
+
+    expected, found = with_pil(images, change), run(op, images, magnitude, sign)
+    assert worst(found, expected) <= 1
+    assert ((found == FILL) & (expected == FILL)).float().mean() > 0.03
+    if op.startswith("Translate"):
+        assert torch.equal(found, expected)
+
+
+def test_translations_copy_and_fill() -> None:
+    images = pictures(3, 20)
+    moved = run("TranslateX", images, 10.0)
+    assert torch.equal(moved[..., :11], images[..., 9:])
+    assert (moved[..., 11:] == FILL).all()
+
+
+@pytest.mark.parametrize("op", [op for op in OPS if op not in ("AutoContrast", "Equalize")])
+def test_magnitude_zero_changes_nothing(op: str) -> None:
+    for side in (32, SIDE, 224):
+        images = pictures(3, side)
+        assert torch.equal(run(op, images, 0.0), images)
+
+
+def test_an_image_goes_through_what_its_seed_says() -> None:
+    """Bit for bit the same alone, among others, in another order and beside another global random state."""
+    images, augment = pictures(64), RandAugment(3, 9.0)
+    draws = uniforms(np.arange(64, dtype=np.uint64), DRAWS * 3)
+    whole, _ = augment(images, draws)
+    torch.manual_seed(1)
+    assert torch.equal(augment(images, draws)[0], whole)
+    for part in (slice(0, 1), slice(5, 6), slice(7, 40), slice(None, None, -1)):
+        chosen = torch.arange(64)[part] if part.step is None else torch.arange(63, -1, -1)
+        assert torch.equal(augment(images[chosen], draws[chosen.numpy()])[0], whole[chosen])
+    assert torch.equal(images, pictures(64))
+
+
+def test_operations_are_drawn_uniformly() -> None:
+    draws = uniforms(np.arange(140_000, dtype=np.uint64), DRAWS)
+    counts = np.bincount((draws[:, 0] * len(OPS)).astype(int), minlength=len(OPS))
+    assert len(counts) == 14
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 40  # chi-square of 13 degrees: 40 at p = 1e-4
+    images = pictures(1).repeat(4000, 1, 1, 1)
+    changed = RandAugment(1, 9.0)(images, draws[:4000])[0]
+    kinds = Counter(one.numpy().tobytes() for one in changed)
+    assert len(kinds) == 5 + 2 * 9  # five without a sign, nine with
+    assert min(kinds.values()) > 100
+
+
+def test_the_mask_moves_with_the_image() -> None:
+    """An image whose brightness is its mask stays in step with it; colours leave the mask alone."""
+    shape = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)
+    shape[..., 8:25, 12:20] = 200
+    for op in OPS:
+        for sign in (1.0, -1.0):
+            mask = shape.clone()
+            image = run(op, shape.repeat(1, 3, 1, 1), 9.0, sign, mask)
+            if op not in GEOMETRIC:
+                assert torch.equal(mask, shape)
+                continue
+            assert set(mask.unique().tolist()) <= {0, 200, IGNORE}
+            assert (mask == IGNORE).any()
+            inside = mask != IGNORE
+            agreement = ((image[:, :1] > 100) == (mask == 200))[inside].float().mean()
+            assert agreement > 0.96
+            assert (image[:, :1][~inside] == FILL).all()

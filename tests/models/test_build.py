@@ -1,0 +1,80 @@
+"""Networks by name: as asked, or refused with a reason."""
+
+import pytest
+import torch
+from timm.layers import DropPath
+from torch import nn
+
+from engine.models.build import build, normalisation
+from engine.settings import ModelSettings
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("wrn_28_2", 1_467_610), ("resnet8_cifar", None)])
+def test_own_networks_work_with_timm(name: str, parameters: int | None) -> None:
+    model = build(ModelSettings(model=name, img_size=32), 10)
+    if parameters is not None:
+        assert sum(tensor.numel() for tensor in model.parameters()) == parameters
+    images = torch.randn(2, 3, 32, 32)
+    features = model.forward_features(images)  # type: ignore[operator]
+    assert features.shape[:2] == (2, model.num_features)
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.num_features)  # type: ignore[operator]
+    assert model(images).shape == (2, 10)
+    model.reset_classifier(4)  # type: ignore[operator]
+    assert model(images).shape == (2, 4)
+    model.reset_classifier(0)  # type: ignore[operator]
+    assert model(images).shape == (2, model.num_features)
+
+
+@pytest.mark.parametrize("name", ["wrn_28_2", "resnet8_cifar", "resnet10t", "test_vit", "test_efficientnet"])
+def test_regularisation_reaches_the_network(name: str) -> None:
+    model = build(ModelSettings(model=name, img_size=32, drop=0.35, drop_path=0.25), 10)
+    rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+    assert 0.2 <= max(rates) <= 0.25  # efficientnets stop one block short
+    assert rates == sorted(rates)
+    head = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.p == 0.35]
+    assert head or model.drop_rate == 0.35
+    assert model.training
+
+
+def test_noise_acts_in_training_only() -> None:
+    model = build(ModelSettings(model="wrn_28_2", img_size=32, drop=0.5, drop_path=0.5), 10)
+    images = torch.randn(8, 3, 32, 32)
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "resnet50x"}, "unknown to timm .*; did you mean resnet50"),
+        ({"model": "wrn_28_3"}, "did you mean wrn_28_2"),
+        ({"model": "qqqqqqq"}, "timm.list_models"),
+        ({"model": "resnet18.a9_in1k"}, "no weights of that tag; did you mean resnet18.a"),
+        ({"model": "hf-hub:timm/resnet18"}, "is a place, not an architecture"),
+        ({"model": "vgg11", "drop_path": 0.1}, "vgg11 has no drop_path, so drop_path=0.1 would do nothing"),
+        ({"model": "resnet10t", "model_args": {"depth": 3}}, "model_args {'depth': 3}.*unexpected"),
+        (
+            {"model": "resnet10t", "model_args": {"drop_rate": 0.3}},
+            "model_args.drop_rate: use the setting drop instead",
+        ),
+        ({"model": "wrn_28_2", "pretrained": True}, "No pretrained weights"),
+    ],
+)
+def test_what_cannot_be_built_is_told(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(ModelSettings(img_size=32, **settings) if "img_size" not in settings else ModelSettings(**settings), 10)
+
+
+def test_img_size_goes_where_it_is_taken() -> None:
+    assert build(ModelSettings(model="test_vit", img_size=48), 10)(torch.randn(1, 3, 48, 48)).shape == (1, 10)
+    assert build(ModelSettings(model="resnet10t", img_size=48), 10)(torch.randn(1, 3, 48, 48)).shape == (1, 10)
+
+
+def test_normalisation_prefers_the_settings() -> None:
+    settings = ModelSettings(model="test_vit", img_size=32, mean=(0.1, 0.2, 0.3))
+    model = build(settings, 10)
+    found = normalisation(settings, model)
+    assert found.mean == (0.1, 0.2, 0.3)
+    assert found.std == tuple(model.pretrained_cfg["std"])  # type: ignore[index]
+    assert found.crop_pct == model.pretrained_cfg["crop_pct"]  # type: ignore[index]

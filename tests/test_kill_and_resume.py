@@ -1,0 +1,92 @@
+"""The driver is killed with SIGKILL in fit, in predict and between steps; the same command goes on, and what comes out is what an undisturbed
+run gives, row for row."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.run import Pointer, pointers
+from engine.steps import Store, read_output, read_tables
+from tests.small_run import small_tree, write_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(420)]
+
+
+def start(config: Path) -> subprocess.Popen[str]:
+    log = open(config.with_suffix(".log"), "a")  # noqa: SIM115 - the child writes to it
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.self_train", str(config)], stdout=log, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(config: Path) -> str:
+    """Run the job to its end; returns what this attempt printed."""
+    before = config.with_suffix(".log").stat().st_size if config.with_suffix(".log").exists() else 0
+    process = start(config)
+    assert process.wait(timeout=300) == 0, config.with_suffix(".log").read_text()[-4000:]
+    return config.with_suffix(".log").read_text()[before:]
+
+
+def kill_when(config: Path, happened: Callable[[], bool]) -> None:
+    """Start the job and kill its driver the moment `happened` is true."""
+    process = start(config)
+    deadline = time.monotonic() + 200
+    while not happened():
+        assert process.poll() is None, (
+            f"ended before it could be killed:\n{config.with_suffix('.log').read_text()[-4000:]}"
+        )
+        assert time.monotonic() < deadline, "the moment to kill never came"
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def steps(store: str) -> dict[str, Pointer]:
+    return {pointer.label: pointer for pointer in pointers(Store(store), "run")}
+
+
+def rows(store: str, step: str) -> list[dict[str, object]]:
+    output = read_output(Store(store), step)
+    assert output is not None
+    return [row for _, table in read_tables(output, Store(store).fs) for row in table.to_pylist()]
+
+
+def test_killed_in_fit_in_predict_and_between_steps(digits: Path, tmp_path: Path) -> None:
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    undisturbed = write_config(tmp_path / "whole.yaml", small_tree(digits, whole))
+    disturbed = write_config(tmp_path / "broken.yaml", small_tree(digits, broken))
+    finish(undisturbed)
+
+    folder = Path(broken) / "steps"
+    kill_when(disturbed, lambda: any(folder.glob("fit-*/train/train/checkpoint_*/state.pt")))
+    assert not any(folder.glob("fit-*/step.json")), "the fit was already over"
+    kill_when(disturbed, lambda: any(folder.glob("predict-*/parts/*.parquet")))
+    done_before = {path.name for path in folder.glob("predict-*/parts/*.parquet")}
+    assert not any(folder.glob("predict-*/step.json")), "the labelling was already over"
+    kill_when(disturbed, lambda: any(folder.glob("select-*/step.json")))
+    said = finish(disturbed)
+
+    assert "found predict-" in said
+    predicted = steps(broken)["generation 1 predict"].step
+    parts = {path.name for path in (folder / predicted / "parts").glob("*.parquet")}
+    assert done_before <= parts, "finished parts were thrown away"
+    for label in (
+        "teacher fit",
+        "generation 1 predict",
+        "generation 1 select",
+        "generation 1 gather",
+        "generation 1 fit",
+        "generation 1 test",
+    ):
+        assert steps(broken)[label].step == steps(whole)[label].step, f"{label} went another way"
+    for label in ("generation 1 predict", "generation 1 select", "generation 1 gather"):
+        assert rows(broken, steps(broken)[label].step) == rows(whole, steps(whole)[label].step)
+
+    again = finish(disturbed)
+    assert " made " not in again, "a finished run computed something again"

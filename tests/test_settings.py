@@ -1,0 +1,91 @@
+"""Settings: a mistake is told in one paragraph with the remedy; what was resolved can be read back."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.settings import FitSettings, SelfTrainSettings, SettingsError, dump, load, parse
+
+CONFIG = """
+recipe: supervised
+run: r
+generations: 0
+data: {labelled: images}
+teacher_model: {model: resnet18}
+teacher: {steps: 10, batch: {labelled: 4}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_overrides_win_and_resolved_settings_round_trip(config: Path, tmp_path: Path) -> None:
+    settings = load(
+        SelfTrainSettings, config, ["teacher.lr=0.5", "data.pool=s3://bucket/pool", "teacher.noise.labelled.pad=3"]
+    )
+    assert settings.teacher.lr == 0.5
+    assert settings.data.pool == "s3://bucket/pool"
+    assert settings.teacher.noise["labelled"].pad == 3
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(dump(settings))
+    assert load(SelfTrainSettings, resolved) == settings
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("teacher.leraning_rate=1", "teacher.leraning_rate: unknown setting"),
+        ("teacher.weight_decy=1", "did you mean 'weight_decay'?"),
+        ("teacher.noise.labelled.hflp=1", "did you mean 'hflip'?"),
+        ("select.treshold=0.5", "did you mean 'threshold'?"),
+        ("teacher.lr=fast", "teacher.lr: input should be a valid number"),
+        ("teacher.lr=-1", "got -1"),
+        ("recipe=noisy_teacher", "recipe: input should be 'noisy_student', 'threshold' or 'supervised'"),
+        ("teacher", "write it as key=value"),
+        ("run.name=1", "'run' is a value, not a group"),
+    ],
+)
+def test_mistakes_are_told_with_the_remedy(config: Path, override: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(SelfTrainSettings, config, [override])
+    assert message in str(caught.value)
+
+
+def test_a_recipe_without_what_it_needs_is_refused(config: Path) -> None:
+    with pytest.raises(SettingsError, match=r"labels a pool: set data\.pool"):
+        load(SelfTrainSettings, config, ["recipe=noisy_student", "generations=1"])
+    with pytest.raises(SettingsError, match="trains students: set student"):
+        load(SelfTrainSettings, config, ["recipe=noisy_student", "generations=1", "data.pool=pool"])
+
+
+def test_a_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.yaml: no such config"):
+        load(SelfTrainSettings, tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(SettingsError, match=r"broken\.yaml: not valid YAML"):
+        load(SelfTrainSettings, broken)
+
+
+def test_required_settings_are_listed() -> None:
+    with pytest.raises(SettingsError, match=r"steps: required, but not set(.|\n)*batch: required"):
+        parse(FitSettings, {}, "here")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "jobs" / "configs").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_every_shipped_config_loads(path: Path) -> None:
+    from engine import settings as module
+
+    kinds = {
+        "predict": module.PredictJobSettings,
+        "select": module.SelectJobSettings,
+        "fit": module.FitJobSettings,
+        "evaluate": module.EvaluateJobSettings,
+    }
+    assert load(kinds.get(path.stem, SelfTrainSettings), path)
