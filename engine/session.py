@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from engine.settings import ClusterSettings
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_LOGGING", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 import ray.data
 
 QUIET = ("ray.data", "ray.train", "ray.tune")
+SILENT = ("ray._private.authentication.authentication_token_setup", "ray.data._internal.progress")
+"""Loggers whose warnings say that what we chose was chosen."""
 
 
 @contextmanager
@@ -23,13 +24,11 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.ERROR)
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     try:
-        ray.init(
-            address=address or "local",
-            logging_level=logging.WARNING,
-            include_dashboard=False if address is None else None,
-        )
+        ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=cluster.worker_logs)
     except ConnectionError as error:
         raise ValueError(
             f"no Ray cluster answers at {address!r}: start one with `ray start`, or leave cluster.address empty for a local one ({error})"

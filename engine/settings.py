@@ -118,7 +118,9 @@ class FitSettings(Block):
     clip_grad: float | None = Field(None, gt=0)
     model_ema: bool = True
     model_ema_decay: float = Field(0.999, ge=0, lt=1)
-    amp: bool = Field(True, description="bfloat16 autocast, on GPUs only")
+    amp: bool | Literal["auto"] = Field(
+        "auto", description="bfloat16 autocast; auto: on GPUs, and on CPUs that it makes faster"
+    )
     channels_last: bool = True
     seed: int = 0
     checkpoint_every: int = Field(
@@ -135,6 +137,9 @@ class PredictSettings(Block):
 
     top_p: int = Field(8, ge=1, description="classes kept an image")
     batch_size: int = Field(128, ge=1)
+    amp: bool = Field(
+        False, description="bfloat16 autocast: faster on GPUs and on CPUs with AMX, answers change slightly"
+    )
     views: Literal["one", "flip"] = Field(
         "one", description="flip: probabilities averaged over the image and its mirror"
     )
@@ -166,6 +171,7 @@ class ClusterSettings(Block):
     gpus_per_worker: float | None = Field(None, ge=0)
     wave_shards: int = Field(4096, ge=1, description="shards handed to Ray Data at once")
     max_failures: int = Field(3, ge=0, description="worker crashes that a step survives")
+    worker_logs: bool = Field(False, description="print what the workers print; it is in Ray's logs all the same")
 
 
 Settings = TypeVar("Settings", bound=Block)

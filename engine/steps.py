@@ -32,7 +32,9 @@ import pyarrow.parquet as pq
 from engine import __version__, storage
 
 STORE_VERSION = 1
-PART = re.compile(r"part-(\d+)-[0-9a-f]+\.parquet")
+PART = re.compile(r"part-(\d+)-[0-9a-f]{8}((?:\.[a-z]+\d+)*)\.parquet")
+"""A part's name: its unit, its attempt, and what it cost in milliseconds: part-00000012-1a2b3c4d.read16.infer3632.parquet. Costs differ from
+attempt to attempt, so they stand in the name and not in the contents, and one listing tells `status` where the time goes."""
 STATS = b"stats"
 
 PARTS = pa.schema(
@@ -96,6 +98,13 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
             line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
         ]
     return [] if old == new else [f"{path}: {old} -> {new}"]
+
+
+def costs(name: str) -> dict[str, float]:
+    """Seconds by kind of work, from a part's name."""
+    match = PART.fullmatch(name)
+    pairs = re.findall(r"\.([a-z]+)(\d+)", match.group(2)) if match else []
+    return {key: int(value) / 1000 for key, value in pairs}
 
 
 class Store:
@@ -166,6 +175,13 @@ class Step:
     def put_json(self, name: str, value: Any) -> None:
         storage.put(self.fs, f"{self.folder}/{name}", json.dumps(value, indent=1, sort_keys=True, default=str).encode())
 
+    def read_json(self, name: str) -> Any:
+        """What `put_json` wrote, or None."""
+        try:
+            return json.loads(storage.get(self.fs, f"{self.folder}/{name}"))
+        except FileNotFoundError:
+            return None
+
     def begin(self) -> None:
         """Write down what the step is made from, so that `status` and `explain` know it before it is finished."""
         if not storage.exists(self.fs, f"{self.folder}/record.json"):
@@ -177,29 +193,38 @@ class Step:
 
     def plan(self, choose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The step's plan: chosen by `choose` the first time, read back ever after."""
-        path = f"{self.folder}/plan.json"
-        if not storage.exists(self.fs, path):
-            self.put_json("plan.json", choose())
-        return json.loads(storage.get(self.fs, path))
+        if (chosen := self.read_json("plan.json")) is not None:
+            return chosen
+        self.put_json("plan.json", choose())
+        return self.read_json("plan.json")
 
-    def put_part(self, unit: int, table: pa.Table, stats: dict[str, Any] | None = None, **parquet: Any) -> Part:
-        """Encode `table` in memory and put it once, under a name of its own."""
+    def put_part(
+        self,
+        unit: int,
+        table: pa.Table,
+        stats: dict[str, Any] | None = None,
+        seconds: dict[str, float] | None = None,
+        **parquet: Any,
+    ) -> Part:
+        """Encode `table` in memory and put it once, under a name of its own.
+
+        `stats` must be as reproducible as the table: the digest covers them. `seconds`, what the part cost, goes into the name.
+        """
         stats = stats or {}
         buffer = io.BytesIO()
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), STATS: canonical(stats).encode()})
-        pq.write_table(table, buffer, **{"compression": "zstd", **parquet})
+        pq.write_table(table, buffer, **{"compression": "zstd", "use_compliant_nested_type": False, **parquet})
         data = buffer.getbuffer()
-        name = f"part-{unit:08d}-{uuid.uuid4().hex[:8]}.parquet"
+        cost = "".join(f".{key}{round(1000 * value)}" for key, value in (seconds or {}).items())
+        name = f"part-{unit:08d}-{uuid.uuid4().hex[:8]}{cost}.parquet"
         storage.put(self.fs, f"{self.folder}/parts/{name}", data)
         return Part(unit, name, table.num_rows, len(data), hashlib.sha256(data).hexdigest(), stats)
 
-    def put_beside(self, folder: str, unit: int, table: pa.Table) -> str:
-        """Put a table that belongs to a unit but is not its part (its quarantine); returns its path inside the step."""
+    def put_beside(self, folder: str, unit: int, table: pa.Table) -> None:
+        """Put a table that belongs to a unit but is not its part (its quarantine)."""
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        path = f"{folder}/{unit:08d}-{uuid.uuid4().hex[:8]}.parquet"
-        storage.put(self.fs, f"{self.folder}/{path}", buffer.getbuffer())
-        return path
+        storage.put(self.fs, f"{self.folder}/{folder}/{unit:08d}.parquet", buffer.getbuffer())
 
     def found_parts(self) -> dict[int, Part]:
         """Parts that earlier attempts left, one a unit, each read back and checked; unreadable ones are passed over and made again."""
@@ -266,7 +291,9 @@ def read_part(output: Output, fs: storage.FileSystem, part: Part, columns: list[
         raise StoreError(
             f"{output.folder}/parts/{part.name}: its contents changed after it was committed; delete the folder of the step and run again"
         )
-    return pq.read_table(io.BytesIO(data), columns=columns)
+    table = pq.read_table(io.BytesIO(data), columns=columns)
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != STATS}
+    return table.replace_schema_metadata(metadata)
 
 
 def _write_parts(parts: list[Part]) -> memoryview:

@@ -7,10 +7,11 @@ and renamed into it.
 import os
 import uuid
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow.fs as pafs
 
-FileSystem = pafs.FileSystem
+FileSystem: TypeAlias = pafs.FileSystem
 
 
 def absolute(uri: str) -> str:

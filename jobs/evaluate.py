@@ -23,14 +23,13 @@ def main() -> None:
     run.save_settings(settings)
     model = find_model(run, settings.model)
     classes = ClassManifest(tuple(class_names(fetch_model(model, run.store.fs))))
-    images = collect(run, "images", settings.images.uri, settings.images)
+    images = collect(run, "images", settings.images.uri, settings.images, labelled=True)
     with connect(settings.cluster):
         summary = evaluate(run, "evaluate", model, images, classes, settings.predict).summary
     for name, accuracy in summary["per_class"].items():
         print(f"  {name:<24} {accuracy:7.2%}")
-    print(
-        f"accuracy {summary['accuracy']:.2%} [{summary['low']:.2%}, {summary['high']:.2%}], calibration error {summary['ece']:.3f}, {summary['images']} images"
-    )
+    interval = f"[{summary['low']:.2%}, {summary['high']:.2%}] of {summary['images']} images"
+    print(f"accuracy {summary['accuracy']:.2%} {interval}, calibration error {summary['ece']:.3f}")
 
 
 if __name__ == "__main__":

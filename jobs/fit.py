@@ -23,7 +23,7 @@ def main() -> None:
     settings = load(FitJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
-    labelled = collect(run, "labelled", settings.data.labelled, settings.data)
+    labelled = collect(run, "labelled", settings.data.labelled, settings.data, labelled=True)
     classes = class_list(labelled, settings.data.classes)
     init = find_model(run, settings.init) if settings.init else None
     with connect(settings.cluster):

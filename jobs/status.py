@@ -29,7 +29,7 @@ def main() -> None:
     store.open()
     for run in [arguments.run] if arguments.run else storage.folders(store.fs, f"{store.root}/runs"):
         table = Table(title=run, title_justify="left")
-        for column in ("step", "name in the store", "state", "parts", ""):
+        for column in ("step", "name in the store", "state", "done", ""):
             table.add_column(column, overflow="fold")
         for pointer in pointers(store, run):
             status = step_status(store, pointer)

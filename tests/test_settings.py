@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.settings import FitSettings, SelfTrainSettings, SettingsError, dump, load, parse
+from engine import settings as module
+from engine.settings import Block, FitSettings, SelfTrainSettings, SettingsError, dump, load, parse
 
 CONFIG = """
 recipe: supervised
@@ -80,9 +81,7 @@ def test_required_settings_are_listed() -> None:
     "path", sorted((Path(__file__).parent.parent / "jobs" / "configs").glob("*.yaml")), ids=lambda path: path.name
 )
 def test_every_shipped_config_loads(path: Path) -> None:
-    from engine import settings as module
-
-    kinds = {
+    kinds: dict[str, type[Block]] = {
         "predict": module.PredictJobSettings,
         "select": module.SelectJobSettings,
         "fit": module.FitJobSettings,

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from engine import storage
+from engine import schema, storage
 from engine.prune import unused
 from engine.run import Run, pointers
 from engine.settings import ClusterSettings
@@ -158,3 +158,12 @@ def test_local_files_appear_whole(tmp_path: Path) -> None:
 def test_join_keeps_a_query_at_the_end() -> None:
     assert storage.join("s3://b/store?scheme=http", "steps", "x") == "s3://b/store/steps/x?scheme=http"
     assert storage.join("/a/store/", "steps") == "/a/store/steps"
+
+
+def test_a_table_comes_back_as_it_was_put(store: Store) -> None:
+    """Nested columns keep their type and the class list its hash: tables of two generations can be joined."""
+    step = store.step("select", 1, {}, {})
+    empty = schema.pseudo_labels(10, "hash").empty_table()
+    output = step.commit([step.put_part(0, empty, {"rejected": 1})], {}, started=0)
+    [(_, back)] = read_tables(output, store.fs)
+    assert back.schema.equals(empty.schema, check_metadata=True)

@@ -48,6 +48,7 @@ def train(
     finite, before anything of it is checkpointed.
     """
     device = objective.context.device
+    torch.backends.cudnn.deterministic = True  # some of its faster kernels add in no fixed order
     meter = Meter(device, sum(settings.batch.values()), start_step)
     done, last = start_step, {"step": start_step}
     with Prefetcher(streams, start_step, settings.steps, pin=device.type == "cuda") as batches:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 HARD = 1 - 1e-6
 """Weight from which a single entry counts as a hard label."""
+TINY = 1e-7
+"""Floor of what a focal loss raises to gamma, whose slope at 0 is infinite for gamma < 1."""
 
 
 class _Sparse(NamedTuple):
@@ -110,13 +112,13 @@ def bce(logits: Tensor, q: Tensor) -> Tensor:
 def focal(logits: Tensor, q: Tensor, gamma: float = 2.0) -> Tensor:
     """-sum q (1 - p)^gamma log p. Biased on soft targets: q = .7 of two is learnt as p = .617 (gamma 1), .579 (2)."""
     log_p = logits.log_softmax(1)
-    return -(q * (1 - log_p.exp()) ** gamma * log_p).sum(1)
+    return -(q * (1 - log_p.exp()).clamp(min=TINY) ** gamma * log_p).sum(1)
 
 
 def quality_focal(logits: Tensor, q: Tensor, gamma: float = 2.0) -> Tensor:
     """sum |q - s(z)|^gamma · BCE. Minimiser s(z) = q, floor 0 (generalised focal loss, arXiv 2006.04388)."""
     cross = F.binary_cross_entropy_with_logits(logits, q, reduction="none")
-    return ((q - logits.sigmoid()).abs() ** gamma * cross).sum(1)
+    return ((q - logits.sigmoid()).abs().clamp(min=TINY) ** gamma * cross).sum(1)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.fit.batch import Batch
+from engine.fit.precision import Precision
 from engine.settings import Block, FitSettings, ModelSettings, SettingsError, parse
 
 Arguments = TypeVar("Arguments", bound=Block)
@@ -35,6 +36,7 @@ class Context:
     rank: int = 0
     world: int = 1
     init: Path | None = None
+    precision: Precision = "fp32"
 
     @property
     def num_classes(self) -> int:
@@ -67,7 +69,8 @@ class Objective(ABC):
     """One way of learning from named streams.
 
     A subclass fills `parts` with everything that has state (any number of modules and optimisers; scalars as buffers of
-    a module), unwrapped by `Context.distribute`, and the checkpoint follows.
+    a module), unwrapped by `Context.distribute`, and the checkpoint follows. Parts are equal on all ranks, or such that
+    rank 0's serve all, for only rank 0's are saved.
     """
 
     def __init__(self, context: Context) -> None:

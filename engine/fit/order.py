@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 MAX_LANES = 64
 HELD_BYTES = 512 * 2**20
-"""Encoded bytes that the chunks of all lanes may have together; a rank holds its lanes' share, twice when looking
-ahead.
+"""Encoded bytes that the chunks of all lanes may have together; a rank holds its lanes' share, at most twice when it
+looks ahead. Either number changes the order of every stream: raise the revision of `fit` with it.
 """
 
 Ints = npt.NDArray[np.int64]
@@ -36,8 +36,8 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class Walk:
-    """A shard's draws in one epoch: `rows` (draws,) in drawing order; chunk i ends before draw `ends[i]` and needs the
-    row groups `groups[i]`.
+    """A shard's draws in one epoch, row numbers in drawing order. Chunk i ends before draw `ends[i]` and needs the row
+    groups `groups[i]`.
     """
 
     rows: Ints

@@ -75,9 +75,7 @@ def open_stream(
 
 
 class CachedStream:
-    """All images of a set decoded in memory, uint8. Every rank keeps the whole set, because every epoch is shuffled as
-    a whole.
-    """
+    """All images of a set decoded in memory, uint8. Every rank keeps them all: in time each of its lanes passes everywhere."""
 
     def __init__(self, shards: Shards, order: Order, part: slice, decoder: Decoder, masks: bool) -> None:
         self._order, self._part = order, part
@@ -88,6 +86,8 @@ class CachedStream:
         self._images, self._masks = decoder.empty(shards.set.rows, masks)
         targets = []
         for shard, index in enumerate(self._indices):
+            if not len(index.counts):
+                continue
             rows = shards.read(shard, range(len(index.groups)), index)
             everything = np.arange(len(rows.rows))
             _finish(decoder.into(rows, everything, self._images, self._masks, self._first[shard] + everything))
@@ -109,7 +109,7 @@ class CachedStream:
         )
 
     def _walk(self, epoch: int, shard: int) -> Walk:
-        """Kept for two epochs' worth of shards at a time; dropped oldest first."""
+        """As many are kept as lanes stand in or enter; the oldest go first."""
         if (walk := self._walks.get((epoch, shard))) is None:
             index = self._indices[shard]
             walk = self._walks[epoch, shard] = self._order.walk(
@@ -182,7 +182,8 @@ class StreamedStream:
                     )
         wanted = {need.key for _, needs in self._coming for need in needs}
         self.held = {key: future for key, future in self.held.items() if key in wanted}
-        self._walks = {key: walk for key, walk in self._walks.items() if any(key == chunk[:2] for chunk in wanted)}
+        walked = {(key.epoch, key.shard) for key in wanted}
+        self._walks = {key: walk for key, walk in self._walks.items() if key in walked}
         return self._coming[0][1]
 
     def _needs(self, step: int) -> list[_Need]:

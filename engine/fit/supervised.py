@@ -72,7 +72,7 @@ class Supervised(Objective):
         here = {name: batches[name].to(device) for name in settings.batch}
         images = torch.cat([self.views[name](batch.images, batch.seeds)[0] for name, batch in here.items()])
         self.distributed.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp and device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.context.precision == "bf16"):
             logits = self.distributed(images.contiguous(memory_format=self.layout))
         loss = torch.zeros((), device=device)
         metrics: dict[str, Tensor | float] = {}

@@ -5,12 +5,13 @@ and storage are those of the step.
 """
 
 import hashlib
-import logging
 import math
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from engine import storage
 from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
+from engine.fit.precision import choose_precision
 from engine.fit.streams import decode_size, open_stream
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.labels.classes import ClassManifest
@@ -37,6 +39,8 @@ from engine.steps import Output, Part, Step, read_output
 
 REVISION = 1
 STATE = "state.pt"
+PROGRESS = "progress.json"
+FOLLOW_SECONDS = 5.0
 NOT_FINGERPRINTED = {"cache_bytes", "checkpoint_every", "log_every"}
 """Settings that change how a fit runs and not what it yields."""
 
@@ -81,16 +85,18 @@ def fit(
             train_loop_config=config,
             scaling_config=workers,
             torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
-            run_config=RunConfig(
+            run_config=RunConfig(  # type: ignore[call-arg]  # Ray's stubs still describe Train v1
                 name="train",
                 storage_path=step.folder,
                 storage_filesystem=step.fs,
                 failure_config=FailureConfig(max_failures=run.cluster.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
-                callbacks=[SayProgress(label, settings.steps)],
+                callbacks=[WriteProgress(step)],  # type: ignore[list-item]
+                logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )
-        metrics = dict(trainer.fit().metrics or {})
+        with told(label, step, settings.steps):
+            metrics = dict(trainer.fit().metrics or {})
         if "model" not in metrics:
             raise RuntimeError(f"{label}: training ended without a model; its logs are in {step.uri}/train")
         step.fs.delete_dir(f"{step.folder}/train")  # checkpoints are of no use once the model is committed
@@ -128,25 +134,43 @@ def train_workers(cluster: ClusterSettings, resources: Mapping[str, float]) -> S
     )
 
 
-class SayProgress(UserCallback):
-    """Prints what the workers report: runs in the controller, sees every worker's metrics."""
+class WriteProgress(UserCallback):
+    """Runs in Train's controller, sees what the workers report, and writes the last of it beside the step, where the driver and `status` read it."""
 
-    def __init__(self, label: str, steps: int) -> None:
-        self.label, self.steps = label, steps
+    def __init__(self, step: Step) -> None:
+        self.step = step
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:  # noqa: ARG002
-        seen = metrics[0]
-        if "loss" in seen:
-            left = (self.steps - seen["step"]) * seen["seconds_per_step"]
-            say(
-                self.label,
-                f"{seen['step']}/{self.steps} steps, loss {seen['loss']:.3f}, {seen['images_per_second']:.0f} images/s, {left / 60:.1f} min left",
-            )
+        if "loss" in metrics[0]:
+            self.step.put_json(PROGRESS, metrics[0])
+
+
+@contextmanager
+def told(label: str, step: Step, steps: int) -> Iterator[None]:
+    """Say how a fit goes on while the `with` block waits for it."""
+    over = threading.Event()
+
+    def follow() -> None:
+        last = 0
+        while not over.wait(FOLLOW_SECONDS):
+            seen = step.read_json(PROGRESS)
+            if seen is not None and seen["step"] != last:
+                last = seen["step"]
+                left = (steps - last) * seen["seconds_per_step"] / 60
+                rates = f"loss {seen['loss']:.3f}, {seen['images_per_second']:.0f} images/s, {left:.1f} min left"
+                say(label, f"{last}/{steps} steps, {rates}")
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """One rank: builds everything from the step's settings, resumes from the last checkpoint, trains, and on rank 0 puts the model."""
-    logging.getLogger("torch.distributed").setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
@@ -155,6 +179,7 @@ def train_worker(config: dict[str, Any]) -> None:
     step: Step = config["step"]
     model, settings = ModelSettings(**config["model"]), FitSettings(**config["settings"])
     init = read_output(step.store, config["init"]) if config["init"] else None
+    plan = agreed_plan(step, settings, model, len(config["class_names"]), device, rank)
     objective = create_objective(
         Context(
             device=device,
@@ -164,6 +189,7 @@ def train_worker(config: dict[str, Any]) -> None:
             model=model,
             class_names=tuple(config["class_names"]),
             init=fetch_model(init, step.fs) if init else None,
+            precision=plan["precision"],
         )
     )
     streams = {
@@ -202,6 +228,18 @@ def train_worker(config: dict[str, Any]) -> None:
         ray.train.report(dict(metrics))
 
     train(objective, streams, settings, start_step=start, on_checkpoint=on_checkpoint, on_log=on_log)
+
+
+def agreed_plan(
+    step: Step, settings: FitSettings, model: ModelSettings, num_classes: int, device: torch.device, rank: int
+) -> dict[str, Any]:
+    """The step's plan: rank 0 chooses it the first time, every rank obeys it."""
+    shared: list[Any] = [None]
+    if rank == 0:
+        shared = [step.plan(lambda: asdict(choose_precision(settings, model, num_classes, device)))]
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        torch.distributed.broadcast_object_list(shared, device=device)
+    return shared[0]
 
 
 def put_model(step: Step, weights: nn.Module, model: ModelSettings, class_names: list[str]) -> str:

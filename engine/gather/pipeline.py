@@ -172,6 +172,6 @@ def gather_group(group: Group, step: Step, manifest: Manifest, classes: ClassMan
     stats = {"draws": int(np.sum(table["count"].to_numpy())), "left_out": len(left_out)}
     if left_out:
         columns = list(zip(*left_out, strict=True))
-        stats["quarantine"] = step.put_beside("quarantine", group.unit, pa.table(columns, schema=schema.QUARANTINE))  # type: ignore[assignment]
+        step.put_beside("quarantine", group.unit, pa.table(columns, schema=schema.QUARANTINE))
     # row groups of 256: a stream reads a few at a time; JPEGs do not compress
     return step.put_part(group.unit, table, stats, compression="none", row_group_size=256, use_dictionary=["classes"])

@@ -10,6 +10,7 @@ import numpy as np
 from engine import storage
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
+from engine.images.walk import public
 from engine.labels.classes import ClassManifest
 from engine.progress import Counted, say
 from engine.run import Run
@@ -57,8 +58,11 @@ class Collection:
         return index
 
 
-def collect(run: Run, name: str, uri: str, source: SourceSettings) -> Collection:
-    """The collection at `uri`, listed now or, when it is large and was listed before, read from the store."""
+def collect(run: Run, name: str, uri: str, source: SourceSettings, labelled: bool = False) -> Collection:
+    """The collection at `uri`, listed now or, when it is large and was listed before, read from the store.
+
+    `labelled`: every image must have a label and every class folder an image.
+    """
     uri = storage.absolute(uri)
     wanted = source.model_dump(include={"image_column", "key_column", "label_column", "rows_per_shard", "shard_bytes"})
     remembered = f"{run.store.root}/listings/{fingerprint({'uri': uri, **wanted})}.json"
@@ -68,7 +72,7 @@ def collect(run: Run, name: str, uri: str, source: SourceSettings) -> Collection
         if memory["files"] > LIST_AGAIN:
             say(name, f"{memory['files']} files listed on {memory['listed']}; delete {remembered} to list them again")
             return Collection(name, Manifest.load(fs, memory["folder"], uri))
-    listing = list_images(uri, **wanted, progress=Counted(name, "images listed"))
+    listing = list_images(uri, **wanted, labelled=labelled, progress=Counted(name, "images listed"))
     step = Step(
         run.store, {"verb": "list", "revision": REVISION, "settings": wanted, "inputs": {"listing": listing.digest}}
     )
@@ -78,10 +82,8 @@ def collect(run: Run, name: str, uri: str, source: SourceSettings) -> Collection
     storage.put(
         fs,
         remembered,
-        json.dumps(
-            {"folder": step.folder, "files": files, "listed": time.strftime("%Y-%m-%d %H:%M"), "uri": uri}
-        ).encode(),
+        json.dumps({"folder": step.folder, "files": files, "listed": time.strftime("%Y-%m-%d %H:%M")}).encode(),
     )
     manifest = Manifest.load(fs, step.folder, uri)
-    say(name, f"{manifest.num_rows} images in {manifest.num_shards} shards at {uri}")
+    say(name, f"{manifest.num_rows} images in {manifest.num_shards} shards at {public(uri)}")
     return Collection(name, manifest)

@@ -147,10 +147,12 @@ class Rows:
         """A batch of the file as schema.IMAGES; `rows` are row numbers in the file."""
         columns = self.columns
         keys = positional(path, rows) if columns.key is None else batch.column(columns.key).cast(pa.string())
-        if columns.label is None:
-            labels = pa.nulls(len(rows), pa.string())
-        else:
-            labels = cols.labels(batch.column(columns.label), columns.names, path)
+        labelled = columns.label is not None
+        labels = (
+            cols.labels(batch.column(columns.label), columns.names, path)
+            if labelled
+            else pa.nulls(len(rows), pa.string())
+        )
         image = cols.images(batch.column(columns.image))
         return pa.record_batch([pa.array(rows - start, pa.int32()), keys, image, labels], schema=schema.IMAGES)
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +13,10 @@ import pyarrow.compute as pc
 from engine.images import columns as cols
 from engine.images import loose, parquet, tables, tars
 from engine.images.columns import Columns
-from engine.images.walk import Place, Progress, having, locate, public, walk
+from engine.images.walk import LISTING_THREADS, Place, Progress, having, locate, public, walk
+
+DIGEST_ROWS = 65_536
+"""Rows digested at a time."""
 
 Kind = Literal["parquet", "folder", "uris", "webdataset"]
 
@@ -96,6 +101,10 @@ def list_images(
             )
         if progress:
             progress(table.num_rows)
+    if not listed.num_rows:
+        raise ValueError(
+            f"{where}: {files.num_rows} files with not one image in them; check that this is the collection"
+        )
     if labelled:
         _demand_labels(where, result, table, listed, counts, folders)
     digest = _digest(result, columns, files, identity, listed, table, counts)
@@ -140,11 +149,14 @@ def _parquet_labels(place: Place, names: list[str], columns: Columns) -> dict[st
     """Images of each class over all files, reading the label column alone."""
     if columns.label is None:
         return {}
-    total: dict[str, int] = {}
-    for path in names:
-        column = parquet.column(place, path, columns.label)
-        for name, count in _count(cols.labels(column.combine_chunks(), columns.names, path)).items():
-            total[name] = total.get(name, 0) + count
+    label, total = columns.label, Counter[str]()
+
+    def counted(path: str) -> dict[str, int]:
+        return _count(cols.labels(parquet.column(place, path, label).combine_chunks(), columns.names, path))
+
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        for one in pool.map(counted, names):
+            total.update(one)
     return {name: total[name] for name in cols.ordered(total)}
 
 
@@ -184,13 +196,23 @@ def _digest(
     table: pa.Table | None,
     counts: dict[str, int],
 ) -> str:
-    """Of everything that an address or a row's content depends on, and nothing that depends on where the collection
-    stands."""
+    """Of all that an address or a row's content depends on, and of nothing that tells where the collection stands."""
     digest = hashlib.sha256(json.dumps([kind, columns.dump(), identity, counts], sort_keys=True).encode())
     for part in (files, shards, table):
         if part is not None:
             for name in part.column_names:
                 digest.update(name.encode())
-                for value in part[name].to_pylist():
-                    digest.update(f"{value}\0".encode())
+                for start in range(0, part.num_rows, DIGEST_ROWS):
+                    _update(digest, part[name].slice(start, DIGEST_ROWS))
     return digest.hexdigest()
+
+
+def _update(digest: "hashlib._Hash", column: pa.ChunkedArray) -> None:
+    """Digest a column of strings or integers without making a Python object of each value."""
+    values = column.combine_chunks()
+    if not pa.types.is_string(values.type):
+        digest.update(pc.fill_null(values, -1).to_numpy().astype("<i8").tobytes())
+        return
+    digest.update(pc.fill_null(pc.binary_length(values), -1).to_numpy().astype("<i4").tobytes())
+    whole = pa.LargeListArray.from_arrays([0, len(values)], pc.fill_null(values, ""))
+    digest.update(pc.binary_join(whole, "")[0].as_buffer())

@@ -1,6 +1,7 @@
 """How far confidence can be believed: calibration error, precision by confidence, the temperature that repairs it."""
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -105,3 +106,18 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> Temperat
         if abs(step) < 1e-9 or abs(log_inverse) > np.log(1e4):  # separable labels: the loss falls for ever
             break
     return Temperature(float(np.exp(-log_inverse)), len(labels), before, loss, error_before, error)
+
+
+def gap_change(
+    teacher_confidence: Floats,
+    teacher_right: npt.NDArray[np.bool_],
+    student_confidence: Floats,
+    student_right: npt.NDArray[np.bool_],
+) -> Interval:
+    """How much more overconfident (confidence minus accuracy) the student is on the same images (N,), 95 % interval.
+
+    Paired, so that images hard for both do not blur it; positive is worse.
+    """
+    change = (student_confidence - student_right) - (teacher_confidence - teacher_right).astype(np.float64)
+    half = float(NormalDist().inv_cdf(0.975) * change.std(ddof=1) / np.sqrt(len(change)))
+    return Interval(float(change.mean()), float(change.mean()) - half, float(change.mean()) + half)

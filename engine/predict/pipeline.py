@@ -56,15 +56,10 @@ class LabelActor:
         return {"part": [vars(self._commit(self.labeller(int(shard)))) for shard in batch["shard"]]}
 
     def _commit(self, labelled: LabelledShard) -> Part:
-        stats = {
-            "reasons": labelled.reasons,
-            "rejected": labelled.rejected,
-            "excluded": labelled.excluded,
-            "seconds": {name: round(value, 4) for name, value in vars(labelled.seconds).items()},
-        }
         if labelled.quarantine.num_rows:
-            stats["quarantine"] = self.step.put_beside("quarantine", labelled.shard, labelled.quarantine)
-        return self.step.put_part(labelled.shard, labelled.predictions, stats, **PARQUET)
+            self.step.put_beside("quarantine", labelled.shard, labelled.quarantine)
+        stats = {"reasons": labelled.reasons, "rejected": labelled.rejected, "excluded": labelled.excluded}
+        return self.step.put_part(labelled.shard, labelled.predictions, stats, vars(labelled.seconds), **PARQUET)
 
 
 def predict(
@@ -165,7 +160,7 @@ def _label_wave(
         return
     shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
     labelled = shards.map_batches(
-        LabelActor,  # type: ignore[arg-type]
+        LabelActor,
         fn_constructor_kwargs={
             "step": step,
             "collection": collection,

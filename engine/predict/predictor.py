@@ -33,8 +33,7 @@ class Predictor:
         self.settings = settings
         self.device = torch.device(device)
         self.top_p = min(settings.top_p, len(self.loaded.class_names))
-        memory_format = torch.channels_last if self.device.type == "cuda" else torch.preserve_format
-        self.model = self.loaded.model.eval().to(self.device, memory_format=memory_format)
+        self.model = self.loaded.model.eval().to(self.device).to(memory_format=torch.channels_last)
         self.mean = torch.tensor(self.loaded.mean, device=self.device).view(1, 3, 1, 1) * 255
         self.std = torch.tensor(self.loaded.std, device=self.device).view(1, 3, 1, 1) * 255
 
@@ -42,11 +41,15 @@ class Predictor:
     def log_probabilities(self, images: Tensor) -> Tensor:
         """Log-probabilities float32 (N, C) of uint8 images (N, 3, S, S), averaged as probabilities over the views asked for."""
         pixels = (images.to(self.device, non_blocking=True).float() - self.mean) / self.std
-        log_p = torch.log_softmax(self.model(pixels).float(), dim=1)
+        log_p = self._forward(pixels)
         if self.settings.views == "flip":
-            flipped = torch.log_softmax(self.model(pixels.flip(3)).float(), dim=1)
-            log_p = torch.logaddexp(log_p, flipped) - float(np.log(2))
+            log_p = torch.logaddexp(log_p, self._forward(pixels.flip(3))) - float(np.log(2))
         return log_p
+
+    def _forward(self, pixels: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.amp):
+            logits = self.model(pixels.contiguous(memory_format=torch.channels_last))
+        return torch.log_softmax(logits.float(), dim=1)
 
     def __call__(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Classes int64 (N, P) and scores float16 (N, P) of uint8 images (N, 3, S, S), in batches of the plan's size."""

@@ -43,7 +43,9 @@ class Setup:
         data = settings.data
         wanted = {"labelled": data.labelled, "validation": data.validation, "test": data.test, "pool": data.pool}
         self.collections: dict[str, Collection] = {
-            name: collect(run, name, uri, data) for name, uri in wanted.items() if uri is not None
+            name: collect(run, name, uri, data, labelled=name != "pool")
+            for name, uri in wanted.items()
+            if uri is not None
         }
         self.classes = class_list(self.collections["labelled"], data.classes)
         self.known = {name: c for name, c in self.collections.items() if name != "pool"}

@@ -39,6 +39,12 @@ def step_status(store: Store, pointer: Pointer, now: float | None = None) -> Ste
         return StepStatus(
             pointer.label, pointer.step, "done", 0, None, f"{committed['lineage']['seconds']:.0f} s  {detail}"
         )
+    if storage.exists(store.fs, f"{folder}/progress.json"):
+        seen = json.loads(storage.get(store.fs, f"{folder}/progress.json"))
+        rates = f"loss {seen['loss']:.3f}, {seen['images_per_second']:.0f} images/s"
+        return StepStatus(
+            pointer.label, pointer.step, "working", seen["step"], pointer.record["settings"]["fit"]["steps"], rates
+        )
     infos = store.fs.get_file_info(pafs.FileSelector(f"{folder}/parts", allow_not_found=True))
     written = sorted(info.mtime_ns / 1e9 for info in infos if PART.fullmatch(info.base_name))
     total = None

@@ -41,7 +41,7 @@ def _accuracy(summary: dict[str, Any] | None) -> dict[str, Any] | None:
 def show(report: dict[str, Any], console: Console | None = None) -> None:
     """Print the table: accuracy with its 95 % interval, pseudo-labels kept and how many of them are right, time."""
     table = Table(title="accuracy in % with 95 % interval", title_justify="left")
-    for column in ("model", "validation", "test", "pseudo-labels", "of them right", "time"):
+    for column in ("model", "validation", "test", "pseudo-labels", "right", "time"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for row in report["generations"]:
         kept, right = row["pseudo_labels"], row["pseudo_accuracy"]
@@ -52,7 +52,11 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
             f"{right:.1%}" if right is not None else "-",
         )
         table.add_row(row["name"], *cells, f"{row['seconds']:.0f} s")
-    (console or Console()).print(table)
+    (console or Console(width=max(WIDTH, Console().width))).print(table)
+
+
+WIDTH = 100
+"""Columns that the table needs; a job's log has no width of its own."""
 
 
 def _percent(accuracy: dict[str, Any] | None) -> str:

@@ -29,7 +29,8 @@ def select(
 ) -> Output:
     """Pseudo-labels (schema.pseudo_labels) chosen from stored predictions; exact and identical however the work is split.
 
-    `keep`: an earlier selection whose images stay as they are and are not chosen again (the sticky mode). They stand beside the new ones in the result.
+    `keep`: an earlier selection whose images stay as they are and are not chosen again (the sticky mode). They stand
+    beside the new ones in the result.
     """
     inputs = {"predictions": predictions.digest, "classes": classes.hash}
     if keep is not None:

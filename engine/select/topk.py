@@ -116,6 +116,12 @@ class TopK:
         kept = tuple(column.take(ranked, axis=0) for column in payload)
         return Winners(classes, score_of(order), shard, row, rank, kept)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels between workers: the kept rows without the log's spare room."""
+        self._compact()
+        key, tie, *payload = (column.copy() for column in self._columns())
+        return self.__dict__ | {"_key": key, "_tie": tie, "_payload": None if self._payload is None else payload}
+
     @property
     def _limit(self) -> int:
         """Rows the log may hold before it is compacted."""

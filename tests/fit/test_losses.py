@@ -92,3 +92,13 @@ def test_mse_logits_wants_logits() -> None:
 def test_entropy_of_certainty_is_zero() -> None:
     assert losses.entropy(torch.tensor([[1.0, 0.0]])).item() == 0
     assert losses.entropy(torch.tensor([[0.5, 0.5]])).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "mse_logits"])
+@pytest.mark.parametrize("truth", [0, 1])
+def test_certainty_keeps_values_and_gradients_finite(name: str, truth: int) -> None:
+    logits = torch.tensor([[80.0, -80.0, 0.0]], requires_grad=True)
+    options = {"gamma": 0.5} if "focal" in name else {}
+    value = LOSSES[name](logits, torch.eye(3)[[truth]], **options)
+    assert value.isfinite().all()
+    assert torch.autograd.grad(value.sum(), logits)[0].isfinite().all()

@@ -27,8 +27,8 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return sink.getvalue()
 
 
-def jpeg(seed: int = 0, **size: int) -> bytes:
-    return encode(picture(seed, **size), "JPEG", quality=90)
+def jpeg(seed: int = 0, width: int = 24, height: int = 16) -> bytes:
+    return encode(picture(seed, width, height), "JPEG", quality=90)
 
 
 def folder(root: Path, names: Iterable[str], first: int = 0) -> Path:

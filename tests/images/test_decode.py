@@ -6,7 +6,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ USABLE: dict[str, Callable[[], bytes]] = {
     "jpeg of unreadable exif": bad_exif,
     "jpeg odd size": lambda: jpeg(width=17, height=31),
     "mpo": lambda: encode(picture(), "MPO", save_all=True, append_images=[picture(1)]),
-    **{f"jpeg exif {turn}": (lambda turn=turn: oriented("JPEG", turn)) for turn in range(1, 9)},
+    **{f"jpeg exif {turn}": partial(oriented, "JPEG", turn) for turn in range(1, 9)},
     "png": lambda: encode(picture()),
     "png exif": lambda: oriented("PNG", 6),
     "png rgba": lambda: encode(picture(mode="RGBA")),
@@ -216,7 +216,7 @@ def test_an_image_of_the_size_is_not_touched() -> None:
 def test_settings_that_make_no_sense_are_refused() -> None:
     for wrong in ({"size": 0}, {"size": 8, "crop_pct": 0}, {"size": 8, "interpolation": "cubic"}):
         with pytest.raises(ValueError, match=r"crop_pct|interpolation"):
-            decode(jpeg(), **wrong)  # type: ignore[arg-type]
+            decode(jpeg(), **wrong)
     with pytest.raises(BadImage, match="more than 100"):
         decode(jpeg(), 8, max_pixels=100)
 

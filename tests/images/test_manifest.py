@@ -2,8 +2,12 @@
 
 import json
 import pickle
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +39,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
             return root, [(name, data[int(name[4:6])], name[:3]) for name in names]
         case "webdataset":
             for first in (0, 14):
-                members = {}
+                members: dict[str, bytes] = {}
                 for n in range(first, min(first + 14, 23)):
                     members |= {f"{n:02d}.jpg": data[n], f"{n:02d}.cls": labels[n].encode()}
                 tar(root / f"{first:02d}.tar", members)
@@ -125,11 +129,10 @@ def test_a_moved_collection_is_read_where_it_is(tmp_path: Path) -> None:
 def test_large_row_groups_are_decoded_once_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"image": [jpeg(n) for n in range(40)]}), tmp_path / "a.parquet")
     made = manifest(tmp_path / "a.parquet", tmp_path / "store", rows_per_shard=6)
-    opened: list[int] = []
-    real = pq.ParquetFile.iter_batches
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *a, **k: (opened.append(1), real(*a, **k))[1])
+    streams = Mock(wraps=pq.ParquetFile.iter_batches)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *args, **settings: streams(*args, **settings))
     in_order = everything(made)
-    assert len(opened) == 1
+    assert streams.call_count == 1
     backwards = [pa.Table.from_batches(list(made.read(shard))) for shard in reversed(range(made.num_shards))]
     assert pa.concat_tables(backwards[::-1]).equals(in_order.drop_columns("shard"))
 
@@ -161,6 +164,18 @@ def test_uris_that_cannot_be_had_are_null(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("engine.images.reading.PAUSES", ())
     (tmp_path / "t.csv").write_text("uri\nhttp://127.0.0.1:1/a.jpg\ngopher://x/y\n/no/where.jpg\nfile:///no/such.jpg\n")
     assert everything(manifest(tmp_path / "t.csv", tmp_path / "store"))["image"].null_count == 4
+
+
+def test_images_on_the_web(tmp_path: Path) -> None:
+    folder(tmp_path / "www", ["a.jpg", "b.jpg"])
+    serve = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "www"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}"
+        (tmp_path / "t.csv").write_text("".join(f"{line}\n" for line in ("url", f"{root}/b.jpg", f"{root}/none.jpg")))
+        images = everything(manifest(tmp_path / "t.csv", tmp_path / "store"))["image"].to_pylist()
+        server.shutdown()
+    assert images == [jpeg(1), None]
 
 
 def test_unreadable_containers_are_named(tmp_path: Path) -> None:

@@ -226,6 +226,14 @@ def test_repeated_keys_and_empty_uris_are_told(tmp_path: Path) -> None:
         list_images(str(tmp_path))
 
 
+def test_collections_without_an_image_are_told(tmp_path: Path) -> None:
+    pq.write_table(table(1).slice(1), tmp_path / "t.parquet")
+    tar(tmp_path / "t.tar", {"notes.txt": b"no image"})
+    for name in ("t.parquet", "t.tar"):
+        with pytest.raises(ValueError, match="1 files with not one image in them"):
+            list_images(str(tmp_path / name))
+
+
 def test_damaged_tar_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"nothing like a tar" * 100)
     with pytest.raises(ValueError, match=r"x.tar: not a readable tar"):

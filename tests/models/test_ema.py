@@ -13,9 +13,9 @@ def test_decay_warms_up_and_weights_follow() -> None:
     expected = torch.zeros(2, 2)
     for step in range(1, 200):
         with torch.no_grad():
-            model[0].weight.fill_(float(step))
-            model[1].running_mean.fill_(float(step))  # type: ignore[operator, union-attr]
-            model[1].num_batches_tracked.fill_(step)  # type: ignore[operator, union-attr]
+            nn.init.constant_(model[0].weight, step)  # type: ignore[arg-type]
+            model[1].running_mean.fill_(float(step))  # type: ignore[operator]
+            model[1].num_batches_tracked.fill_(step)  # type: ignore[operator]
         average.update(model, step)
         decay = min(0.9, (step - 1) / (step - 1 + 9))
         expected = decay * expected + (1 - decay) * step

@@ -1,0 +1,153 @@
+"""How many rows of each class stand at each score: the one small table from which every threshold and preview follows.
+
+Scores are float16, so counting every (class, score) that occurs is exact; the counts are integers, so the sum over parts
+is the same for every split. A billion rows of a thousand classes make a few million cells.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from engine.schema import class_type
+from engine.select.scores import Half, Order, order_of, probability, score_of
+
+PENDING_ROWS = 1 << 20
+"""Rows gathered at least before they are counted into the table."""
+
+Counts = npt.NDArray[np.int64]
+
+
+class Histogram:
+    """Counts of the (class, score) pairs seen. Mergeable and picklable."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._cells = np.empty(0, np.uint64)  # class, then 16 bits in the order of scores; sorted
+        self._counts = np.empty(0, np.int64)
+        self._pending: list[npt.NDArray[np.uint64]] = []
+        self._num_pending = 0
+
+    def update(self, classes: npt.NDArray[np.unsignedinteger], scores: Half) -> None:
+        """Count N rows: `classes` and `scores` of one shape."""
+        cells = (classes.astype(np.uint64) << np.uint64(16)) | order_of(scores)
+        self._pending.append(cells.reshape(-1))
+        self._num_pending += cells.size
+        if self._num_pending >= max(
+            PENDING_ROWS, len(self._cells)
+        ):  # as long as the table, so that merging is amortised
+            self._settle()
+
+    def merge(self, other: "Histogram") -> None:
+        """Add the counts of `other`."""
+        if self.num_classes != other.num_classes:
+            raise ValueError(f"cannot merge histograms of {other.num_classes} and {self.num_classes} classes")
+        self._settle()
+        other._settle()
+        self._add(other._cells, other._counts)
+
+    @property
+    def classes(self) -> npt.NDArray[np.int64]:
+        """Class of each cell; cells are sorted by class, then score upwards."""
+        self._settle()
+        return (self._cells >> np.uint64(16)).astype(np.int64)
+
+    @property
+    def order(self) -> Order:
+        """Score of each cell, as order."""
+        self._settle()
+        return self._cells.astype(np.uint16)
+
+    @property
+    def counts(self) -> Counts:
+        """Rows in each cell."""
+        self._settle()
+        return self._counts
+
+    @property
+    def total(self) -> Counts:
+        """Rows of each class (C,)."""
+        return self._by_class(self.counts)
+
+    def above(self, cut: Half | np.float16) -> Counts:
+        """Rows of each class (C,) whose score exceeds the cut: one score for all classes or (C,) one each."""
+        return self._by_class(self.counts * (self.order > self._of_cells(order_of(_each(cut, self.num_classes)))))
+
+    def cuts(self, k: int | Counts) -> "Cuts":
+        """Where the K-th best score of each class lies; K for all classes or (C,) one each."""
+        wanted = np.broadcast_to(np.asarray(k, np.int64), self.num_classes)
+        at_or_above = self._at_or_above()
+        reached = at_or_above >= self._of_cells(wanted)
+        # The highest cell that reaches K holds the K-th best; classes that never reach it keep all they have.
+        order = np.zeros(self.num_classes, np.uint16)
+        cells = np.flatnonzero(reached)
+        order[self.classes[cells]] = self.order[cells]
+        above = self._by_class(self.counts * (self.order > self._of_cells(order)))
+        room = np.where(self._by_class(reached) > 0, wanted - above, 0)
+        return Cuts(score_of(order), above, room)
+
+    def probability_sum(self) -> npt.NDArray[np.float64]:
+        """Sum of the probabilities of each class's rows (C,)."""
+        weights = self.counts * probability(score_of(self.order))
+        return np.bincount(self.classes, weights, minlength=self.num_classes).astype(np.float64)
+
+    def table(self) -> pa.Table:
+        """Columns `class`, `score`, `count`, as kept beside predictions for previews."""
+        return pa.table(
+            {
+                "class": pa.array(self.classes).cast(class_type(self.num_classes)),
+                "score": pa.array(score_of(self.order)),
+                "count": pa.array(self.counts),
+            }
+        )
+
+    @classmethod
+    def of(cls, table: pa.Table, num_classes: int) -> "Histogram":
+        """The histogram that `table` wrote."""
+        made = cls(num_classes)
+        cells = np.asarray(table["class"]).astype(np.uint64) << np.uint64(16)
+        made._add(cells | order_of(np.asarray(table["score"])), np.asarray(table["count"]))
+        return made
+
+    def _of_cells(self, by_class: npt.NDArray) -> npt.NDArray:
+        return by_class[self.classes]
+
+    def _by_class(self, by_cell: npt.NDArray) -> Counts:
+        return np.bincount(self.classes, by_cell, minlength=self.num_classes).astype(np.int64)
+
+    def _at_or_above(self) -> Counts:
+        """For each cell the rows of its class with its score or a higher one."""
+        up_to = np.cumsum(self.counts)
+        return np.cumsum(self.total)[self.classes] - up_to + self.counts
+
+    def _settle(self) -> None:
+        if self._pending:
+            cells = np.sort(np.concatenate(self._pending))
+            self._pending, self._num_pending = [], 0
+            starts = np.flatnonzero(np.diff(cells, prepend=~cells[:1]))
+            self._add(cells[starts], np.diff(starts, append=len(cells)))
+
+    def _add(self, cells: npt.NDArray[np.uint64], counts: Counts) -> None:
+        """Add sorted, distinct cells."""
+        merged = np.union1d(self._cells, cells)
+        total = np.zeros(len(merged), np.int64)
+        total[np.searchsorted(merged, self._cells)] += self._counts
+        total[np.searchsorted(merged, cells)] += counts
+        self._cells, self._counts = merged, total
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where the K-th best row of each class lies, arrays (C,)."""
+
+    score: Half
+    """Rows above it are chosen; -NaN, below every number, where a class has fewer than K rows."""
+    above: Counts
+    """How many rows lie above it."""
+    room: Counts
+    """How many of the rows equal to it are chosen, those with the smallest hashes."""
+
+
+def _each(value: Half | np.float16, num_classes: int) -> Half:
+    return np.ascontiguousarray(np.broadcast_to(np.asarray(value, np.float16), num_classes))

@@ -1,0 +1,51 @@
+"""Guard rails: the decision for each kind of evidence, without a cluster."""
+
+import numpy as np
+import pytest
+
+from engine.metrics.accuracy import Interval, PairedTest, mcnemar
+from engine.metrics.calibration import gap_change
+from engine.metrics.churn import Churn
+from engine.recipes.policy import Evidence, judge
+
+SELECTED = np.array([100, 100, 100])
+
+
+def compared(only_teacher: int, only_student: int) -> PairedTest:
+    """The paired test of a teacher and a student that are both right on 1,000 further images."""
+    teacher = np.repeat([True, False, True], [only_teacher, only_student, 1000])
+    student = np.repeat([False, True, True], [only_teacher, only_student, 1000])
+    return mcnemar(teacher, student)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "action", "reason"),
+    [
+        (Evidence(compared(20, 80), SELECTED), "go on", "student better"),
+        (Evidence(compared(80, 20), SELECTED), "keep the old teacher", "student worse"),
+        (Evidence(compared(52, 48), SELECTED), "go on", "student not worse"),
+        (Evidence(None, SELECTED), "go on", "student not worse"),
+        (Evidence(compared(20, 80), SELECTED * 0), "stop", "nothing selected"),
+        (Evidence(None, np.array([100, 0, 9]), SELECTED), "keep the old teacher", "classes lost"),
+        (Evidence(None, np.array([100, 0, 9]), np.array([90, 5, 9])), "go on", "student not worse"),
+        (Evidence(compared(20, 80), np.array([100, 0, 9]), SELECTED), "go on", "student better"),
+        (Evidence(None, SELECTED, gap_change=Interval(0.1, 0.05, 0.15)), "keep the old teacher", "more overconfident"),
+        (Evidence(None, SELECTED, gap_change=Interval(0.1, -0.05, 0.25)), "go on", "student not worse"),
+        (Evidence(None, SELECTED, churn=Churn(10_000, 20, 0, 0)), "stop", "labels settled"),
+        (Evidence(None, SELECTED, churn=Churn(100, 0, 0, 0)), "go on", "student not worse"),
+    ],
+)
+def test_decision(evidence: Evidence, action: str, reason: str) -> None:
+    """Only what is significant moves the decision; the gravest finding decides."""
+    decision = judge(evidence)
+    assert (decision.action, decision.reason) == (action, reason)
+    assert decision.detail
+
+
+def test_gap_change_is_paired() -> None:
+    """A student 0.2 more confident and no more accurate is 0.2 more overconfident."""
+    right = np.random.default_rng(0).random(400) < 0.7
+    confidence = np.random.default_rng(1).random(400) * 0.5
+    change = gap_change(confidence, right, confidence + 0.2, right)
+    assert change.value == pytest.approx(0.2)
+    assert change.high - change.low < 1e-6

@@ -1,0 +1,98 @@
+"""The histogram of stored scores, and what follows from it alone: cuts, previews and the two-pass selection."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from engine.select import histogram, two_pass
+from engine.select.histogram import Histogram
+from engine.select.preview import preview, sweep
+from engine.select.scores import probability
+from engine.select.select import Selector
+from engine.select.topk import TopK
+from engine.select.two_pass import Filter
+from engine.settings import SelectSettings
+from tests.select.tables import Pool, random_pool
+
+C = 6
+
+
+@pytest.fixture(autouse=True)
+def _settle_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histogram, "PENDING_ROWS", 64)
+    monkeypatch.setattr(two_pass, "SLACK_ROWS", 4)
+
+
+def counted(pool: Pool, pieces: int = 1, seed: int = 0) -> Histogram:
+    """The histogram of best classes, from random pieces over two workers."""
+    random = np.random.default_rng(seed)
+    workers = [Histogram(C), Histogram(C)]
+    for i, piece in enumerate(np.array_split(random.permutation(len(pool.row)), pieces)):
+        workers[i % 2].update(pool.classes[piece, 0].astype(np.uint16), pool.log_odds[piece, 0])
+    workers[0].merge(pickle.loads(pickle.dumps(workers[1])))
+    return workers[0]
+
+
+def test_counts_every_row_for_every_split() -> None:
+    """The same cells however the rows were split, and the table brings it back."""
+    pool = random_pool(500, C, 2, seed=0)
+    whole = counted(pool)
+    assert whole.counts.sum() == 500
+    assert np.array_equal(whole.total, np.bincount(pool.classes[:, 0], minlength=C))
+    again = Histogram.of(whole.table(), C)
+    for other in (counted(pool, 7, seed=1), again):
+        assert np.array_equal(whole.classes, other.classes)
+        assert np.array_equal(whole.order, other.order)
+        assert np.array_equal(whole.counts, other.counts)
+
+
+@pytest.mark.parametrize("k", [1, 3, 20, 10_000])
+def test_two_passes_equal_one(k: int) -> None:
+    """Cut from the histogram, filter, then thin the rows that equal a cut: the rows of the streaming top-K."""
+    pool = random_pool(800, C, 2, seed=k)
+    best, score = pool.classes[:, 0].astype(np.uint16), pool.log_odds[:, 0]
+    top_k = TopK(C, k)
+    top_k.update(best, score, pool.shard, pool.row)
+    winners = top_k.result()
+    wanted = set(zip(winners.classes.tolist(), winners.shard.tolist(), winners.row.tolist(), strict=True))
+
+    workers = [Filter(counted(pool).cuts(k)) for _ in range(3)]
+    found: list[tuple[int, int, int]] = []
+    for i, piece in enumerate(np.array_split(np.random.default_rng(0).permutation(800), 11)):
+        picked = (best[piece], score[piece], pool.shard[piece], pool.row[piece])
+        sure = piece[workers[i % 3].update(*picked, payload=[piece])]
+        found += zip(best[sure].tolist(), pool.shard[sure].tolist(), pool.row[sure].tolist(), strict=True)
+    workers[0].merge(workers[1])
+    workers[0].merge(pickle.loads(pickle.dumps(workers[2])))
+    if (rest := workers[0].finish()) is not None:
+        classes, scores, shard, row, place = rest
+        assert np.array_equal(pool.row[place], row)
+        assert np.array_equal(score[place], scores)
+        found += zip(classes.tolist(), shard.tolist(), row.tolist(), strict=True)
+    assert len(found) == len(wanted)
+    assert set(found) == wanted
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.8, 0.999999])
+@pytest.mark.parametrize("per_class", [None, 1, 17, 1000])
+def test_preview_tells_the_selection_beforehand(threshold: float, per_class: int | None) -> None:
+    """Available, kept and the lowest probability of each class are those that the selection then reports."""
+    pool = random_pool(600, C, 2, seed=1)
+    selector = Selector(SelectSettings(threshold=threshold, per_class=per_class), pool.manifest)
+    selector.update(pool.table())
+    _, report = selector.finish()
+    told = preview(counted(pool), threshold, per_class)
+    assert np.array_equal(told.available, report.available)
+    assert np.array_equal(told.kept, report.kept)
+    assert np.array_equal(told.lowest, report.lowest, equal_nan=True)
+
+
+def test_sweep_is_a_curve_a_class() -> None:
+    """Counts fall as the threshold rises, and equal those of plain counting."""
+    pool = random_pool(600, C, 1, seed=2)
+    thresholds = np.linspace(0, 0.99, 12)
+    curves = sweep(counted(pool), thresholds)
+    p = probability(pool.log_odds[:, 0])
+    for t, curve in zip(thresholds, curves, strict=True):
+        assert np.array_equal(curve, np.bincount(pool.classes[p > t, 0], minlength=C))
