@@ -28,7 +28,12 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     try:
-        ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=cluster.worker_logs)
+        ray.init(
+            address=address or "local",
+            num_cpus=None if address else cluster.num_cpus,
+            logging_level=logging.WARNING,
+            log_to_driver=cluster.worker_logs,
+        )
     except ConnectionError as error:
         raise ValueError(
             f"no Ray cluster answers at {address!r}: start one with `ray start`, or leave cluster.address empty for a local one ({error})"

@@ -164,10 +164,16 @@ class ClusterSettings(Block):
     """What a step may take. Nothing here changes a result, so nothing here is part of a fingerprint."""
 
     address: str | None = Field(None, description="a Ray cluster; an embedded local one when not given")
+    num_cpus: int | None = Field(
+        None, ge=1, description="CPUs of an embedded local Ray; all of the machine when not given"
+    )
     num_workers: int | None = Field(
         None, ge=1, description="labelling actors; one a GPU, else one a CPU, when not given"
     )
     train_workers: int = Field(1, ge=1)
+    train_cpus: int | None = Field(
+        None, ge=1, description="CPUs and threads of a training worker; an even share of all when not given"
+    )
     gpus_per_worker: float | None = Field(None, ge=0)
     wave_shards: int = Field(4096, ge=1, description="shards handed to Ray Data at once")
     max_failures: int = Field(3, ge=0, description="worker crashes that a step survives")

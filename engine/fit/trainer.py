@@ -126,7 +126,8 @@ def _model_part(step: Step, unit: int, path: str) -> Part:
 def train_workers(cluster: ClusterSettings, resources: Mapping[str, float]) -> ScalingConfig:
     """Workers of a fit: one GPU each where there are GPUs, else the CPUs shared evenly (whole ones)."""
     use_gpu = resources.get("GPU", 0) >= cluster.train_workers
-    cpus = 1.0 if use_gpu else max(1.0, math.floor(resources.get("CPU", 1) / cluster.train_workers))
+    share = 1 if use_gpu else max(1, math.floor(resources.get("CPU", 1) / cluster.train_workers))
+    cpus = float(cluster.train_cpus or share)
     return ScalingConfig(
         num_workers=cluster.train_workers,
         use_gpu=use_gpu,
