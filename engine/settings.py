@@ -88,6 +88,7 @@ class NoiseSettings(Block):
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     aa_num_ops: int = Field(0, ge=0, description="RandAugment: operations an image; 0 is off")
     aa_magnitude: float = Field(9.0, ge=0, description="RandAugment: strength, 10 is the usual full scale")
+    aa_uniform: bool = Field(False, description="RandAugment: draw each strength uniformly from 0 to aa_magnitude")
     cutout: int = Field(0, ge=0, description="side of one grey square in pixels; 0 is off")
 
 

@@ -13,6 +13,8 @@ Strength s = magnitude / 10, so that 10 is the usual full scale; ± is drawn for
     Posterize           8 - 4 s bits             Solarize                    inverts values from 256 (1 - s)
     AutoContrast, Equalize, Identity             have no strength
 
+The strength is the same for all, as in the paper, or drawn for each operation uniformly from 0 to s (`uniform`).
+
 Above 10 (Noisy Student goes to 27) rotation, shear and the enhancing factors go on linearly. Translation stays at full
 scale: more leaves no image, and Noisy Student's own 270 of 600 pixels are 0.45. So do Posterize and Solarize, 4 bits and
 full inversion, where the official program asks for 10 of 8 bits and a threshold of 691.
@@ -73,6 +75,7 @@ class RandAugment:
 
     num_ops: int
     magnitude: float
+    uniform: bool = False
 
     def __call__(
         self, images: Tensor, draws: npt.NDArray[np.float64], mask: Tensor | None = None
@@ -85,8 +88,9 @@ class RandAugment:
         mask = None if mask is None else mask.clone()
         for drawn in np.split(draws, self.num_ops, axis=1):
             ops = (drawn[:, 0] * len(OPS)).astype(np.int64)
-            signs = np.where(drawn[:, 1] < 0.5, -1.0, 1.0)
-            apply_ops(images, ops, signs, self.magnitude, mask)
+            signed = 2 * drawn[:, 1] - 1  # its sign is one draw, its size, uniform in 0..1, another
+            magnitudes = self.magnitude * (np.abs(signed) if self.uniform else np.ones_like(signed))
+            apply_ops(images, ops, np.where(signed < 0, -1.0, 1.0), magnitudes, mask)
         return images, mask
 
 
@@ -94,11 +98,11 @@ def apply_ops(
     images: Tensor,
     ops: npt.NDArray[np.int64],
     signs: npt.NDArray[np.float64],
-    magnitude: float,
+    magnitude: float | npt.NDArray[np.float64],
     mask: Tensor | None = None,
 ) -> None:
-    """One round, in place: image i goes through OPS[ops[i]] in direction signs[i] (±1). Shapes as in RandAugment."""
-    strength = magnitude / 10
+    """One round, in place: image i goes through OPS[ops[i]] in direction signs[i] (±1) at `magnitude`, one for all or (B,)."""
+    strength = np.broadcast_to(np.asarray(magnitude, np.float64) / 10, ops.shape)
 
     def chosen(first: int, last: int) -> tuple[npt.NDArray[np.int64], Tensor]:
         """Which images drew an operation in first..last: on the host, and as an index on the device."""
@@ -109,10 +113,10 @@ def apply_ops(
     which, index = chosen(AUTOCONTRAST, BRIGHTNESS)
     if which.size:
         picked = images[index]
-        images[index] = look_up(picked, _tables(picked, ops[which], factors[which], strength))
+        images[index] = look_up(picked, _tables(picked, ops[which], factors[which], strength[which]))
     which, index = chosen(ROTATE, TRANSLATE_Y)
     if which.size:
-        matrices = _matrices(ops[which], strength * signs[which], images.shape[-1])
+        matrices = _matrices(ops[which], strength[which] * signs[which], images.shape[-1])
         images[index] = warp(images[index], matrices, FILL, "bilinear")
         if mask is not None:
             mask[index] = warp(mask[index], matrices, IGNORE, "nearest")
@@ -157,12 +161,14 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
     return tables.gather(2, images.flatten(2).long()).view_as(images)
 
 
-def _tables(images: Tensor, ops: npt.NDArray[np.int64], factors: npt.NDArray[np.float64], strength: float) -> Tensor:
+def _tables(
+    images: Tensor, ops: npt.NDArray[np.int64], factors: npt.NDArray[np.float64], strength: npt.NDArray[np.float64]
+) -> Tensor:
     """Lookup tables uint8 (n, 3, 256) of the images' operations, AutoContrast to Brightness."""
     device = images.device
     values = torch.arange(256, device=device, dtype=torch.int32)
     tables = values.to(torch.uint8).repeat(len(ops), 3, 1)
-    full_scale = min(strength, 1.0)
+    full_scale = np.minimum(strength, 1.0)
     for op in np.unique(ops):
         which = np.flatnonzero(ops == op)
         index = torch.from_numpy(which).to(device, non_blocking=True)
@@ -172,9 +178,10 @@ def _tables(images: Tensor, ops: npt.NDArray[np.int64], factors: npt.NDArray[np.
         elif op == EQUALIZE:
             table = _equalize(images[index], values)
         elif op == SOLARIZE:
-            table = torch.where(values < 256 - int(256 * full_scale), values, 255 - values)
+            threshold = _per_image(256 - np.floor(256 * full_scale[which]), device).squeeze(3)
+            table = torch.where(values < threshold, values, 255 - values)
         elif op == POSTERIZE:
-            dropped = round(4 * full_scale)
+            dropped = _per_image(np.round(4 * full_scale[which]), device).squeeze(3).int()
             table = (values >> dropped) << dropped
         elif op == CONTRAST:
             # Sums of whole numbers are exact in any order, so the mean is the same in any batch.

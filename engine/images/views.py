@@ -41,7 +41,9 @@ class View:
         self.img_size = img_size
         self.mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255
         self.std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1) * 255
-        self.augment = RandAugment(noise.aa_num_ops, noise.aa_magnitude) if noise and noise.aa_num_ops else None
+        self.augment = (
+            RandAugment(noise.aa_num_ops, noise.aa_magnitude, noise.aa_uniform) if noise and noise.aa_num_ops else None
+        )
         if noise and noise.pad >= img_size:
             raise ValueError(
                 f"noise.pad={noise.pad} reflects more than an image has: at most {img_size - 1} at img_size={img_size}"

@@ -157,3 +157,15 @@ def test_the_mask_moves_with_the_image() -> None:
             agreement = ((image[:, :1] > 100) == (mask == 200))[inside].float().mean()
             assert agreement > 0.96
             assert (image[:, :1][~inside] == FILL).all()
+
+
+def test_uniform_strengths_are_those_of_single_magnitudes() -> None:
+    """With uniform strengths, each image is what its own drawn magnitude would have made of it."""
+    images = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    draws = np.random.default_rng(5).random((64, DRAWS))
+    together, _ = RandAugment(1, 9.0, uniform=True)(images, draws)
+    magnitudes = 9.0 * np.abs(2 * draws[:, 1] - 1)
+    for i, magnitude in enumerate(magnitudes):
+        alone, _ = RandAugment(1, float(magnitude))(images[i : i + 1], draws[i : i + 1])
+        assert torch.equal(together[i], alone[0])
+    assert np.ptp(magnitudes) > 8
