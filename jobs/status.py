@@ -11,6 +11,7 @@ from rich.table import Table
 
 from engine import storage
 from engine.report.status import step_status
+from engine.report.table import WIDTH
 from engine.run import pointers
 from engine.steps import Store
 from jobs import command
@@ -39,7 +40,7 @@ def main() -> None:
                 else ""
             )
             table.add_row(status.label, status.step, status.state, parts, status.detail)
-        Console().print(table)
+        Console(width=max(WIDTH, Console().width)).print(table)
 
 
 if __name__ == "__main__":

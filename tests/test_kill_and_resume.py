@@ -1,5 +1,5 @@
-"""The driver is killed with SIGKILL in fit, in predict and between steps; the same command goes on, and what comes out is what an undisturbed
-run gives, row for row."""
+"""The driver is killed with SIGKILL in fit, in predict and between steps, then a training worker under a living driver; the same command goes on,
+and what comes out is what an undisturbed run gives, row for row."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine.run import Pointer, pointers
@@ -25,10 +26,11 @@ def start(config: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(config: Path) -> str:
-    """Run the job to its end; returns what this attempt printed."""
+def finish(config: Path, meanwhile: Callable[[subprocess.Popen[str]], None] = lambda _: None) -> str:
+    """Run the job to its end, with `meanwhile` called once it has started; returns what this attempt printed."""
     before = config.with_suffix(".log").stat().st_size if config.with_suffix(".log").exists() else 0
     process = start(config)
+    meanwhile(process)
     assert process.wait(timeout=300) == 0, config.with_suffix(".log").read_text()[-4000:]
     return config.with_suffix(".log").read_text()[before:]
 
@@ -36,6 +38,12 @@ def finish(config: Path) -> str:
 def kill_when(config: Path, happened: Callable[[], bool]) -> None:
     """Start the job and kill its driver the moment `happened` is true."""
     process = start(config)
+    wait_until(happened, process, config)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], config: Path) -> None:
     deadline = time.monotonic() + 200
     while not happened():
         assert process.poll() is None, (
@@ -43,8 +51,6 @@ def kill_when(config: Path, happened: Callable[[], bool]) -> None:
         )
         assert time.monotonic() < deadline, "the moment to kill never came"
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def steps(store: str) -> dict[str, Pointer]:
@@ -64,13 +70,24 @@ def test_killed_in_fit_in_predict_and_between_steps(digits: Path, tmp_path: Path
     finish(undisturbed)
 
     folder = Path(broken) / "steps"
-    kill_when(disturbed, lambda: any(folder.glob("fit-*/train/train/checkpoint_*/state.pt")))
+    kill_when(disturbed, lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")))
     assert not any(folder.glob("fit-*/step.json")), "the fit was already over"
     kill_when(disturbed, lambda: any(folder.glob("predict-*/parts/*.parquet")))
     done_before = {path.name for path in folder.glob("predict-*/parts/*.parquet")}
     assert not any(folder.glob("predict-*/step.json")), "the labelling was already over"
     kill_when(disturbed, lambda: any(folder.glob("select-*/step.json")))
-    said = finish(disturbed)
+
+    def kill_the_training_worker(process: subprocess.Popen[str]) -> None:
+        wait_until(lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")), process, disturbed)
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "RayTrainWorker" in " ".join(child.cmdline())
+        ]
+        assert workers, "no training worker found to kill"
+        workers[0].kill()
+
+    said = finish(disturbed, kill_the_training_worker)
 
     assert "found predict-" in said
     predicted = steps(broken)["generation 1 predict"].step

@@ -55,7 +55,7 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     (console or Console(width=max(WIDTH, Console().width))).print(table)
 
 
-WIDTH = 100
+WIDTH = 120
 """Columns that the table needs; a job's log has no width of its own."""
 
 

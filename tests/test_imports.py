@@ -1,0 +1,76 @@
+"""The house's direction: a room imports only rooms below it, and the arithmetic knows nothing of Ray."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ENGINE = Path(__file__).parents[1] / "engine"
+
+ORDER = [
+    ("settings", "schema", "storage", "progress", "steps", "run", "prune", "session", "resources"),
+    ("labels",),
+    ("images",),
+    ("metrics",),
+    ("models",),
+    ("select",),
+    ("predict",),
+    ("gather",),
+    ("fit",),
+    ("evaluate",),
+    ("recipes",),
+    ("search",),
+    ("report",),
+]
+"""From the ground to the roof."""
+
+ON_RAY = {
+    "session.py",
+    "resources.py",
+    "predict/pipeline.py",
+    "select/reduce.py",
+    "gather/pipeline.py",
+    "fit/trainer.py",
+    "evaluate/evaluate.py",
+}
+"""The thin modules that put a verb on Ray: all that may import it."""
+
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+FILES = sorted(ENGINE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def room(name: str) -> str | None:
+    """The room of a module called `name`, None for the package itself and for other packages."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "engine" and len(parts) > 1 and parts[1] in LEVEL else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ENGINE)))
+def test_imports_run_downward_and_ray_stays_at_the_edge(path: Path) -> None:
+    own = path.relative_to(ENGINE).parts[0].removesuffix(".py")
+    names = imported(path)
+    if own != "__init__":
+        above = {name for name in names if (other := room(name)) is not None and LEVEL[other] > LEVEL[own]}
+        assert not above, f"{own} imports from above: {sorted(above)}"
+    if str(path.relative_to(ENGINE)) not in ON_RAY:
+        assert not {name for name in names if name.split(".")[0] == "ray"}, "Ray belongs into the thin modules"
+
+
+def test_every_file_fits_on_a_few_pages() -> None:
+    long = {str(path): lines for path in FILES if (lines := path.read_text().count("\n")) > 400}
+    assert not long
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    assert not {path for path in FILES if path.stem in {"utils", "util", "helpers", "helper", "common", "misc"}}
