@@ -119,9 +119,7 @@ class FitSettings(Block):
     clip_grad: float | None = Field(None, gt=0)
     model_ema: bool = True
     model_ema_decay: float = Field(0.999, ge=0, lt=1)
-    amp: bool | Literal["auto"] = Field(
-        "auto", description="bfloat16 autocast; auto: on GPUs, and on CPUs that it makes faster"
-    )
+    amp: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: on GPUs and on CPUs with AMX")
     channels_last: bool = True
     seed: int = 0
     checkpoint_every: int = Field(
@@ -272,7 +270,7 @@ class SelfTrainSettings(Block):
     """The main job: a recipe, its data, its models and its verbs."""
 
     recipe: Literal["noisy_student", "threshold", "supervised"] = "noisy_student"
-    task: str = "classify"
+    task: Literal["classify"] = "classify"
     run: str = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")
     data: DataSettings

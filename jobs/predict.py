@@ -6,7 +6,8 @@ Run it again after a kill: the shards that were finished are not labelled twice.
 """
 
 from engine.images.collection import collect
-from engine.images.overlap import fingerprints, held_out
+from engine.images.hashing import hashed
+from engine.images.overlap import held_out
 from engine.models.imported import find_model
 from engine.predict.pipeline import predict
 from engine.progress import say
@@ -24,11 +25,9 @@ def main() -> None:
     run.save_settings(settings)
     model = find_model(run, settings.model)
     images = collect(run, "images", settings.images.uri, settings.images)
-    kept_out = {
-        uri: fingerprints(collect(run, "excluded", uri, settings.images).manifest) for uri in settings.images.exclude
-    }
-    held = held_out(kept_out) if kept_out else None
     with connect(settings.cluster):
+        kept_out = {uri: hashed(run, collect(run, uri, uri, settings.images)) for uri in settings.images.exclude}
+        held = held_out(kept_out) if kept_out else None
         output = predict(run, "predict", model, images, settings.predict, held, settings.images.max_rejected_percent)
     say("done", f"{output.summary['images']} images labelled; select from them with predictions={output.step}")
 

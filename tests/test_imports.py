@@ -27,6 +27,7 @@ ORDER = [
 ON_RAY = {
     "session.py",
     "resources.py",
+    "images/hashing.py",
     "predict/pipeline.py",
     "select/reduce.py",
     "gather/pipeline.py",

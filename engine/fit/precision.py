@@ -1,22 +1,17 @@
-"""fp32 or bfloat16 autocast for training: decided by a measurement on the device that trains, recorded in the step's plan and obeyed ever after.
+"""fp32 or bfloat16 autocast for training: a rule, not a stopwatch, so that a noisy machine does not change a result.
 
-A CPU flag does not tell: with AMX tiles bfloat16 trains 2.5 times faster, with AVX-512 BF16 alone it is slower than fp32.
+On CPUs the rule is AMX: with its bfloat16 tiles a step is about 2.5 times faster than in fp32, with AVX-512 BF16 alone it is slower
+(tests/benchmarks/README.md).
 """
 
-import time
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
 
-from engine.models.build import build
-from engine.settings import FitSettings, ModelSettings
+from engine.settings import FitSettings
 
 Precision = Literal["fp32", "bf16"]
-GAIN = 1.15
-"""How much faster bfloat16 has to be before its rounding is accepted."""
-BATCH, ROUNDS = 32, 3
 
 
 @dataclass(frozen=True)
@@ -27,30 +22,15 @@ class PrecisionChoice:
     reason: str
 
 
-def choose_precision(
-    settings: FitSettings, model: ModelSettings, num_classes: int, device: torch.device
-) -> PrecisionChoice:
-    """The precision for a fit on `device`: as set, else bfloat16 on GPUs, and on a CPU whichever trains this network faster."""
+def choose_precision(settings: FitSettings, device: torch.device, has_amx: bool) -> PrecisionChoice:
+    """The precision of a fit on `device`: as set, else bfloat16 on GPUs and on CPUs with AMX."""
     if settings.amp != "auto":
         return PrecisionChoice("bf16" if settings.amp else "fp32", f"amp={settings.amp} was set")
     if device.type == "cuda":
         return PrecisionChoice("bf16", "a GPU")
-    gain = bf16_gain(build(model, num_classes), model.img_size)
-    return PrecisionChoice(
-        "bf16" if gain > GAIN else "fp32", f"bfloat16 trains at {gain:.2f} times fp32's speed on this CPU"
-    )
+    return PrecisionChoice("bf16", "a CPU with AMX") if has_amx else PrecisionChoice("fp32", "a CPU without AMX")
 
 
-def bf16_gain(model: nn.Module, img_size: int) -> float:
-    """Speed of a training step under bfloat16 autocast on this CPU, in multiples of fp32's; best of interleaved rounds."""
-    model = model.train().to(memory_format=torch.channels_last)
-    images = torch.rand(BATCH, 3, img_size, img_size).contiguous(memory_format=torch.channels_last)
-    best = {False: float("inf"), True: float("inf")}
-    for _ in range(1 + ROUNDS):  # the first round warms up, and cannot be the best by luck: it is the slowest
-        for enabled in best:
-            started = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-                loss = model(images).float().square().mean()
-            loss.backward()
-            best[enabled] = min(best[enabled], time.perf_counter() - started)
-    return best[False] / best[True]
+def cpu_has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 in tiles."""
+    return bool(torch.cpu._is_amx_tile_supported())

@@ -26,7 +26,7 @@ from torch import nn
 from engine import storage
 from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
-from engine.fit.precision import choose_precision
+from engine.fit.precision import choose_precision, cpu_has_amx
 from engine.fit.streams import decode_size, open_stream
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.labels.classes import ClassManifest
@@ -180,7 +180,7 @@ def train_worker(config: dict[str, Any]) -> None:
     step: Step = config["step"]
     model, settings = ModelSettings(**config["model"]), FitSettings(**config["settings"])
     init = read_output(step.store, config["init"]) if config["init"] else None
-    plan = agreed_plan(step, settings, model, len(config["class_names"]), device, rank)
+    plan = agreed_plan(step, settings, device, rank)
     objective = create_objective(
         Context(
             device=device,
@@ -231,13 +231,11 @@ def train_worker(config: dict[str, Any]) -> None:
     train(objective, streams, settings, start_step=start, on_checkpoint=on_checkpoint, on_log=on_log)
 
 
-def agreed_plan(
-    step: Step, settings: FitSettings, model: ModelSettings, num_classes: int, device: torch.device, rank: int
-) -> dict[str, Any]:
+def agreed_plan(step: Step, settings: FitSettings, device: torch.device, rank: int) -> dict[str, Any]:
     """The step's plan: rank 0 chooses it the first time, every rank obeys it."""
     shared: list[Any] = [None]
     if rank == 0:
-        shared = [step.plan(lambda: asdict(choose_precision(settings, model, num_classes, device)))]
+        shared = [step.plan(lambda: asdict(choose_precision(settings, device, cpu_has_amx())))]
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         torch.distributed.broadcast_object_list(shared, device=device)
     return shared[0]

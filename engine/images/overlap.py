@@ -5,7 +5,7 @@ and the workers that label it leave those images out (`held_out`).
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -29,11 +29,13 @@ class Fingerprints:
     has_keys: bool
 
 
-def fingerprints(manifest: Manifest, progress: Progress | None = None) -> Fingerprints:
-    """Read a whole set once. Images that cannot be had are left out."""
+def fingerprints(
+    manifest: Manifest, shards: Sequence[int] | None = None, progress: Progress | None = None
+) -> Fingerprints:
+    """Read a set, or some shards of it, once. Images that cannot be had are left out."""
     keys: list[str] = []
     hashes: list[bytes] = []
-    for shard in range(manifest.num_shards):
+    for shard in range(manifest.num_shards) if shards is None else shards:
         for batch in manifest.read(shard):
             for key, image in zip(batch["key"].to_pylist(), batch["image"], strict=True):
                 if image.is_valid:

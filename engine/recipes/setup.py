@@ -12,7 +12,8 @@ from engine.fit.trainer import fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.gather.training_set import TrainingSet
 from engine.images.collection import Collection, collect
-from engine.images.overlap import HeldOut, fingerprints, held_out, refuse_overlaps
+from engine.images.hashing import hashed
+from engine.images.overlap import HeldOut, held_out, refuse_overlaps
 from engine.labels.classes import ClassManifest
 from engine.predict.pipeline import predict
 from engine.run import Run
@@ -51,7 +52,7 @@ class Setup:
         self.known = {name: c for name, c in self.collections.items() if name != "pool"}
         for name in self.known:
             self.collections[name].class_indices(self.classes)  # a wrong label is told before anything is trained
-        self.fingerprints = {name: fingerprints(c.manifest) for name, c in self.known.items()}
+        self.fingerprints = {name: hashed(run, collection) for name, collection in self.known.items()}
         refuse_overlaps(self.fingerprints)
 
     @cached_property
