@@ -2,6 +2,7 @@
 
     python tests/benchmarks/cifar10.py run   CIFAR OUT [--states 0 1 2] [--at-once 2]
     python tests/benchmarks/cifar10.py table OUT [--states 0 1 2]
+    python tests/benchmarks/cifar10.py levers CIFAR OUT [--states 0]      one setting changed at a time, development set only
 
 CIFAR is the folder with train-*.parquet and test-*.parquet. Every arm is a run of the main job on durable steps in OUT/store: kill it at any
 moment, run it again, and it goes on. A random state draws its own labelled set, pool and initial weights; the development set (5,000 training
@@ -9,10 +10,10 @@ images, on which every setting was chosen) and the test set are the same for all
 """
 
 import argparse
-import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,6 +55,39 @@ ROWS = {
 """What the table shows: the arm that made the model, and the step that tested it."""
 
 
+LEVERS: dict[str, list[str]] = {
+    "reference: 16 + 48, soft, sharpened to 1/0.5, warm start, mirrored views": [],
+    "32 true + 32 pseudo-labels a step": ["student.batch={labelled: 32, pseudo: 32}"],
+    "soft, temperature 1": ["select.temperature=1"],
+    "hard, p > 0.7": ["select={threshold: 0.7, targets: hard}"],
+    "hard, top 3,000 a class": ["select={per_class: 3000, targets: hard}"],
+    "soft, top 3,000 a class": ["select={per_class: 3000, targets: soft, temperature: 0.5}"],
+    "teacher of one view": ["predict.views=one"],
+    "from scratch": ["warm_start=false"],
+    "from scratch, twice as long": ["warm_start=false", "student.steps=4800", "student.warmup_steps=720"],
+    "twice as long": ["student.steps=4800", "student.warmup_steps=720"],
+    "student 1.5 times as wide, from scratch": [
+        "warm_start=false",
+        "student_model={model: resnet8_cifar, img_size: 32, model_args: {width: 48}}",
+    ],
+    "pre-train on pseudo-labels, fine-tune on labels": [
+        "student.batch={pseudo: 64}",
+        "student.noise={pseudo: {pad: 4, aa_num_ops: 1, aa_magnitude: 5, aa_uniform: true, cutout: 8}}",
+        "student.steps=1800",
+        "finetune={steps: 600, batch: {labelled: 64}, noise: {labelled: {pad: 4}}, lr: 0.02, smoothing: 0.1, model_ema_decay: 0.99}",
+    ],
+    "weak noise on pseudo-labels": ["student.noise.pseudo={pad: 4}"],
+    "dropout 0.2": ["student_model={model: resnet8_cifar, img_size: 32, drop: 0.2}"],
+    "no average of weights": ["teacher.model_ema=false", "student.model_ema=false"],
+    "two generations, a cut that widens (2,000, then 3,500 a class)": [
+        "generations=2",
+        "selects=[{per_class: 2000, temperature: 0.5}, {per_class: 3500, temperature: 0.5}]",
+    ],
+    "two generations": ["generations=2"],
+}
+"""One generation each unless it says otherwise, all from the same teacher but where the teacher itself is changed."""
+
+
 def make_split(cifar: Path, folder: Path, state: int) -> None:
     """Write labelled, pool, development and test Parquet files of a random state; the pool's labels serve the report alone."""
     if (folder / "test.parquet").exists():
@@ -77,22 +111,35 @@ def run_name(arm: str, state: int) -> str:
     return f"{arm.split(',')[0].replace(' ', '-')}-{state}"
 
 
-def run_arm(cifar: Path, out: Path, arm: str, state: int) -> int:
+def run_arm(out: Path, arm: str, state: int) -> int:
     """One arm of one state, as a run of the main job; returns its exit code."""
+    return run_job(out, run_name(arm, state), state, ARMS[arm])
+
+
+def run_lever(out: Path, lever: str, state: int) -> int:
+    """One lever, looked at on the development set alone; returns its exit code."""
+    return run_job(out, lever_name(lever, state), state, ["generations=1", "data.test=null", *LEVERS[lever]])
+
+
+def lever_name(lever: str, state: int) -> str:
+    return f"lever-{list(LEVERS).index(lever)}-{state}"
+
+
+def run_job(out: Path, name: str, state: int, changes: list[str]) -> int:
+    """A run of the main job with the config's settings and `changes`, its output in a log of its own."""
     split = out / f"state-{state}"
-    make_split(cifar, split, state)
     collections = ("labelled", "pool", "test")
     overrides = [
-        f"run={run_name(arm, state)}",
+        f"run={name}",
         f"store={out / 'store'}",
         *(f"data.{name}={split / name}.parquet" for name in collections),
         f"data.validation={split / 'development'}.parquet",
         f"teacher.seed={state}",
         f"student.seed={state}",
         "cluster.num_cpus=1",
-        *ARMS[arm],
+        *changes,
     ]
-    with open(out / f"{run_name(arm, state)}.log", "a") as log:
+    with open(out / f"{name}.log", "a") as log:
         command = [sys.executable, "-m", "jobs.self_train", str(CONFIG), *overrides]
         return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
 
@@ -102,11 +149,9 @@ def right(out: Path, row: str, state: int) -> np.ndarray:
     arm, label = ROWS[row]
     store = Store(str(out / "store"))
     step = next((pointer.step for pointer in pointers(store, run_name(arm, state)) if pointer.label == label), None)
-    output = read_output(store, step) if step else None
-    if output is None:
+    if step is None:
         raise FileNotFoundError(f"{row}, state {state}: not finished")
-    table = pa.concat_tables(table for _, table in read_tables(output, store.fs, ["truth", "predicted"]))
-    return table["truth"].to_numpy() == table["predicted"].to_numpy()
+    return answers_of(store, step)
 
 
 def write_table(out: Path, states: list[int]) -> str:
@@ -138,31 +183,81 @@ def write_table(out: Path, states: list[int]) -> str:
     return text
 
 
+def write_levers(out: Path, states: list[int]) -> str:
+    """Development accuracy of the last generation of every lever that is finished, and its difference to the reference, paired."""
+    store = Store(str(out / "store"))
+    found: dict[str, list[np.ndarray]] = {}
+    for lever in LEVERS:
+        try:
+            found[lever] = [last_validation(store, lever_name(lever, state)) for state in states]
+        except FileNotFoundError as missing:
+            print(f"{lever}: {missing}", file=sys.stderr)
+    reference = np.concatenate(next(iter(found.values())))
+    lines = ["| lever | development | difference to the reference (paired) |", "|---|---:|---:|"]
+    for lever, each in found.items():
+        together = np.concatenate(each)
+        paired = mcnemar(together, reference)
+        difference = f"{100 * paired.difference.value:+.2f} [{100 * paired.difference.low:+.2f}, {100 * paired.difference.high:+.2f}]"
+        lines.append(f"| {lever} | {100 * together.mean():.2f} | {'-' if together is reference else difference} |")
+    text = "\n".join(lines)
+    (out / "levers.md").write_text(text + "\n")
+    return text
+
+
+def last_validation(store: Store, run: str) -> np.ndarray:
+    """Whether each development image was right for the last model of a run. Raises FileNotFoundError while it is unfinished."""
+    if not Path(store.root, "runs", run, "metrics.json").exists():
+        raise FileNotFoundError(f"{run} is not finished")
+    step = [pointer.step for pointer in pointers(store, run) if pointer.label.endswith("validation")][-1]
+    return answers_of(store, step)
+
+
+def answers_of(store: Store, step: str) -> np.ndarray:
+    """Whether each image of an evaluate step was right, bool (N,)."""
+    output = read_output(store, step)
+    if output is None:
+        raise FileNotFoundError(f"{step} is not finished")
+    table = pa.concat_tables(table for _, table in read_tables(output, store.fs, ["truth", "predicted"]))
+    return table["truth"].to_numpy() == table["predicted"].to_numpy()
+
+
+def run_all(run: Callable[[Path, str, int], int], out: Path, jobs: list[tuple[str, int]], at_once: int) -> None:
+    """Run (name, state) jobs side by side and say how each ended."""
+    with ThreadPoolExecutor(at_once) as pool:
+        codes = pool.map(lambda job: run(out, *job), jobs)
+        for (name, state), code in zip(jobs, codes, strict=True):
+            print(f"{name}, state {state}: {'finished' if code == 0 else f'exit code {code}, see its log'}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run")
-    run.add_argument("cifar", type=Path)
-    run.add_argument("--at-once", type=int, default=2, help="arms that run side by side, one core each")
-    for command in (run, commands.add_parser("table")):
+    run, levers, table = (commands.add_parser(name) for name in ("run", "levers", "table"))
+    for command in (run, levers):
+        command.add_argument("cifar", type=Path)
+        command.add_argument("--at-once", type=int, default=2, help="jobs that run side by side, one core each")
+    for command, states in ((run, [0, 1, 2]), (levers, [0]), (table, [0, 1, 2])):
         command.add_argument("out", type=Path)
-        command.add_argument("--states", type=int, nargs="+", default=[0, 1, 2])
+        command.add_argument("--states", type=int, nargs="+", default=states)
     arguments = parser.parse_args()
+    out, states = arguments.out, arguments.states
     if arguments.command == "table":
-        print(write_table(arguments.out, arguments.states))
+        print(write_table(out, states))
         return
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for state in states:
+        make_split(arguments.cifar, out / f"state-{state}", state)
+    if arguments.command == "levers":
+        run_lever(out, next(iter(LEVERS)), states[0])  # the teacher that the others share
+        run_all(
+            run_lever, arguments.cifar, out, [(lever, state) for state in states for lever in LEVERS], arguments.at_once
+        )
+        print(write_levers(out, states))
+        return
     # the first two arms of every state share nothing and may run side by side; the third uses the first one's teacher
-    independent = [(arm, state) for state in arguments.states for arm in list(ARMS)[:2]]
-    dependent = [(arm, state) for state in arguments.states for arm in list(ARMS)[2:]]
-    for jobs in (independent, dependent):
-        with ThreadPoolExecutor(arguments.at_once) as pool:
-            arms, states = zip(*jobs, strict=True)
-            codes = pool.map(run_arm, itertools.repeat(arguments.cifar), itertools.repeat(arguments.out), arms, states)
-            for (arm, state), code in zip(jobs, codes, strict=True):
-                print(
-                    f"{arm}, state {state}: {'finished' if code == 0 else f'exit code {code}, see its log'}", flush=True
-                )
+    first, last = list(ARMS)[:2], list(ARMS)[2:]
+    for arms in (first, last):
+        run_all(run_arm, out, [(arm, state) for state in states for arm in arms], arguments.at_once)
 
 
 if __name__ == "__main__":
