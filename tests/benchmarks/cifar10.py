@@ -249,9 +249,7 @@ def main() -> None:
         make_split(arguments.cifar, out / f"state-{state}", state)
     if arguments.command == "levers":
         run_lever(out, next(iter(LEVERS)), states[0])  # the teacher that the others share
-        run_all(
-            run_lever, arguments.cifar, out, [(lever, state) for state in states for lever in LEVERS], arguments.at_once
-        )
+        run_all(run_lever, out, [(lever, state) for state in states for lever in LEVERS], arguments.at_once)
         print(write_levers(out, states))
         return
     # the first two arms of every state share nothing and may run side by side; the third uses the first one's teacher
