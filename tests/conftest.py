@@ -40,6 +40,17 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def finished(digits: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> str:  # noqa: ARG001
+    """The store of a finished small run called `run`. Tests may add runs to it; its steps are then found instead of made."""
+    from jobs.self_train import self_train
+    from tests.small_run import small_settings
+
+    store = str(tmp_path_factory.mktemp("main") / "store")
+    self_train(small_settings(digits, store))
+    return store
+
+
+@pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
     """URI pattern of a bucket on an S3 server of this process: fill in the path, e.g. s3.format("store")."""
     import boto3

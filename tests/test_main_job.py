@@ -30,14 +30,6 @@ def rows(store: str, step: str) -> list[dict[str, Any]]:
     return [row for _, table in read_tables(output, Store(store).fs) for row in table.to_pylist()]
 
 
-@pytest.fixture(scope="module")
-def finished(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The store of a finished small run."""
-    store = str(tmp_path_factory.mktemp("main") / "store")
-    self_train(small_settings(digits, store))
-    return store
-
-
 def test_the_table_the_metrics_and_the_model_are_there(finished: str) -> None:
     report = json.loads((Path(finished) / "runs/run/metrics.json").read_text())
     teacher, student = report["generations"]

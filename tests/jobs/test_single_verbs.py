@@ -1,0 +1,100 @@
+"""The verbs on their own, as a person starts them: label, select, fit and evaluate, each from its config and a few overrides."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.run import pointers
+from engine.steps import Store
+from jobs import command
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
+
+
+class Start:
+    """Starts a job in this process and gives back what it printed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capfd = monkeypatch, capfd
+
+    def __call__(self, job: str, *arguments: str) -> str:
+        config = CONFIGS / f"{job}.yaml"
+        given = [str(config), *arguments] if config.exists() else list(arguments)
+        self.monkeypatch.setattr(sys, "argv", [job, *given])
+        self.capfd.readouterr()
+        importlib.import_module(f"jobs.{job}").main()
+        return self.capfd.readouterr().out
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Start:
+    return Start(monkeypatch, capfd)
+
+
+def step_in(text: str, verb: str) -> str:
+    found = re.findall(rf"{verb}-[0-9a-f]{{16}}", text)
+    assert found, f"no {verb} step in:\n{text}"
+    return found[-1]
+
+
+def test_label_select_fit_and_evaluate_one_by_one(start: Start, finished: str, digits: Path) -> None:
+    store = f"store={finished}"
+    teacher = next(pointer.step for pointer in pointers(Store(finished), "run") if pointer.label == "teacher fit")
+    test = str(digits / "test")
+
+    said = start(
+        "predict", store, f"model={teacher}", f"images.uri={digits / 'pool.parquet'}", f"images.exclude=[{test}]"
+    )
+    assert "1097 images labelled" in said
+    predictions = step_in(said, "predict")
+
+    said = start("select", store, f"predictions={predictions}", "select.threshold=0.5")
+    chosen = step_in(said, "select")
+    assert re.search(r"\d+ pseudo-labels in", said)
+
+    said = start(
+        "fit",
+        store,
+        f"data.labelled={digits / 'labelled'}",
+        f"data.pool={digits / 'pool.parquet'}",
+        f"pseudo={chosen}",
+        f"init={teacher}",
+        "model={model: resnet8_cifar, img_size: 16, model_args: {width: 8}}",
+        "fit={steps: 10, batch: {labelled: 8, pseudo: 16}, lr: 0.01, checkpoint_every: 10, log_every: 5}",
+    )
+    model = re.findall(r"timm hub folder at (\S+)", said)[-1]
+    assert (Path(model) / "model.safetensors").exists()
+
+    said = start("evaluate", store, f"model={model}", f"images.uri={test}")
+    assert re.search(r"accuracy \d+\.\d+% \[.*\] of 400 images, calibration error", said)
+
+    said = start("status", finished, "fit")
+    assert "done" in said
+
+
+def test_an_unreadable_checkpoint_is_told_in_one_paragraph(
+    start: Start, finished: str, digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    teacher = next(pointer.step for pointer in pointers(Store(finished), "run") if pointer.label == "teacher fit")
+    good = next((Path(finished) / "steps" / teacher).glob("model-*"))
+    bad = tmp_path / "model"
+    bad.mkdir()
+    (bad / "config.json").write_bytes((good / "config.json").read_bytes())
+    (bad / "model.safetensors").write_bytes((good / "model.safetensors").read_bytes()[:1000])
+    arguments = (f"store={finished}", f"model={bad}", f"images.uri={digits / 'test'}")
+    with pytest.raises(SystemExit) as ended:
+        command.run(lambda: print(start("evaluate", *arguments)))
+    assert ended.value.code == 2
+    told = capfd.readouterr().err
+    assert "model.safetensors" in told
+    assert "Traceback" not in told
+
+
+def test_selecting_from_a_step_that_is_not_there_names_the_store(start: Start, finished: str) -> None:
+    with pytest.raises(ValueError, match="not a finished step"):
+        start("select", f"store={finished}", "predictions=predict-0123456789abcdef")
