@@ -151,6 +151,13 @@ class Store:
         """Names of all steps, finished or not."""
         return storage.folders(self.fs, f"{self.root}/steps")
 
+    def step_json(self, step: str, name: str) -> dict[str, Any]:
+        """A JSON file of the step called `step` (its record or plan); empty when there is none."""
+        try:
+            return json.loads(storage.get(self.fs, f"{self.root}/steps/{step}/{name}"))
+        except FileNotFoundError:
+            return {}
+
 
 class Step:
     """One durable unit of work of a verb. See the module's docstring for its files."""
