@@ -33,9 +33,9 @@ def measure(
 ) -> tuple[Measured, dict[str, Any]]:
     """What about `images` of the pool cost, and the plan of the labelling step (backend, batch)."""
     step = store.step("predict", 0, {}, {})  # a place to name, never begun
-    remote = {"num_cpus": actors.cpus, "num_gpus": actors.gpus}
+    remote = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus)
     manifest_ref = ray.put(manifest)
-    begun = ray.remote(**remote)(start)
+    begun = remote(start)
     plan = ray.get(begun.remote(step, manifest_ref, model, settings, actors.threads, actors.count))
     obeyed = settings.model_copy(update=plan["predict"])
     workers = min(actors.count, AT_ONCE, manifest.num_shards)
@@ -43,7 +43,7 @@ def measure(
     shards = np.arange(min(manifest.num_shards, max(workers, -(-images // per_shard))))
     # spread over the pool: the first shards may be of one kind
     chosen = np.linspace(0, manifest.num_shards - 1, len(shards)).astype(int)
-    task = ray.remote(**remote)(measure_shards)
+    task = remote(measure_shards)
     found = ray.get(
         [
             task.remote(step, manifest_ref, model, obeyed, share.tolist(), actors.threads)

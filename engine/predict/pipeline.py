@@ -7,7 +7,8 @@ Pixels never enter the object store: what travels is a shard's number in and a r
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -177,17 +178,18 @@ class _Labelling:
         """Label the shards of one wave on a pool of actors, taking each part down as it is committed."""
         alive = _machines()
         try:
-            for report in watched(self._reports(wave, settings, actors), self.cluster.stall_minutes):
-                if "part" in report:
-                    self._take(Part(**report["part"]))
-                else:
-                    self._act(Failure(**report["failure"]))
+            with closing(watched(self._reports(wave, settings, actors), self.cluster.stall_minutes)) as reports:
+                for report in reports:
+                    if "part" in report:
+                        self._take(Part(**report["part"]))
+                    else:
+                        self._act(Failure(**report["failure"]))
         except RayError as error:
             self._act(of_ray(error, len(alive - _machines()), self.step.uri), error)
             for part in self.step.found_parts(besides=self.parts).values():  # put, but their reports were lost
                 self._take(part)
 
-    def _reports(self, wave: np.ndarray, settings: PredictSettings, actors: Actors) -> Iterator[dict[str, Any]]:
+    def _reports(self, wave: np.ndarray, settings: PredictSettings, actors: Actors) -> Generator[dict[str, Any]]:
         shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
         threads = self.cluster.decode_threads
         labelled = shards.map_batches(

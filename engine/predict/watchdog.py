@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 from engine.predict.failures import StalledError, stalled
@@ -12,8 +12,11 @@ PATIENCE = 30.0
 """Seconds given to a source to stop when the caller has had enough."""
 
 
-def watched(source: Iterator[Item], stall_minutes: float) -> Iterator[Item]:
-    """The items of `source`. Raises StalledError when the next one takes longer than `stall_minutes`, and whatever `source` raises."""
+def watched(source: Iterator[Item], stall_minutes: float) -> Generator[Item]:
+    """The items of `source`. Raises StalledError when the next one takes longer than `stall_minutes`, and whatever `source` raises.
+
+    Close it to stop early: the source, if it is a generator, is then closed at its next item, in the thread that draws from it.
+    """
     arrived: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
     stop = threading.Event()
 
@@ -23,6 +26,8 @@ def watched(source: Iterator[Item], stall_minutes: float) -> Iterator[Item]:
                 arrived.put(("item", item))
                 if stop.is_set():
                     break
+            if isinstance(source, Generator):
+                source.close()
             arrived.put(("end", None))
         except BaseException as error:  # carried to the caller's thread, whatever it is
             arrived.put(("error", error))

@@ -43,7 +43,7 @@ def manifest(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest
 
 
 def label(manifest: Manifest, teacher: Path, threads: int = 0, **settings: object) -> LabelledShard:
-    chosen = PredictSettings(top_p=3, batch_size=8, **settings)  # type: ignore[arg-type]
+    chosen = PredictSettings(top_p=3, batch_size=8, **settings)
     return ShardLabeller(manifest, Predictor(teacher, chosen), threads=threads)(0)
 
 
