@@ -65,7 +65,7 @@ class LabelActor:
         self.broken: Failure | None = None
         try:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            torch.set_num_threads(threads)
+            torch.set_num_threads(1 if decode_threads else threads)  # decoders are threads of their own
             predictor = Predictor(fetch_model(model, step.fs), settings, device)
             self.labeller = ShardLabeller(collection.manifest, predictor, held, decode_threads)
         except Exception as error:
@@ -147,6 +147,7 @@ class _Labelling:
         obeyed = self.settings.model_copy(update=plan["predict"])
         while missing := self._missing():
             before = len(self.parts), self.history
+            actors = labelling_actors(self.cluster, len(missing))  # machines come and go between passes
             for wave in np.array_split(missing, -(-len(missing) // self.cluster.wave_shards)):
                 self._wave(wave, obeyed, actors)
             if before == (len(self.parts), self.history):

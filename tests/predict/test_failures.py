@@ -21,6 +21,7 @@ from engine.predict.failures import (
     stalled,
 )
 from engine.predict.watchdog import watched
+from jobs import command
 
 BUDGETS = Budgets(crashes=2, preemptions=3)
 
@@ -128,3 +129,18 @@ def test_a_caller_that_has_had_enough_stops_the_source() -> None:
     count = len(drawn)
     time.sleep(0.05)
     assert len(drawn) == count < 10_000
+
+
+def test_a_full_disk_on_the_driver_is_one_paragraph(capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/store/plan.json")
+
+    with pytest.raises(SystemExit, match="2"):
+        command.run(full)
+    assert "/store/plan.json: cannot be written, no space is left on it" in capsys.readouterr().err
+
+    def broken() -> None:
+        raise OSError(errno.EIO, "the disk is dying")
+
+    with pytest.raises(OSError, match="dying"):
+        command.run(broken)
