@@ -72,9 +72,10 @@ def measure_shards(
         pq.write_table(labelled.predictions, buffer, compression="zstd", use_compliant_nested_type=False, **PARQUET)
         storage.put(step.fs, scratch, buffer.getbuffer())
         labelled.seconds.write = time.perf_counter() - started
+        if not sums["seen"]:
+            selector.empty().update(labelled.predictions)  # its loops are compiled by their first use
         started = time.perf_counter()
-        if labelled.predictions.num_rows:
-            selector.update(labelled.predictions)
+        selector.update(labelled.predictions)
         sums["select"] += time.perf_counter() - started
         for stage, value in vars(labelled.seconds).items():
             sums[stage] += value
