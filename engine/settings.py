@@ -136,12 +136,31 @@ class PredictSettings(Block):
 
     top_p: int = Field(8, ge=1, description="classes kept an image")
     batch_size: int = Field(128, ge=1)
+    backend: Literal["auto", "eager", "channels_last", "frozen", "compiled", "openvino", "bf16", "fp16"] = Field(
+        "auto",
+        description="how the network is run; auto: the fastest exact one here, by measurement. bf16 and fp16 change answers slightly",
+    )
     amp: bool = Field(
-        False, description="bfloat16 autocast: faster on GPUs and on CPUs with AMX, answers change slightly"
+        False, description="the same as backend=bf16: faster on GPUs and on CPUs with AMX, answers change slightly"
     )
     views: Literal["one", "flip"] = Field(
         "one", description="flip: probabilities averaged over the image and its mirror"
     )
+    decode: Literal["full", "scaled"] = Field(
+        "full",
+        description="scaled: JPEGs much larger than needed are decoded at a half, quarter or eighth; answers change slightly",
+    )
+
+    @model_validator(mode="after")
+    def _amp_is_bf16(self) -> Self:
+        if self.amp and self.backend not in ("auto", "bf16"):
+            raise ValueError(f"amp=true is backend=bf16, and backend={self.backend} was set: set one of the two")
+        return self
+
+    def answers(self) -> dict[str, Any]:
+        """The settings on which predictions depend, for fingerprints; an exact backend and the batch size are not among them."""
+        half = "bf16" if self.amp else self.backend if self.backend in ("bf16", "fp16") else "fp32"
+        return {"top_p": self.top_p, "views": self.views, "precision": half, "decode": self.decode}
 
 
 class SelectSettings(Block):
@@ -176,6 +195,17 @@ class ClusterSettings(Block):
     gpus_per_worker: float | None = Field(None, ge=0)
     wave_shards: int = Field(4096, ge=1, description="shards handed to Ray Data at once")
     max_failures: int = Field(3, ge=0, description="worker crashes that a step survives")
+    max_preemptions: int = Field(
+        100, ge=0, description="losses of whole machines that a labelling step survives; they are no fault of the work"
+    )
+    stall_minutes: float = Field(
+        30.0, gt=0, description="a labelling step in which no shard is finished for so long fails instead of hanging"
+    )
+    decode_threads: int | None = Field(
+        None,
+        ge=0,
+        description="threads that decode ahead of a labelling worker; when not given its share of CPUs on a GPU, none on a CPU",
+    )
     worker_logs: bool = Field(False, description="print what the workers print; it is in Ray's logs all the same")
 
 
@@ -320,6 +350,44 @@ class PredictJobSettings(Block):
     images: ImagesSettings
     predict: PredictSettings = PredictSettings()
     cluster: ClusterSettings = ClusterSettings()
+
+
+class ClusterShape(Block):
+    """A cluster that is not there yet, for `jobs.plan`."""
+
+    nodes: int = Field(ge=1)
+    cpus_per_node: int = Field(ge=1)
+    gpus_per_node: int = Field(0, ge=0)
+    images_per_second: float | None = Field(
+        None, gt=0, description="of the model on one of its GPUs (or CPUs); those of the measurement when not given"
+    )
+    price_node_hour: float | None = Field(None, ge=0, description="plan.price_node_hour when not given")
+    gbits_per_node: float | None = Field(None, gt=0, description="network into a node; no limit when not given")
+
+    @model_validator(mode="after")
+    def _gpus_have_a_rate(self) -> Self:
+        if self.gpus_per_node and self.images_per_second is None:
+            raise ValueError("gpus_per_node needs images_per_second, the model's rate on one such GPU")
+        return self
+
+
+class PlanSettings(Block):
+    """What `jobs.plan` assumes."""
+
+    sample_images: int = Field(2048, ge=1, description="images that are labelled for the measurement")
+    price_node_hour: float = Field(0.0, ge=0)
+    selected_share: float = Field(0.1, ge=0, le=1, description="share of the images that selection will keep")
+    pool_images: int | None = Field(
+        None, ge=1, description="plan for so many images like those of the pool; those it has when not given"
+    )
+    cluster: ClusterShape | None = Field(None, description="a bigger cluster to plan for beside the present one")
+
+
+class PlanJobSettings(PredictJobSettings):
+    """`jobs.plan`: a config of `jobs.predict` and what the plan assumes."""
+
+    run: str = "plan"
+    plan: PlanSettings = PlanSettings()
 
 
 class SelectJobSettings(Block):

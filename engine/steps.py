@@ -20,7 +20,7 @@ import platform
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -151,6 +151,13 @@ class Store:
         """Names of all steps, finished or not."""
         return storage.folders(self.fs, f"{self.root}/steps")
 
+    def step_json(self, step: str, name: str) -> dict[str, Any]:
+        """A JSON file of the step called `step` (its record or plan); empty when there is none."""
+        try:
+            return json.loads(storage.get(self.fs, f"{self.root}/steps/{step}/{name}"))
+        except FileNotFoundError:
+            return {}
+
 
 class Step:
     """One durable unit of work of a verb. See the module's docstring for its files."""
@@ -226,10 +233,13 @@ class Step:
         pq.write_table(table, buffer, compression="zstd")
         storage.put(self.fs, f"{self.folder}/{folder}/{unit:08d}.parquet", buffer.getbuffer())
 
-    def found_parts(self) -> dict[int, Part]:
-        """Parts that earlier attempts left, one a unit, each read back and checked; unreadable ones are passed over and made again."""
+    def found_parts(self, besides: Container[int] = ()) -> dict[int, Part]:
+        """Parts that earlier attempts left, one a unit, each read back and checked; unreadable ones are passed over and made again.
+
+        `besides`: units that are known already and are not looked at."""
         chosen: dict[int, Part] = {}
-        names = [name for name in storage.names(self.fs, f"{self.folder}/parts") if PART.fullmatch(name)]
+        matches = [PART.fullmatch(name) for name in storage.names(self.fs, f"{self.folder}/parts")]
+        names = [match.group() for match in matches if match and int(match.group(1)) not in besides]
         with ThreadPoolExecutor(16) as pool:
             for part in pool.map(self._inspect, names):
                 if part is not None:

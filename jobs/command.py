@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from engine.predict.pipeline import TooManyRejectsError
+from engine.predict.budget import TooManyRejectsError
+from engine.predict.failures import StalledError, of_worker
 from engine.progress import say
 
-MISTAKES = (ValueError, FileNotFoundError, PermissionError, TooManyRejectsError)
+MISTAKES = (ValueError, FileNotFoundError, PermissionError, TooManyRejectsError, StalledError)
 """What a person can mend: shown as one paragraph. Anything else is a bug of ours or of the cluster and keeps its traceback."""
 
 
@@ -32,6 +33,12 @@ def run(main: Callable[[], None]) -> None:
         main()
     except MISTAKES as mistake:
         print(f"\nerror: {mistake}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        failure = of_worker(error, "the store")
+        if failure.kind != "target":
+            raise
+        print(f"\nerror: {failure.detail}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         say("stopped", "run the same command again to go on where it was")

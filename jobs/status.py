@@ -39,7 +39,8 @@ def main() -> None:
                 if status.state == "working"
                 else ""
             )
-            table.add_row(status.label, status.step, status.state, parts, status.detail)
+            more = status.more if arguments.run else ()
+            table.add_row(status.label, status.step, status.state, parts, "\n".join([status.detail, *more]))
         Console(width=max(WIDTH, Console().width)).print(table)
 
 

@@ -86,5 +86,6 @@ def test_every_shipped_config_loads(path: Path) -> None:
         "select": module.SelectJobSettings,
         "fit": module.FitJobSettings,
         "evaluate": module.EvaluateJobSettings,
+        "plan": module.PlanJobSettings,
     }
     assert load(kinds.get(path.stem, SelfTrainSettings), path)

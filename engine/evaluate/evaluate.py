@@ -23,7 +23,7 @@ from engine.select.scores import classes_of, probability, scores_of
 from engine.settings import PredictSettings
 from engine.steps import Output, Step, read_tables
 
-REVISION = 1
+REVISION = 2
 
 ANSWERS = pa.schema(
     [
@@ -64,7 +64,7 @@ def evaluate(
         )
         return step.commit([part], summary, started)
 
-    return run.step(label, "evaluate", REVISION, one.model_dump(exclude={"batch_size"}), inputs, work)
+    return run.step(label, "evaluate", REVISION, one.answers(), inputs, work)
 
 
 def predict_shards(

@@ -45,17 +45,42 @@ with warnings.catch_warnings():
 
 
 def decode(
-    data: Encoded, size: int, crop_pct: float = 1.0, interpolation: str = "bilinear", max_pixels: int = MAX_PIXELS
+    data: Encoded,
+    size: int,
+    crop_pct: float = 1.0,
+    interpolation: str = "bilinear",
+    max_pixels: int = MAX_PIXELS,
+    scaled: bool = False,
 ) -> torch.Tensor:
     """RGB pixels, uint8 (3, size, size) in any strides: the shorter side resized with antialiasing to size/crop_pct,
     the centre cropped.
 
-    This is timm's transform for evaluation; with crop_pct 1 an image of that size is returned as decoded. Raises
-    BadImage; for a wrong `size`, `crop_pct` or `interpolation` ValueError.
+    This is timm's transform for evaluation; with crop_pct 1 an image of that size is returned as decoded. `scaled`:
+    a JPEG at least twice as large as needed is decoded at a half, a quarter or an eighth, which changes pixels by a
+    level or two. Raises BadImage; for a wrong `size`, `crop_pct` or `interpolation` ValueError.
     """
     if interpolation not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolation is {interpolation!r}; use 'bilinear' or 'bicubic'")
-    return _square(pixels(data, max_pixels), size, crop_pct, interpolation)
+    smaller = reduced(data, math.ceil(size / crop_pct), max_pixels) if scaled else None
+    return _square(pixels(data, max_pixels) if smaller is None else smaller, size, crop_pct, interpolation)
+
+
+def reduced(data: Encoded, short: int, max_pixels: int = MAX_PIXELS) -> torch.Tensor | None:
+    """A JPEG decoded at 1/2, 1/4 or 1/8 with its shorter side still at least `short`: uint8 (3, h, w). None where there
+    is nothing to gain and where `pixels` has to judge: other formats, small images, CMYK, damage."""
+    view = _view(data)
+    if view[:3] != jpeg.MAGIC:
+        return None
+    head = jpeg.header(view)
+    _check_size(head.width, head.height, max_pixels)
+    if head.components == 4 or head.bits != 8 or min(head.width, head.height) < 2 * short:
+        return None
+    try:
+        image = Image.open(io.BytesIO(view), formats=("JPEG",))
+        image.draft("RGB", (short, short))
+        return torch.from_numpy(_rgb(ImageOps.exif_transpose(image))).permute(2, 0, 1)
+    except Exception:  # whatever is wrong with it, the full decoder says so in its own words
+        return None
 
 
 def decode_mask(data: Encoded, size: int, crop_pct: float = 1.0, max_pixels: int = MAX_PIXELS) -> torch.Tensor:

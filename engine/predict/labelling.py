@@ -14,17 +14,24 @@ from engine.images.decode import BadImage, content_hash, decode
 from engine.images.manifest import Manifest
 from engine.images.overlap import HeldOut
 from engine.labels.classes import ClassManifest
-from engine.predict.predictor import Predictor
+from engine.predict.feed import Fed, Feed
+from engine.predict.predictor import Pending, Predictor
 from engine.select.scores import pack
 
 
 @dataclass
 class Seconds:
-    """Where a shard's time went."""
+    """Where a shard's time went.
+
+    `read` and `decode` are the seconds for which that stage was busy, shared by its threads; `infer` those of the device; `wait` those in which the
+    device had nothing decoded to work on (0 without look-ahead, where the stages follow one another); `write` is the put of the worker's part before.
+    """
 
     read: float = 0.0
     decode: float = 0.0
     infer: float = 0.0
+    wait: float = 0.0
+    write: float = 0.0
 
 
 @dataclass
@@ -38,8 +45,9 @@ class LabelledShard:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many images were set aside, by reason."""
-        return dict(Counter(self.quarantine["reason"].to_pylist()))
+        """How many images were set aside, by reason; what the decoder said of each stands in the quarantine alone."""
+        told = self.quarantine["reason"].to_pylist()
+        return dict(Counter(one if one.startswith("excluded") else one.partition(":")[0] for one in told))
 
     @property
     def excluded(self) -> int:
@@ -53,67 +61,62 @@ class LabelledShard:
 
 
 class ShardLabeller:
-    """Labels the shards of one collection with one teacher."""
+    """Labels the shards of one collection with one teacher. `threads` decode ahead; 0 decodes between the batches."""
 
-    def __init__(self, manifest: Manifest, predictor: Predictor, held: HeldOut | None = None) -> None:
+    def __init__(self, manifest: Manifest, predictor: Predictor, held: HeldOut | None = None, threads: int = 0) -> None:
         self.manifest, self.predictor, self.held = manifest, predictor, held
         classes = ClassManifest(tuple(predictor.loaded.class_names))
         self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p)
+        self.feed = Feed(self._decode, predictor.loaded.img_size, threads, pin=predictor.device.type == "cuda")
 
     def __call__(self, shard: int) -> LabelledShard:
         result = LabelledShard(shard, self.schema.empty_table(), schema.QUARANTINE.empty_table())
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         set_aside: list[tuple[int, str, str]] = []
-        for batch in self._batches(shard, result.seconds):
-            rows, images = self._decode(batch, set_aside, result.seconds)
-            if rows.size:
-                start = time.perf_counter()
-                parts.append((rows, *self.predictor(images)))
-                result.seconds.infer += time.perf_counter() - start
+        batches = self.manifest.read(shard, batch_rows=self.predictor.settings.batch_size)
+        for fed, classes, scores in self._answers(self.feed(iter(batches)), result.seconds, set_aside):
+            parts.append((fed.rows, classes, scores))
         if parts:
             rows, classes, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-            result.predictions = pack(np.full(rows.size, shard, np.int32), rows, classes, scores, self.schema)
+            order = np.argsort(rows, kind="stable")  # threads finish in any order; a part is in address order
+            columns = (rows[order], classes[order], scores[order])
+            result.predictions = pack(np.full(rows.size, shard, np.int32), *columns, self.schema)
         if set_aside:
-            rows_aside, keys, reasons = zip(*set_aside, strict=True)
+            rows_aside, keys, reasons = zip(*sorted(set_aside), strict=True)
             result.quarantine = pa.table(
                 [np.full(len(rows_aside), shard, np.int32), rows_aside, keys, reasons], schema=schema.QUARANTINE
             )
         return result
 
-    def _batches(self, shard: int, seconds: Seconds) -> Iterator[pa.RecordBatch]:
-        """The shard's encoded images, with the time spent waiting for them."""
-        batches = self.manifest.read(shard, batch_rows=self.predictor.settings.batch_size)
+    def _answers(
+        self, feed: Iterator[Fed], seconds: Seconds, set_aside: list[tuple[int, str, str]]
+    ) -> Iterator[tuple[Fed, np.ndarray, np.ndarray]]:
+        """Batches with their answers. The device is given a batch before the answers of the one before are fetched, so it is not idle in between."""
+        before: tuple[Fed, Pending] | None = None
+        threads = max(1, self.feed.threads)
         while True:
             start = time.perf_counter()
-            batch = next(batches, None)
-            seconds.read += time.perf_counter() - start
-            if batch is None:
+            fed = next(feed, None)
+            if self.feed.threads:
+                seconds.wait += time.perf_counter() - start
+            if fed is not None:
+                seconds.read += fed.read / threads
+                seconds.decode += fed.decode / threads
+                set_aside += fed.set_aside
+            now = (fed, self.predictor.start(fed.pixels)) if fed is not None and fed.rows.size else None
+            if before is not None:
+                classes, scores, busy = self.predictor.finish(before[1])
+                seconds.infer += busy
+                yield before[0], classes, scores
+            before = now
+            if fed is None:
                 return
-            yield batch
 
-    def _refuse_held_out(self, key: str, data: pa.Buffer) -> None:
-        """Raise BadImage for an image that stands in a labelled or evaluation set."""
-        assert self.held is not None
-        if reason := self.held.reason(key if self.manifest.has_keys else None, content_hash(data)):
-            raise BadImage(reason)
-
-    def _decode(
-        self, batch: pa.RecordBatch, set_aside: list[tuple[int, str, str]], seconds: Seconds
-    ) -> tuple[np.ndarray, torch.Tensor]:
-        """Row numbers int32 (n,) and pixels uint8 (n, 3, S, S) of the usable images; the others go to `set_aside` with their reason."""
-        start = time.perf_counter()
-        loaded = self.predictor.loaded
-        size = loaded.img_size
-        pixels = torch.empty((batch.num_rows, 3, size, size), dtype=torch.uint8)
-        kept: list[int] = []
-        for row, key, image in zip(batch["row"].to_pylist(), batch["key"].to_pylist(), batch["image"], strict=True):
-            data = image.as_buffer()
-            try:
-                if self.held is not None and data is not None:
-                    self._refuse_held_out(key, data)
-                pixels[len(kept)] = decode(data, size, loaded.crop_pct, loaded.interpolation)
-                kept.append(row)
-            except BadImage as bad:
-                set_aside.append((row, key, str(bad)))
-        seconds.decode += time.perf_counter() - start
-        return np.asarray(kept, np.int32), pixels[: len(kept)]
+    def _decode(self, key: str, data: pa.Buffer | None) -> torch.Tensor:
+        """uint8 (3, S, S) of one image. Raises BadImage for one that cannot be used or that stands in a labelled or evaluation set."""
+        if self.held is not None and data is not None:
+            named = key if self.manifest.has_keys else None
+            if reason := self.held.reason(named, content_hash(data)):
+                raise BadImage(reason)
+        loaded, scaled = self.predictor.loaded, self.predictor.settings.decode == "scaled"
+        return decode(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)

@@ -1,41 +1,54 @@
 """Predict on Ray Data: the rows that are sharded are *shards*, one a block; an actor runs each from its file to its committed part.
 
-Pixels never enter the object store: what travels is a shard's number in and a report of a few numbers out.
+Pixels never enter the object store: what travels is a shard's number in and a report of a few numbers out. Failures come back as values
+(`failures.py`); `_Labelling` is the one place that acts on them.
 """
 
+import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import ray
 import torch
+from ray.exceptions import RayError
 
 from engine.images.collection import Collection
 from engine.images.overlap import HeldOut
 from engine.models.fetch import fetch_model
+from engine.predict.budget import RejectBudget, TooManyRejectsError
+from engine.predict.failures import Budgets, Failure, History, WorkersFailedError, decide, of_ray, of_worker
 from engine.predict.labelling import LabelledShard, ShardLabeller
+from engine.predict.pace import bottleneck
 from engine.predict.predictor import Predictor
+from engine.predict.start import announce, start
+from engine.predict.watchdog import watched
 from engine.progress import Progress, say
 from engine.resources import Actors, labelling_actors
 from engine.run import Run
 from engine.settings import PredictSettings
-from engine.steps import Output, Part, Step
+from engine.steps import Output, Part, Step, StoreError, canonical, costs
 
-REVISION = 1
+__all__ = ["REVISION", "LabelActor", "TooManyRejectsError", "predict"]
+
+REVISION = 2
 PARQUET = {
     "column_encoding": {"row": "DELTA_BINARY_PACKED", "classes": "BYTE_STREAM_SPLIT", "scores": "BYTE_STREAM_SPLIT"},
     "use_dictionary": ["shard"],
 }
-
-
-class TooManyRejectsError(ValueError):
-    """More images were unusable than the budget allows."""
+SHARD_TRIES = 2
+"""How often Ray itself hands out a shard whose worker dies, before the driver hears of it."""
 
 
 class LabelActor:
-    """One process of the pool: holds the teacher, labels the shards it is handed, one part each."""
+    """One process of the pool: holds the teacher, labels the shards it is handed, one part each.
+
+    It never raises: what goes wrong, in its constructor too, is the report of the shard. An actor whose constructor raises
+    would be made again, with the cause in a log that nobody reads.
+    """
 
     def __init__(
         self,
@@ -45,21 +58,39 @@ class LabelActor:
         settings: PredictSettings,
         held: HeldOut | None,
         threads: int,
+        decode_threads: int,
     ) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.set_num_threads(threads)
-        predictor = Predictor(fetch_model(model, step.fs), settings, device)
         self.step = step
-        self.labeller = ShardLabeller(collection.manifest, predictor, held)
+        self.write = 0.0
+        self.broken: Failure | None = None
+        try:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            torch.set_num_threads(1 if decode_threads else threads)  # decoders are threads of their own
+            predictor = Predictor(fetch_model(model, step.fs), settings, device)
+            self.labeller = ShardLabeller(collection.manifest, predictor, held, decode_threads)
+        except Exception as error:
+            self.broken = of_worker(error, step.uri)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        return {"part": [vars(self._commit(self.labeller(int(shard)))) for shard in batch["shard"]]}
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        return {"report": [canonical(self._label(int(shard))) for shard in batch["shard"]]}
+
+    def _label(self, shard: int) -> dict[str, Any]:
+        if self.broken is not None:
+            return {"failure": self.broken.record()}
+        try:
+            return {"part": vars(self._commit(self.labeller(shard)))}
+        except Exception as error:
+            return {"failure": of_worker(error, self.step.uri).record()}
 
     def _commit(self, labelled: LabelledShard) -> Part:
         if labelled.quarantine.num_rows:
             self.step.put_beside("quarantine", labelled.shard, labelled.quarantine)
         stats = {"reasons": labelled.reasons, "rejected": labelled.rejected, "excluded": labelled.excluded}
-        return self.step.put_part(labelled.shard, labelled.predictions, stats, vars(labelled.seconds), **PARQUET)
+        labelled.seconds.write = self.write  # a part's own writing ends after its name is made
+        started = time.perf_counter()
+        part = self.step.put_part(labelled.shard, labelled.predictions, stats, vars(labelled.seconds), **PARQUET)
+        self.write = time.perf_counter() - started
+        return part
 
 
 def predict(
@@ -73,106 +104,141 @@ def predict(
 ) -> Output:
     """Predictions of `model` for every usable image of `collection` that is not held out: one part a shard (schema.predictions).
 
-    Raises TooManyRejectsError when more than `max_rejected_percent` of the images seen are unusable; what was labelled until then stays.
+    What was labelled until a failure stays. Raises TooManyRejectsError when more than `max_rejected_percent` of the images seen are unusable,
+    ValueError for what a person can mend, StoreError when the store cannot be written, WorkersFailedError when a failure budget is spent, and
+    StalledError when nothing is finished for `cluster.stall_minutes`.
     """
-    plan_keys = {"batch_size"}
-    fingerprinted = settings.model_dump(exclude=plan_keys)
     inputs = {"model": model.digest, "images": collection.digest, "held": held.digest if held else "none"}
 
     def work(step: Step) -> Output:
+        return _Labelling(run, label, step, model, collection, settings, held, max_rejected_percent).work()
+
+    return run.step(label, "predict", REVISION, settings.answers(), inputs, work)
+
+
+class _Labelling:
+    """One labelling step: hands out what is missing, wave by wave and pass by pass, and acts on what fails."""
+
+    def __init__(
+        self,
+        run: Run,
+        label: str,
+        step: Step,
+        model: Output,
+        collection: Collection,
+        settings: PredictSettings,
+        held: HeldOut | None,
+        max_rejected_percent: float,
+    ) -> None:
+        self.cluster, self.label, self.step, self.model = run.cluster, label, step, model
+        self.collection, self.settings, self.held = collection, settings, held
+        self.parts = step.found_parts()
+        self.budget = RejectBudget(max_rejected_percent, self.parts.values())
+        self.budgets = Budgets(run.cluster.max_failures, run.cluster.max_preemptions)
+        self.history = History()
+        self.spent: Counter[str] = Counter()
+        self.progress = Progress(label, collection.manifest.num_shards, "shards", done=len(self.parts))
+
+    def work(self) -> Output:
         started = time.time()
-        plan = step.plan(
-            lambda: {"shards": collection.manifest.num_shards, "predict": settings.model_dump(include=plan_keys)}
+        actors = labelling_actors(self.cluster, len(self._missing()))
+        plan = self.step.plan(lambda: self._start(actors))
+        announce(self.label, plan)
+        obeyed = self.settings.model_copy(update=plan["predict"])
+        while missing := self._missing():
+            before = len(self.parts), self.history
+            actors = labelling_actors(self.cluster, len(missing))  # machines come and go between passes
+            for wave in np.array_split(missing, -(-len(missing) // self.cluster.wave_shards)):
+                self._wave(wave, obeyed, actors)
+            if before == (len(self.parts), self.history):
+                raise RuntimeError(f"{len(missing)} shards came back neither labelled nor failed, first {missing[:5]}")
+        if self.budget.excluded:
+            say(self.label, f"{self.budget.excluded} pool images excluded: they stand in a labelled or evaluation set")
+        summary = {"model": self.model.step, **self.budget.summary()}
+        if told := bottleneck(self.spent):
+            say(self.label, told.line())
+        return self.step.commit(self.parts.values(), summary, started)
+
+    def _missing(self) -> list[int]:
+        return [shard for shard in range(self.collection.manifest.num_shards) if shard not in self.parts]
+
+    def _start(self, actors: Actors) -> dict[str, Any]:
+        """The plan, made by a task on a worker's resources."""
+        task = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=self.cluster.max_failures)(start)
+        manifest = self.collection.manifest
+        while True:
+            alive = _machines()
+            try:
+                return ray.get(
+                    task.remote(self.step, manifest, self.model, self.settings, actors.threads, actors.count)
+                )
+            except RayError as error:
+                self._act(of_ray(error, len(alive - _machines()), self.step.uri), error)
+
+    def _wave(self, wave: np.ndarray, settings: PredictSettings, actors: Actors) -> None:
+        """Label the shards of one wave on a pool of actors, taking each part down as it is committed."""
+        alive = _machines()
+        try:
+            with closing(watched(self._reports(wave, settings, actors), self.cluster.stall_minutes)) as reports:
+                for report in reports:
+                    if "part" in report:
+                        self._take(Part(**report["part"]))
+                    else:
+                        self._act(Failure(**report["failure"]))
+        except RayError as error:
+            self._act(of_ray(error, len(alive - _machines()), self.step.uri), error)
+            for part in self.step.found_parts(besides=self.parts).values():  # put, but their reports were lost
+                self._take(part)
+
+    def _reports(self, wave: np.ndarray, settings: PredictSettings, actors: Actors) -> Generator[dict[str, Any]]:
+        shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
+        threads = self.cluster.decode_threads
+        labelled = shards.map_batches(
+            LabelActor,
+            fn_constructor_kwargs={
+                "step": self.step,
+                "collection": self.collection,
+                "model": self.model,
+                "settings": settings,
+                "held": self.held,
+                "threads": actors.threads,
+                "decode_threads": threads if threads is not None else actors.threads if actors.gpus else 0,
+            },
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=actors.count, max_tasks_in_flight_per_actor=2),
+            num_cpus=actors.cpus,
+            num_gpus=actors.gpus,
+            max_restarts=self.cluster.max_failures,
+            max_task_retries=SHARD_TRIES - 1,
         )
-        obeyed = settings.model_copy(update=plan["predict"])
-        parts = step.found_parts()
-        remaining = [shard for shard in range(collection.manifest.num_shards) if shard not in parts]
-        progress = Progress(label, collection.manifest.num_shards, "shards", done=len(parts))
-        budget = RejectBudget(max_rejected_percent, parts.values())
-        actors = labelling_actors(run.cluster, len(remaining))
-        for wave in np.array_split(remaining, max(1, -(-len(remaining) // run.cluster.wave_shards))):
-            for part in _label_wave(wave, step, collection, model, obeyed, held, actors):
-                parts[part.unit] = part
-                progress.add(1, part.rows, part.stats["rejected"])
-                budget.spend(part)
-        if budget.excluded:
-            say(label, f"{budget.excluded} pool images excluded: they stand in a labelled or evaluation set")
-        return step.commit(parts.values(), {"model": model.step, **budget.summary()}, started)
+        for row in labelled.iter_rows():
+            yield json.loads(row["report"])
 
-    return run.step(label, "predict", REVISION, fingerprinted, inputs, work)
+    def _take(self, part: Part) -> None:
+        self.parts[part.unit] = part
+        self.spent.update(costs(part.name))
+        self.progress.add(1, part.rows, part.stats["rejected"])
+        self.budget.spend(part)
 
-
-class RejectBudget:
-    """Counts unusable images and fails the run once they are more than `percent` of those seen (and more than a handful)."""
-
-    def __init__(self, percent: float, earlier: Any = ()) -> None:
-        self.percent = percent
-        self.seen = self.rejected = self.excluded = 0
-        self.reasons: Counter[str] = Counter()
-        for part in earlier:
-            self._count(part)
-
-    def _count(self, part: Part) -> None:
-        self.rejected += part.stats["rejected"]
-        self.excluded += part.stats["excluded"]
-        self.seen += part.rows + part.stats["rejected"]
-        self.reasons.update(part.stats["reasons"])
-
-    def spend(self, part: Part) -> None:
-        self._count(part)
-        if self.rejected > 10 and self.rejected * 100 > self.percent * self.seen:
-            self.check()
-
-    def check(self) -> None:
-        """Raise when the budget is exceeded."""
-        if self.rejected * 100 > self.percent * self.seen:
-            worst = ", ".join(
-                f"{reason}: {count}"
-                for reason, count in self.reasons.most_common(5)
-                if not reason.startswith("excluded")
+    def _act(self, failure: Failure, error: BaseException | None = None) -> None:
+        """Count a failure, decide, say so, and either return, to go on, or raise."""
+        self.history = self.history.after(failure)
+        decision = decide(failure, self.history, self.budgets)
+        if decision.action == "retry":
+            say(
+                self.label,
+                f"{decision.reason}; its shards are handed out again: {failure.detail.splitlines()[0][:300]}",
             )
-            raise TooManyRejectsError(
-                f"{self.rejected} of {self.seen} images could not be used ({worst}); the budget is data.max_rejected_percent={self.percent}. "
-                "Their keys and reasons are in the step's quarantine/; mend them or raise the budget. What was labelled is kept."
-            )
-
-    def summary(self) -> dict[str, Any]:
-        self.check()
-        return {
-            "images": self.seen - self.rejected,
-            "rejected": self.rejected,
-            "excluded": self.excluded,
-            "reasons": dict(self.reasons),
-        }
+            return
+        if failure.kind == "mistake":
+            raise ValueError(failure.detail) from error
+        if failure.kind == "target":
+            raise StoreError(failure.detail) from error
+        raise WorkersFailedError(
+            f"{decision.reason}; what was labelled is kept. The last failure:\n{failure.trace or failure.detail}"
+        ) from error
 
 
-def _label_wave(
-    wave: np.ndarray,
-    step: Step,
-    collection: Collection,
-    model: Output,
-    settings: PredictSettings,
-    held: HeldOut | None,
-    actors: Actors,
-) -> Iterator[Part]:
-    """Label the shards of one wave on the pool of actors, yielding each part as it is committed."""
-    if wave.size == 0:
-        return
-    shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
-    labelled = shards.map_batches(
-        LabelActor,
-        fn_constructor_kwargs={
-            "step": step,
-            "collection": collection,
-            "model": model,
-            "settings": settings,
-            "held": held,
-            "threads": actors.threads,
-        },
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=actors.count, max_tasks_in_flight_per_actor=2),
-        num_cpus=actors.cpus,
-        num_gpus=actors.gpus,
-    )
-    for row in labelled.iter_rows():
-        yield Part(**row["part"])
+def _machines() -> set[str]:
+    """Ids of the nodes that are alive."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

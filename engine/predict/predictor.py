@@ -1,12 +1,17 @@
 """A teacher's forward pass: decoded images in, top-P classes and float16 log-odds out. Torch only."""
 
+import platform
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engine.models.checkpoint import Loaded, load
+from engine.predict.backends import BACKENDS, UnavailableError, build
 from engine.settings import PredictSettings
 
 
@@ -25,37 +30,83 @@ def top_log_odds(logits: Tensor, top_p: int) -> tuple[Tensor, Tensor]:
     return classes, log_p - log_rest
 
 
+@dataclass
+class Pending:
+    """A batch that the device works on: classes (N, P) and log-odds (N, P) there, and what times it."""
+
+    classes: Tensor
+    odds: Tensor
+    started: float
+    events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+
+
 class Predictor:
-    """A model in eval mode without any noise, on one device, obeying the step's plan."""
+    """A model in eval mode without any noise, on one device, obeying the step's plan: `settings.backend` and `settings.batch_size` are the plan's.
+
+    `auto` here, where nothing was measured, is channels_last. Raises ValueError when this machine cannot run the backend.
+    """
 
     def __init__(self, model_folder: Path, settings: PredictSettings, device: str = "cpu") -> None:
         self.loaded: Loaded = load(model_folder)
         self.settings = settings
         self.device = torch.device(device)
         self.top_p = min(settings.top_p, len(self.loaded.class_names))
-        self.model = self.loaded.model.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.backend = BACKENDS[
+            "bf16" if settings.amp else "channels_last" if settings.backend == "auto" else settings.backend
+        ]
+        size = self.loaded.img_size
+        try:
+            self.forward = build(
+                self.backend.name, self.loaded.model, (settings.batch_size, 3, size, size), self.device
+            )
+        except UnavailableError as error:
+            raise ValueError(
+                f"{platform.node()} cannot run backend {self.backend.name}: {error}; make it available there, or set predict.backend "
+                "to another (a step begun with this one is named by its plan.json: delete that file to choose again)"
+            ) from error
         self.mean = torch.tensor(self.loaded.mean, device=self.device).view(1, 3, 1, 1) * 255
         self.std = torch.tensor(self.loaded.std, device=self.device).view(1, 3, 1, 1) * 255
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 images (N, 3, S, S) as the network wants them: float32 on its device."""
+        return (images.to(self.device, non_blocking=True).float() - self.mean) / self.std
 
     @torch.inference_mode()
     def log_probabilities(self, images: Tensor) -> Tensor:
         """Log-probabilities float32 (N, C) of uint8 images (N, 3, S, S), averaged as probabilities over the views asked for."""
-        pixels = (images.to(self.device, non_blocking=True).float() - self.mean) / self.std
-        log_p = self._forward(pixels)
+        pixels = self.normalised(images)
+        if self.backend.fixed_shape and len(images) < self.settings.batch_size:
+            pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.settings.batch_size - len(images)))
+        log_p = torch.log_softmax(self.forward(pixels), dim=1)
         if self.settings.views == "flip":
-            log_p = torch.logaddexp(log_p, self._forward(pixels.flip(3))) - float(np.log(2))
-        return log_p
+            flipped = torch.log_softmax(self.forward(pixels.flip(3)), dim=1)
+            log_p = torch.logaddexp(log_p, flipped) - float(np.log(2))
+        return log_p[: len(images)]
 
-    def _forward(self, pixels: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.amp):
-            logits = self.model(pixels.contiguous(memory_format=torch.channels_last))
-        return torch.log_softmax(logits.float(), dim=1)
+    def start(self, images: Tensor) -> Pending:
+        """Set the device to work on at most a batch of images; on a GPU this returns at once."""
+        started = time.perf_counter()
+        events = None
+        if self.device.type == "cuda":
+            events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            events[0].record()
+        classes, odds = top_log_odds(self.log_probabilities(images), self.top_p)
+        if events:
+            events[1].record()
+        else:
+            started -= time.perf_counter()  # a CPU is done: minus the seconds it took
+        return Pending(classes, odds, started, events)
+
+    def finish(self, pending: Pending) -> tuple[np.ndarray, np.ndarray, float]:
+        """Classes int64 (n, P), scores float16 (n, P), and the seconds for which the device was busy with them."""
+        classes, odds = pending.classes.cpu().numpy(), pending.odds.cpu().numpy().astype(np.float16)
+        seconds = -pending.started
+        if pending.events:
+            pending.events[1].synchronize()
+            seconds = pending.events[0].elapsed_time(pending.events[1]) / 1000
+        return classes, odds, seconds
 
     def __call__(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Classes int64 (N, P) and scores float16 (N, P) of uint8 images (N, 3, S, S), in batches of the plan's size."""
-        classes, scores = [], []
-        for batch in images.split(self.settings.batch_size):
-            best, odds = top_log_odds(self.log_probabilities(batch), self.top_p)
-            classes.append(best.cpu().numpy())
-            scores.append(odds.cpu().numpy().astype(np.float16))
-        return np.concatenate(classes), np.concatenate(scores)
+        done = [self.finish(self.start(batch))[:2] for batch in images.split(self.settings.batch_size)]
+        return np.concatenate([classes for classes, _ in done]), np.concatenate([scores for _, scores in done])

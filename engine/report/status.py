@@ -4,11 +4,10 @@ import json
 import time
 from dataclasses import dataclass
 
-import pyarrow.fs as pafs
-
 from engine import storage
+from engine.report import parts
 from engine.run import Pointer
-from engine.steps import PART, Store, read_output
+from engine.steps import Store, read_output
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,7 @@ class StepStatus:
     done: int
     total: int | None
     detail: str
+    more: tuple[str, ...] = ()  # lines for who asks about one run: rejects by reason, slowest shards
 
 
 def step_status(store: Store, pointer: Pointer, now: float | None = None) -> StepStatus:
@@ -37,7 +37,13 @@ def step_status(store: Store, pointer: Pointer, now: float | None = None) -> Ste
             f"{key} {value:,}" if isinstance(value, int) else f"{key} {value:.4g}" for key, value in facts.items()
         )
         return StepStatus(
-            pointer.label, pointer.step, "done", 0, None, f"{committed['lineage']['seconds']:.0f} s  {detail}"
+            pointer.label,
+            pointer.step,
+            "done",
+            0,
+            None,
+            f"{committed['lineage']['seconds']:.0f} s  {detail}",
+            parts.reasons_line(output.summary.get("reasons") or {}),
         )
     if storage.exists(store.fs, f"{folder}/progress.json"):
         seen = json.loads(storage.get(store.fs, f"{folder}/progress.json"))
@@ -45,28 +51,39 @@ def step_status(store: Store, pointer: Pointer, now: float | None = None) -> Ste
         return StepStatus(
             pointer.label, pointer.step, "working", seen["step"], pointer.record["settings"]["fit"]["steps"], rates
         )
-    infos = store.fs.get_file_info(pafs.FileSelector(f"{folder}/parts", allow_not_found=True))
-    written = sorted(info.mtime_ns / 1e9 for info in infos if PART.fullmatch(info.base_name))
-    total = None
+    plan = {}
     if storage.exists(store.fs, f"{folder}/plan.json"):
-        total = json.loads(storage.get(store.fs, f"{folder}/plan.json")).get("shards")
+        plan = json.loads(storage.get(store.fs, f"{folder}/plan.json"))
+    total = plan.get("shards")
+    found = parts.listed(store.fs, f"{folder}/parts")
+    told = (
+        pace(found.times, total, now or time.time(), plan.get("images", 0) / max(1, total or 1)),
+        found.bottleneck.short() if found.bottleneck else "",
+    )
     return StepStatus(
         pointer.label,
         pointer.step,
-        "working" if written else "begun",
-        len(written),
+        "working" if found.times else "begun",
+        found.done,
         total,
-        pace(written, total, now or time.time()),
+        "; ".join(one for one in told if one),
+        parts.particulars(store.fs, f"{folder}/parts", found) if found.times else (),
     )
 
 
 SHOWN = ("images", "rejected", "excluded", "selected", "rows", "accuracy", "steps", "loss")
 
 
-def pace(written: list[float], total: int | None, now: float) -> str:
-    """Rate and time left from the parts' times of writing (sorted, seconds)."""
+RECENT = 50
+"""Parts at least over which a rate is taken: the newest fifth, so that a pause or a slow start of long ago does not count."""
+
+
+def pace(written: list[float], total: int | None, now: float, images: float = 0.0) -> str:
+    """Rate and time left from the parts' times of writing (sorted, seconds); `images`: those of a shard, on average."""
     if len(written) < 2:
         return ""
-    rate = (len(written) - 1) / max(1e-9, written[-1] - written[0])
-    left = f", {(total - len(written)) / rate / 60:.1f} min left" if total else ""
-    return f"{rate:.2f} shards/s{left}, last part {now - written[-1]:.0f} s ago"
+    recent = written[-max(RECENT, len(written) // 5) :]
+    rate = (len(recent) - 1) / max(1e-9, recent[-1] - recent[0])
+    speed = f", {rate * images:,.0f} images/s" if images else ""
+    left = f", {max(0, total - len(written)) / rate / 60:.1f} min left" if total else ""
+    return f"{rate:.2f} shards/s{speed}{left}, last part {now - written[-1]:.0f} s ago"

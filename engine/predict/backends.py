@@ -1,0 +1,177 @@
+"""Ways to run one network over normalised images, behind one interface: what is fastest depends on the model, the size and the device.
+
+A backend that is `exact` gives eager's logits up to the rounding of float32 sums. The others change answers: a person asks for them by name, the
+fingerprint carries them, and their agreement is measured on the run's own images. `choice.py` measures; every worker obeys the step's plan.
+"""
+
+import copy
+import importlib.util
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+Shape = tuple[int, int, int, int]
+"""Images a batch, channels, height, width."""
+
+Forward = Callable[[Tensor], Tensor]
+"""Normalised float32 images (N, 3, S, S) on the device to float32 logits (N, C). N may be below the batch unless the backend has `fixed_shape`."""
+
+
+class UnavailableError(Exception):
+    """This backend cannot run this model here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`build` raises UnavailableError where the backend cannot work. `slow_build`: building takes as long as labelling many thousand images."""
+
+    name: str
+    changes_answers: bool
+    build: Callable[[nn.Module, Shape, torch.device], Forward]
+    fixed_shape: bool = False
+    slow_build: bool = False
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """float32 as it says: by default torch lets GPUs round the inputs of convolutions to TF32's 10 bits."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False)
+
+
+def _eager(model: nn.Module, _shape: Shape, device: torch.device) -> Forward:
+    """The model as it was loaded, contiguous: what the others are checked against."""
+    model = copy.deepcopy(model).eval().to(device).to(memory_format=torch.contiguous_format)
+
+    def forward(pixels: Tensor) -> Tensor:
+        with full_precision(device):
+            return model(pixels.contiguous()).float()
+
+    return forward
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    """A copy with batch norms folded into the convolutions before them; a plain copy of a model that torch.fx cannot follow."""
+    model = copy.deepcopy(model).eval()
+    try:
+        return fuse(model).eval()
+    except Exception:  # what a tracer trips over has no common class; an unfolded model is as right
+        return model
+
+
+def _channels_last(model: nn.Module, _shape: Shape, device: torch.device) -> Forward:
+    folded = _folded(model).to(device).to(memory_format=torch.channels_last)
+
+    def forward(pixels: Tensor) -> Tensor:
+        with full_precision(device):
+            return folded(pixels.contiguous(memory_format=torch.channels_last)).float()
+
+    return forward
+
+
+def _autocast(dtype: torch.dtype) -> Callable[[nn.Module, Shape, torch.device], Forward]:
+    def build(model: nn.Module, _shape: Shape, device: torch.device) -> Forward:
+        # batch norms stay: folded weights would be rounded to half the bits once more
+        ready = copy.deepcopy(model).eval().to(device).to(memory_format=torch.channels_last)
+
+        def forward(pixels: Tensor) -> Tensor:
+            with torch.autocast(device.type, dtype):
+                return ready(pixels.contiguous(memory_format=torch.channels_last)).float()
+
+        return forward
+
+    return build
+
+
+def _frozen(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
+    """Traced, frozen and handed to oneDNN with the layouts it likes best."""
+    if not hasattr(torch, "jit") or not hasattr(torch.jit, "freeze"):
+        raise UnavailableError("this torch has no torch.jit")
+    sample = torch.zeros(shape, device=device)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter(
+            "ignore"
+        )  # torch.jit is deprecated in favour of torch.compile, and is faster here for small images
+        traced = torch.jit.trace(copy.deepcopy(model).eval().to(device), sample, check_trace=False)
+        frozen = torch.jit.freeze(traced)
+        if device.type == "cpu":
+            frozen = torch.jit.optimize_for_inference(frozen)
+
+    def forward(pixels: Tensor) -> Tensor:
+        with full_precision(device):
+            return frozen(pixels.contiguous()).float()
+
+    return forward
+
+
+def _compiled(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
+    """torch.compile; its compiler runs on the first batch, here, so that a machine without one is told from the start."""
+    ready = torch.compile(_folded(model).to(device).to(memory_format=torch.channels_last), dynamic=False)
+
+    def forward(pixels: Tensor) -> Tensor:
+        with full_precision(device):
+            return ready(pixels.contiguous(memory_format=torch.channels_last)).float()
+
+    with torch.inference_mode():
+        forward(torch.zeros(shape, device=device))
+    return forward
+
+
+def _openvino(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
+    """OpenVINO in float32 on the CPU; the optional extra `openvino`."""
+    if importlib.util.find_spec("openvino") is None:
+        raise UnavailableError("openvino is not installed: pip install 'self-training-engine[openvino]'")
+    if device.type != "cpu":
+        raise UnavailableError("OpenVINO runs on CPUs")
+    import openvino
+
+    converted = openvino.convert_model(copy.deepcopy(model).eval(), example_input=torch.zeros(shape), input=[shape])
+    hints = {
+        "INFERENCE_PRECISION_HINT": "f32",  # otherwise CPUs with AMX compute in bfloat16
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    network = openvino.compile_model(converted, "CPU", hints)
+
+    def forward(pixels: Tensor) -> Tensor:
+        return torch.from_numpy(network(pixels.contiguous().numpy())[0].copy())
+
+    return forward
+
+
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (
+        Backend("eager", False, _eager),
+        Backend("channels_last", False, _channels_last),
+        Backend("frozen", False, _frozen, fixed_shape=True),
+        Backend("compiled", False, _compiled, fixed_shape=True, slow_build=True),
+        Backend("openvino", False, _openvino, fixed_shape=True),
+        Backend("bf16", True, _autocast(torch.bfloat16)),
+        Backend("fp16", True, _autocast(torch.float16)),
+    )
+}
+
+
+def build(name: str, model: nn.Module, shape: Shape, device: torch.device) -> Forward:
+    """The backend's forward pass, tried on one batch of zeros. Raises UnavailableError with the reason for whatever goes wrong on the way."""
+    backend = BACKENDS[name]
+    try:
+        forward = backend.build(model, shape, device)
+        with torch.inference_mode():
+            logits = forward(torch.zeros(shape, device=device))
+    except UnavailableError:
+        raise
+    except (
+        Exception
+    ) as error:  # compilers and converters raise what they like; none of it may end a job that eager can do
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnavailableError(f"{type(error).__name__}: {first[:200]}") from error
+    if logits.ndim != 2 or len(logits) != shape[0]:
+        raise UnavailableError(f"gave {tuple(logits.shape)} for a batch of {shape[0]}")
+    return forward

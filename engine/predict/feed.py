@@ -1,0 +1,86 @@
+"""Decoded batches for a labeller: in the caller's thread, or by threads that read and decode ahead of it.
+
+On a CPU whose cores all infer there is nothing to run ahead with. On a GPU the decoders fill pinned uint8 batches, a bounded number ahead, so that
+memory is (threads + AHEAD) batches of batch_size * 3 * S * S bytes, whatever the shard's size.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from engine.images.bad import BadImage
+
+AHEAD = 2
+
+DecodeOne = Callable[[str, pa.Buffer | None], torch.Tensor]
+"""(key, encoded) to uint8 (3, S, S). Raises BadImage."""
+
+
+@dataclass
+class Fed:
+    """Usable images of one read batch: row numbers int32 (n,), pixels uint8 (n, 3, S, S); (row, key, reason) of the others; seconds spent."""
+
+    rows: np.ndarray
+    pixels: torch.Tensor
+    set_aside: list[tuple[int, str, str]] = field(default_factory=list)
+    read: float = 0.0
+    decode: float = 0.0
+
+
+def decode_batch(batch: pa.RecordBatch, decode: DecodeOne, size: int, pin: bool = False) -> Fed:
+    """Decode the images of one batch of schema.IMAGES; each that cannot be used goes to `set_aside` with its reason."""
+    start = time.perf_counter()
+    pixels = torch.empty((batch.num_rows, 3, size, size), dtype=torch.uint8, pin_memory=pin)
+    kept: list[int] = []
+    aside: list[tuple[int, str, str]] = []
+    for row, key, image in zip(batch["row"].to_pylist(), batch["key"].to_pylist(), batch["image"], strict=True):
+        try:
+            pixels[len(kept)] = decode(key, image.as_buffer())
+            kept.append(row)
+        except BadImage as bad:
+            aside.append((row, key, str(bad)))
+    return Fed(np.asarray(kept, np.int32), pixels[: len(kept)], aside, decode=time.perf_counter() - start)
+
+
+class Feed:
+    """Turns a shard's encoded batches into decoded ones. `threads` 0: no look-ahead."""
+
+    def __init__(self, decode: DecodeOne, size: int, threads: int = 0, pin: bool = False) -> None:
+        self.decode, self.size, self.threads, self.pin = decode, size, threads, pin
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode") if threads else None
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Fed]:
+        """Every batch once; with threads in the order in which they were read up to a few places. Errors of reading are raised here."""
+        lock = threading.Lock()
+
+        def one() -> Fed | None:
+            with lock:  # a reader is one stream; the time spent waiting for another thread's read is not this batch's
+                start = time.perf_counter()
+                batch = next(batches, None)
+                read = time.perf_counter() - start
+            if batch is None:
+                return None
+            fed = decode_batch(batch, self.decode, self.size, self.pin)
+            fed.read = read
+            return fed
+
+        if self.pool is None:
+            while (fed := one()) is not None:
+                yield fed
+            return
+        flying: deque[Future[Fed | None]] = deque(self.pool.submit(one) for _ in range(self.threads + AHEAD))
+        try:
+            while flying:
+                if (fed := flying.popleft().result()) is not None:
+                    flying.append(self.pool.submit(one))
+                    yield fed
+        finally:
+            for future in flying:
+                future.cancel()

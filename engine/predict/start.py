@@ -1,0 +1,109 @@
+"""The start of a labelling step, on a worker and not on the driver: which backend, how large a batch, what scaled decoding changes."""
+
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from engine.images.bad import BadImage
+from engine.images.decode import decode
+from engine.images.manifest import Manifest
+from engine.images.walk import public
+from engine.models.checkpoint import Loaded, load
+from engine.models.fetch import fetch_model
+from engine.predict.backends import build
+from engine.predict.choice import agreement, allowed_backends, choose_backend
+from engine.progress import say
+from engine.settings import PredictSettings
+from engine.steps import Output, Step
+
+SHARDS_LOOKED_AT = 8
+
+
+def start(
+    step: Step, manifest: Manifest, model: Output, settings: PredictSettings, threads: int, workers: int
+) -> dict[str, Any]:
+    """The plan of a labelling step, obeyed by every worker and every resume. `threads`: torch's inside a worker."""
+    torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load(fetch_model(model, step.fs))
+    batch = min(settings.batch_size, int(manifest.rows.max(initial=1)))
+    images = sample(manifest, batch)
+    plan: dict[str, Any] = {
+        "shards": manifest.num_shards,
+        "images": manifest.num_rows,
+        "model": model.step,
+        "manifest": manifest.folder.rsplit("/", 1)[-1],
+        "collection": public(manifest.uri),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+    }
+    allowed = allowed_backends(settings.backend, settings.amp, manifest.num_rows // max(1, workers))
+    pixels = decoded(images, loaded, scaled=False)
+    if len(pixels) == 0:
+        backend = "channels_last" if settings.backend == "auto" and not settings.amp else allowed[0]
+        return {**plan, "predict": {"batch_size": batch, "backend": backend}}
+    choice = choose_backend(loaded.model, normalised(pixels, loaded, device), allowed, batch)
+    plan |= {
+        "predict": {"batch_size": batch, "backend": choice.name},
+        "backend": choice.record(),
+        "said": [choice.line()],
+    }
+    if settings.decode == "scaled":
+        agreed = scaled_agreement(images, loaded, choice.name, batch, device)
+        plan["scaled"] = agreed
+        plan["said"].append(
+            f"scaled decoding: pixels differ by {agreed['pixels']:.2f} levels on average, top-1 agrees for {agreed['top1']:.2%} of {agreed['images']}"
+        )
+    return plan
+
+
+def sample(manifest: Manifest, count: int) -> list[pa.Buffer | None]:
+    """About the first `count` encoded images, from as few shards as hold them."""
+    found: list[pa.Buffer | None] = []
+    for shard in range(min(SHARDS_LOOKED_AT, manifest.num_shards)):
+        for batch in manifest.read(shard, batch_rows=count):
+            found += [image.as_buffer() for image in batch["image"]]
+            if len(found) >= count:
+                return found[:count]
+    return found
+
+
+def decoded(images: list[pa.Buffer | None], loaded: Loaded, scaled: bool) -> torch.Tensor:
+    """uint8 (n, 3, S, S) of those that can be used."""
+    kept: list[torch.Tensor] = []
+    for data in images:
+        try:
+            kept.append(decode(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled))
+        except BadImage:
+            continue
+    return torch.stack(kept) if kept else torch.empty((0, 3, loaded.img_size, loaded.img_size), dtype=torch.uint8)
+
+
+def normalised(pixels: torch.Tensor, loaded: Loaded, device: str) -> torch.Tensor:
+    """float32 on the device, as the network wants it."""
+    mean, std = (torch.tensor(one, device=device).view(1, 3, 1, 1) * 255 for one in (loaded.mean, loaded.std))
+    return (pixels.to(device).float() - mean) / std
+
+
+def scaled_agreement(
+    images: list[pa.Buffer | None], loaded: Loaded, backend: str, batch: int, device: str
+) -> dict[str, float]:
+    """How scaled decoding compares with full decoding on these images: mean |pixel difference| in levels, logits, top-1."""
+    usable = [data for data in images if len(decoded([data], loaded, scaled=False))]
+    full, scaled = (decoded(usable, loaded, scaled=one) for one in (False, True))
+    forward = build(backend, loaded.model, (batch, 3, loaded.img_size, loaded.img_size), torch.device(device))
+    logits = []
+    with torch.inference_mode():
+        for pixels in (full, scaled):
+            filled = pixels.repeat(-(-batch // len(pixels)), 1, 1, 1)[:batch]
+            logits.append(forward(normalised(filled, loaded, device))[: len(pixels)])
+    agreed = agreement(logits[1], logits[0])
+    levels = float((full.float() - scaled.float()).abs().mean())
+    return {"pixels": levels, "logits": agreed.logits, "top1": agreed.top1, "images": agreed.images}
+
+
+def announce(label: str, plan: dict[str, Any]) -> None:
+    """Say what the plan's measurement found."""
+    for line in islice(plan.get("said", []), 5):
+        say(label, line)

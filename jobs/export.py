@@ -1,0 +1,37 @@
+"""Predictions or pseudo-labels in the formats of other tools, with keys, class names and probabilities.
+
+    python -m jobs.export STORE predict-0123456789abcdef --format csv --out labels.csv
+    python -m jobs.export STORE select-0123456789abcdef --format folder --out chosen/
+
+csv, parquet: a row an image (of a selection: an image and class). label-studio: tasks with predictions, to be imported there. folder: links by
+class, or copies of images that stand in Parquet files, tars or object stores. No cluster is needed.
+"""
+
+import argparse
+
+from engine import storage
+from engine.export.answers import find_answers
+from engine.export.writers import FORMATS, export
+from engine.progress import say
+from engine.steps import Store
+from jobs import command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store", help="folder or URI of the store")
+    parser.add_argument("step", help="a finished predict-… or select-… step")
+    parser.add_argument("--format", choices=[*FORMATS, "folder"], default="csv")
+    parser.add_argument("--out", required=True, help="path or URI to write; must not exist")
+    arguments = parser.parse_args()
+    store = Store(arguments.store)
+    if not storage.exists(store.fs, f"{store.root}/store.json"):
+        raise FileNotFoundError(f"{arguments.store}: no store here")
+    rows = export(find_answers(store.open(), arguments.step), arguments.format, arguments.out)
+    say("done", f"{rows} rows in {arguments.out}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,99 @@
+"""What labelling a pool will take, before it is paid for: time, cost, bytes, memory and the bottleneck of each step.
+
+    python -m jobs.plan jobs/configs/plan.yaml model=/models/teacher images.uri=/photos/pool plan.price_node_hour=3.5
+
+A sample is labelled on the present cluster; the rest is arithmetic, for this cluster and for the one that plan.cluster describes. Fits are not
+planned: their length is a setting, and their log says its rate within a minute.
+"""
+
+import ray
+from rich.console import Console
+from rich.table import Table
+
+from engine.images.collection import collect
+from engine.models.imported import find_model
+from engine.plan.estimate import Estimate, Machines, Measured, Pool, duration, estimate, volume
+from engine.plan.measure import measure
+from engine.progress import say
+from engine.resources import labelling_actors
+from engine.run import Run
+from engine.session import connect
+from engine.settings import PlanJobSettings, PlanSettings, load
+from engine.steps import Store
+from jobs import command
+
+
+def main() -> None:
+    arguments = command.parser("plan", __doc__).parse_args()
+    settings = load(PlanJobSettings, arguments.config, arguments.overrides)
+    run = Run(Store(settings.store), settings.run, settings.cluster)
+    model = find_model(run, settings.model)
+    manifest = collect(run, "images", settings.images.uri, settings.images).manifest
+    with connect(settings.cluster):
+        actors = labelling_actors(settings.cluster, manifest.num_shards)
+        found, plan = measure(run.store, manifest, model, settings.predict, actors, settings.plan.sample_images)
+        present = present_machines(settings.plan)
+    for line in plan.get("said", []):
+        say("plan", line)
+    pool = scaled_pool(
+        Pool(manifest.num_rows, sum(manifest.shards["bytes"].to_pylist()), manifest.num_shards), settings.plan
+    )
+    stages = ", ".join(f"{stage} {1000 * getattr(found, stage):.2f}" for stage in ("read", "decode", "infer", "write"))
+    say("plan", f"{found.images} images measured, ms an image and worker: {stages}")
+    show("this cluster", present, found, pool, settings.plan)
+    if (described := described_machines(settings.plan)) is not None:
+        show("the described cluster", described, found, pool, settings.plan)
+
+
+def scaled_pool(pool: Pool, settings: PlanSettings) -> Pool:
+    """The pool as large as `plan.pool_images` wants it, with images and shards like those it has."""
+    if settings.pool_images is None:
+        return pool
+    factor = settings.pool_images / pool.images
+    return Pool(settings.pool_images, round(pool.bytes * factor), max(1, round(pool.shards * factor)))
+
+
+def present_machines(settings: PlanSettings) -> Machines:
+    """The cluster this process is connected to, as nodes of equal size."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    resources = ray.cluster_resources()
+    share = {kind: int(resources.get(kind, 0) / len(nodes)) for kind in ("CPU", "GPU")}
+    return Machines(len(nodes), max(1, share["CPU"]), share["GPU"], settings.price_node_hour)
+
+
+def described_machines(settings: PlanSettings) -> Machines | None:
+    """The cluster of `plan.cluster`."""
+    if (shape := settings.cluster) is None:
+        return None
+    return Machines(
+        shape.nodes,
+        shape.cpus_per_node,
+        shape.gpus_per_node,
+        settings.price_node_hour if shape.price_node_hour is None else shape.price_node_hour,
+        None if shape.images_per_second is None else 1 / shape.images_per_second,
+        None if shape.gbits_per_node is None else shape.gbits_per_node * 1e9 / 8,
+    )
+
+
+def show(title: str, machines: Machines, found: Measured, pool: Pool, settings: PlanSettings) -> None:
+    """One table of steps."""
+    steps = estimate(found, pool, machines, settings.selected_share)
+    heading = f"{pool.images:,} images on {title}: {machines.nodes} nodes, {machines.workers} workers"
+    table = Table(title=heading, title_justify="left")
+    for column in ("step", "time", "cost", "read", "written", "memory a worker", "bound by"):
+        table.add_column(column, justify="left" if column in ("step", "bound by") else "right")
+    for step in [*steps, total(steps)]:
+        cost = f"{step.cost:,.2f}" if machines.price else "-"
+        sizes = (volume(step.read), volume(step.written), volume(step.memory))
+        table.add_row(step.step, duration(step.seconds), cost, *sizes, step.bound)
+    Console().print(table)
+
+
+def total(steps: list[Estimate]) -> Estimate:
+    """The steps one after the other."""
+    sums = {name: sum(getattr(step, name) for step in steps) for name in ("seconds", "cost", "read", "written")}
+    return Estimate("all", memory=max(step.memory for step in steps), bound="", **sums)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,163 @@
+"""Small real stores, made without a cluster, in every format."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from engine import schema
+from engine.export.answers import find_answers
+from engine.export.writers import cell, class_folders, export, file_name, safe_json
+from engine.images.collection import Collection, collect
+from engine.labels.classes import ClassManifest
+from engine.models.build import build
+from engine.models.checkpoint import save
+from engine.models.imported import find_model
+from engine.run import Run
+from engine.select.scores import pack
+from engine.settings import ClusterSettings, ModelSettings, SourceSettings
+from engine.steps import Step, Store
+
+NAMES = ("=cmd()", "cat", "<b>dog</b>")
+KEYS = ("+evil.png", "a.png", "sub/b.png", "c.png")
+
+
+class Made:
+    """A store with predictions of four images and a selection of two."""
+
+    def __init__(self, folder: Path, pool: str) -> None:
+        self.store = Store(str(folder / "store"))
+        run = Run(self.store, "run", ClusterSettings())
+        settings = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
+        save(folder / "model", build(settings, 3), settings, list(NAMES))
+        self.model = find_model(run, str(folder / "model"))
+        self.pool: Collection = collect(run, "pool", pool, SourceSettings())
+        self.classes = ClassManifest(NAMES)
+        self.predictions, self.selection = self._predict(), ""
+        self.selection = self._select()
+
+    def _predict(self) -> str:
+        step = Step(self.store, {"verb": "predict", "settings": {}})
+        step.begin()
+        step.plan(
+            lambda: {"manifest": self.pool.manifest.folder.rsplit("/", 1)[-1], "collection": self.pool.manifest.uri}
+        )
+        shard, row = np.zeros(4, np.int32), np.arange(4, dtype=np.int32)
+        classes = np.array([[0, 1], [1, 2], [2, 0], [1, 0]])
+        scores = np.array([[2, -2], [0, -1], [1, -3], [4, -5]], np.float16)
+        table = pack(shard, row, classes, scores, schema.predictions(3, self.classes.hash, 2))
+        self.digest = step.commit([step.put_part(0, table)], {"model": self.model.step}, 0.0).digest
+        return step.name
+
+    def _select(self) -> str:
+        inputs = {"predictions": self.digest}
+        step = Step(self.store, {"verb": "select", "settings": {}, "inputs": inputs})
+        step.begin()
+        columns = [[0, 0], [3, 0], [1, 0], np.array([4, 2], np.float16), [0, 0], [1, 2], [[1], [0]], [[1.0], [1.0]]]
+        table = pa.table(columns, schema=schema.pseudo_labels(3, self.classes.hash))
+        step.commit([step.put_part(0, table)], {"selected": 2}, 0.0)
+        return step.name
+
+
+@pytest.fixture(scope="module")
+def images(digits: Path) -> list[bytes]:
+    return pq.read_table(digits / "pool.parquet")["image"][:4].to_pylist()
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory, images: list[bytes]) -> Made:
+    """The pool is a folder of files."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("loose")
+    for key, image in zip(KEYS, images, strict=True):
+        (folder / "pool" / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "pool" / key).write_bytes(image)
+    return Made(folder, str(folder / "pool"))
+
+
+@pytest.fixture(scope="module")
+def tabled(tmp_path_factory: pytest.TempPathFactory, images: list[bytes]) -> Made:
+    """The pool is a Parquet file with a key column."""
+    folder = tmp_path_factory.mktemp("tabled")
+    pq.write_table(pa.table({"key": ["p", "q", "../r", "s"], "image": images}), folder / "pool.parquet")
+    return Made(folder, str(folder / "pool.parquet"))
+
+
+def test_csv_has_keys_names_and_probabilities_and_no_formula(loose: Made, tmp_path: Path) -> None:
+    out = tmp_path / "labels.csv"
+    assert export(find_answers(loose.store, loose.predictions), "csv", str(out)) == 4
+    rows = list(csv.reader(out.open(newline="")))
+    assert rows[0] == ["key", "shard", "row", "class", "probability", "class_2", "probability_2"]
+    assert {row[0].lstrip("'") for row in rows[1:]} == set(KEYS)
+    assert rows[1][3] == "'=cmd()"
+    assert float(rows[2][4]) == pytest.approx(0.5)
+    assert not any(value.startswith(("=", "+", "@")) for row in rows for value in row)
+
+
+def test_parquet_of_a_selection(tabled: Made, tmp_path: Path) -> None:
+    out = tmp_path / "chosen.parquet"
+    assert export(find_answers(tabled.store, tabled.selection), "parquet", str(out)) == 2
+    rows = pq.read_table(out).to_pylist()
+    assert [(row["key"], row["class"], row["count"]) for row in rows] == [("p", "=cmd()", 2), ("s", "cat", 1)]
+    assert rows[0]["probability"] == pytest.approx(1 / (1 + np.exp(-2)))
+
+
+def test_label_studio_tasks(loose: Made, tmp_path: Path) -> None:
+    out = tmp_path / "tasks.json"
+    export(find_answers(loose.store, loose.predictions), "label-studio", str(out))
+    text = out.read_text()
+    assert "<b>" not in text
+    tasks = json.loads(text)
+    assert len(tasks) == 4
+    third = tasks[2]
+    assert third["data"]["image"].endswith(third["data"]["key"])
+    assert third["predictions"][0]["result"][0]["value"]["choices"] == ["<b>dog</b>"]
+    assert third["predictions"][0]["model_version"] == loose.predictions
+
+
+def test_folder_links_files_and_copies_what_stands_in_tables(
+    loose: Made, tabled: Made, images: list[bytes], tmp_path: Path
+) -> None:
+    export(find_answers(loose.store, loose.selection), "folder", str(tmp_path / "links"))
+    links = [path for path in (tmp_path / "links").rglob("*") if path.is_symlink()]
+    assert len(links) == 2
+    assert all(link.resolve().read_bytes() in images for link in links)
+    export(find_answers(tabled.store, tabled.predictions), "folder", str(tmp_path / "copies"))
+    copies = sorted(path for path in (tmp_path / "copies").rglob("*") if path.is_file())
+    assert sorted(path.read_bytes() for path in copies) == sorted(images)
+    assert all((tmp_path / "copies") in path.resolve().parents for path in copies), "an image left the folder"
+
+
+def test_nothing_is_overwritten(loose: Made, tmp_path: Path) -> None:
+    out = tmp_path / "there.csv"
+    out.write_text("mine")
+    with pytest.raises(ValueError, match="is there already"):
+        export(find_answers(loose.store, loose.predictions), "csv", str(out))
+    assert out.read_text() == "mine"
+
+
+def test_mistakes_are_told(loose: Made) -> None:
+    with pytest.raises(ValueError, match="not a finished predict or select step"):
+        find_answers(loose.store, loose.model.step)
+    with pytest.raises(ValueError, match="not a finished predict or select step"):
+        find_answers(loose.store, "predict-0000")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_formulas_are_defused(text: str) -> None:
+    assert cell(text) == "'" + text
+    assert cell("a=b") == "a=b"
+
+
+def test_names_stay_in_their_folder() -> None:
+    folders = class_folders(("../../etc", "a/b", "cat", "Cat", "..", "dog"))
+    assert len(set(map(str.lower, folders.values()))) == 6
+    assert not any("/" in one or one.startswith(".") for one in folders.values())
+    assert folders["dog"] == "dog"
+    assert file_name(1, 2, "x/../../y z.png") == "000001-000002-y_z.png"
+    assert safe_json({"a": "</script>&"}) == '{"a": "\\u003c/script\\u003e\\u0026"}'

@@ -1,0 +1,100 @@
+"""The plan's arithmetic, by hand."""
+
+import pytest
+
+from engine.plan.estimate import Machines, Measured, Pool, duration, estimate, volume
+from engine.plan.measure import combined
+from engine.settings import PlanJobSettings, SettingsError, load, parse
+from jobs.plan import described_machines, scaled_pool, total
+
+MEASURED = Measured(
+    images=2000,
+    read=0.0001,
+    decode=0.001,
+    infer=0.008,
+    write=0.0009,
+    image_bytes=100_000,
+    prediction_bytes=24,
+    resident=10**9,
+    start_up=10.0,
+    select=1e-6,
+)
+POOL = Pool(images=1_000_000, bytes=10**11, shards=500)
+
+
+def test_on_cpus_the_stages_add_up() -> None:
+    """10 ms an image, 20 workers, 25 rounds of 2000 images: 500 s."""
+    predict, select, gather = estimate(MEASURED, POOL, Machines(nodes=5, cpus=4, price=3.6), selected=0.1)
+    assert predict.seconds == pytest.approx(500 + 10)
+    assert predict.cost == pytest.approx(510 / 3600 * 5 * 3.6)
+    assert (predict.read, predict.written, predict.memory) == (10**11, 24_000_000, 10**9)
+    assert predict.bound == "infer"
+    assert select.seconds == pytest.approx(1 / 20)
+    assert select.read == 24_000_000
+    assert (gather.read, gather.written) == (10**10, 10**10)
+    assert gather.seconds == pytest.approx(2 * 0.0001 * 100_000 / 20)
+
+
+def test_on_gpus_decoding_and_inference_overlap() -> None:
+    gpus = Machines(nodes=1, cpus=10, gpus=2, infer=0.0001)
+    predict = estimate(MEASURED, POOL, gpus)[0]
+    assert predict.seconds == pytest.approx(1_000_000 / 2 * (0.0001 + 0.0009) + 10)
+    few_cpus = Machines(nodes=1, cpus=2, gpus=2, infer=0.0001)
+    slower = estimate(MEASURED, POOL, few_cpus)[0]
+    assert slower.seconds == pytest.approx(1_000_000 / 2 * 0.0011 + 10)
+    assert slower.bound == "decode"
+
+
+def test_more_workers_than_shards_do_not_help() -> None:
+    few = Pool(images=1000, bytes=10**8, shards=2)
+    times = [estimate(MEASURED, few, Machines(nodes=n, cpus=2))[0] for n in (1, 100)]
+    assert times[0].seconds == times[1].seconds
+    assert times[1].bound == "too few shards for the workers"
+
+
+def test_the_network_bounds_what_would_be_faster() -> None:
+    predict = estimate(MEASURED, POOL, Machines(nodes=100, cpus=64, bandwidth=10**6))[0]
+    assert predict.bound == "network"
+    assert predict.seconds == pytest.approx(10**11 / (100 * 10**6) + 10)
+
+
+def test_twice_the_images_take_twice_the_time() -> None:
+    plan = PlanJobSettings.model_validate(
+        {"model": "m", "images": {"uri": "u"}, "plan": {"pool_images": 2_000_000}}
+    ).plan
+    doubled = scaled_pool(POOL, plan)
+    assert doubled == Pool(2_000_000, 2 * 10**11, 1000)
+    once, twice = (estimate(MEASURED, pool, Machines(5, 4)) for pool in (POOL, doubled))
+    assert twice[0].seconds - 10 == pytest.approx(2 * (once[0].seconds - 10))
+    assert total(once).seconds == pytest.approx(sum(step.seconds for step in once))
+
+
+def test_workers_sums_become_costs_an_image() -> None:
+    stages = dict.fromkeys(("decode", "infer", "write", "wait", "select"), 1.0)
+    one = {"images": 90, "seen": 100, "bytes": 5000, "predictions": 1800, "start_up": 3, "resident": 7, "read": 0.5}
+    found = combined([{**one, **stages}, {**one, **stages, "start_up": 5.0, "resident": 9}], None)  # type: ignore[arg-type]
+    assert found.images == 200
+    assert found.read == pytest.approx(0.005)
+    assert (found.image_bytes, found.prediction_bytes) == (50, 20)
+    assert (found.start_up, found.resident) == (5.0, 9)
+
+
+def test_the_shipped_config_loads_and_a_described_cluster_is_understood() -> None:
+    wanted = ["plan.cluster={nodes: 3, cpus_per_node: 8, gpus_per_node: 2, images_per_second: 500, gbits_per_node: 8}"]
+    settings = load(PlanJobSettings, "jobs/configs/plan.yaml", [*wanted, "plan.price_node_hour=2"])
+    assert described_machines(settings.plan) == Machines(3, 8, 2, 2.0, 1 / 500, 1e9)
+
+
+def test_gpus_without_a_rate_are_refused() -> None:
+    tree = {
+        "model": "m",
+        "images": {"uri": "u"},
+        "plan": {"cluster": {"nodes": 1, "cpus_per_node": 1, "gpus_per_node": 1}},
+    }
+    with pytest.raises(SettingsError, match="needs images_per_second"):
+        parse(PlanJobSettings, tree, "test")
+
+
+def test_sizes_and_times_are_readable() -> None:
+    assert [duration(s) for s in (40, 125, 7500, 273_600)] == ["40 s", "2 min 5 s", "2 h 5 min", "3 d 4 h"]
+    assert [volume(b) for b in (12, 3_400_000_000_000)] == ["12 B", "3.4 TB"]

@@ -1,0 +1,139 @@
+"""Every backend against eager on real images, and the choice among them."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+from engine.images.decode import decode
+from engine.models.build import build as build_model
+from engine.predict import backends
+from engine.predict.backends import BACKENDS, UnavailableError, build
+from engine.predict.choice import (
+    TOLERANCE,
+    Agreement,
+    agreement,
+    allowed_backends,
+    choose_backend,
+    pick,
+)
+from engine.settings import ModelSettings, PredictSettings, SettingsError, parse
+
+CPU = torch.device("cpu")
+SIZE, BATCH = 16, 8
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """A small network whose batch norms have something to fold."""
+    torch.manual_seed(0)
+    network = build_model(ModelSettings(model="resnet8_cifar", img_size=SIZE, model_args={"width": 8}), 10)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def pixels(digits: Path) -> torch.Tensor:
+    images = pq.read_table(digits / "pool.parquet")["image"][: 2 * BATCH].to_pylist()
+    return torch.stack([decode(image, SIZE) for image in images]).float() / 128 - 1
+
+
+@pytest.mark.parametrize("name", ["channels_last", "frozen", "openvino", "bf16", "fp16"])
+def test_backend_gives_eagers_answers(name: str, model: nn.Module, pixels: torch.Tensor) -> None:
+    with torch.inference_mode():
+        expected = build("eager", model, (BATCH, 3, SIZE, SIZE), CPU)(pixels[:BATCH])
+        try:
+            logits = build(name, model, (BATCH, 3, SIZE, SIZE), CPU)(pixels[:BATCH])
+        except UnavailableError as error:
+            pytest.skip(str(error))
+    assert agreement(logits, expected).logits <= (0.05 if BACKENDS[name].changes_answers else TOLERANCE)
+    assert logits.dtype == torch.float32
+
+
+def test_folding_removes_batch_norms_and_leaves_the_model_as_it_was(model: nn.Module) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    folded = backends._folded(model)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_that_cannot_be_traced_is_left_unfolded() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+    assert isinstance(backends._folded(Branching()), Branching)
+
+
+def test_a_missing_compiler_makes_a_backend_unavailable_with_its_reason(
+    model: nn.Module, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler found\nlong explanation")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(UnavailableError, match=r"no C\+\+ compiler found$"):
+        build("compiled", model, (BATCH, 3, SIZE, SIZE), CPU)
+    choice = choose_backend(model, pixels, ["eager", "compiled"], BATCH)
+    assert choice.name == "eager"
+    assert "no C++ compiler" in choice.unavailable["compiled"]
+
+
+def test_a_named_backend_that_cannot_run_is_an_error_with_the_remedy(
+    model: nn.Module, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", None)
+    with pytest.raises(ValueError, match=r"predict\.backend=compiled cannot be used here.*use predict\.backend=auto"):
+        choose_backend(model, pixels, ["compiled"], BATCH)
+
+
+def test_choice_measures_and_records(model: nn.Module, pixels: torch.Tensor) -> None:
+    choice = choose_backend(model, pixels[:5], ["eager", "channels_last", "frozen"], BATCH)
+    assert choice.name in choice.rates
+    assert set(choice.rates) == {"eager", "channels_last", "frozen"}
+    assert all(rate > 0 for rate in choice.rates.values())
+    assert choice.agreement["frozen"].images == 5, "padding counted as images"
+    assert choice.record()["agreement"]["eager"]["logits"] == 0
+    assert "channels_last" in choice.line()
+
+
+def same(logits: float = 0.0) -> Agreement:
+    return Agreement(logits, 1.0, 10)
+
+
+def test_pick_takes_the_fastest_that_is_exact() -> None:
+    agreed = {"eager": same(), "channels_last": same(1e-6), "frozen": same(1e-2)}
+    choice = pick({"eager": 100, "channels_last": 130, "frozen": 200}, agreed, {})
+    assert choice.name == "channels_last"
+    assert choice.reason == "1.30 x eager"
+    assert "differ from eager's by 1.0e-02" in choice.unavailable["frozen"]
+
+
+def test_pick_keeps_the_simpler_one_within_the_noise() -> None:
+    assert pick({"eager": 100, "frozen": 101}, {"eager": same(), "frozen": same()}, {}).name == "eager"
+
+
+def test_auto_never_tries_what_changes_answers_and_compiles_only_for_many_images() -> None:
+    few, many = allowed_backends("auto", False, 10_000), allowed_backends("auto", False, 10_000_000)
+    assert not any(BACKENDS[name].changes_answers for name in many)
+    assert set(many) - set(few) == {"compiled"}
+    assert allowed_backends("auto", True, 10) == ["bf16"]
+    assert allowed_backends("fp16", False, 10) == ["fp16"]
+
+
+def test_exact_backends_share_a_fingerprint_and_the_others_have_their_own() -> None:
+    exact = [PredictSettings(backend=name).answers() for name in ("auto", "eager", "frozen", "openvino")]
+    assert all(one == exact[0] for one in exact)
+    assert PredictSettings(amp=True).answers() == PredictSettings(backend="bf16").answers() != exact[0]
+    assert PredictSettings(decode="scaled").answers() != exact[0]
+    assert PredictSettings(batch_size=7).answers() == exact[0]
+
+
+def test_amp_and_another_backend_contradict_each_other() -> None:
+    with pytest.raises(SettingsError, match="set one of the two"):
+        parse(PredictSettings, {"amp": True, "backend": "eager"}, "test")

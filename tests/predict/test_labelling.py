@@ -1,0 +1,99 @@
+"""One shard, start to end, without Ray: the same part with and without look-ahead, in any backend, with broken images in it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from engine.images.manifest import Manifest
+from engine.images.sources import list_images
+from engine.models.build import build
+from engine.models.checkpoint import save
+from engine.predict.labelling import LabelledShard, ShardLabeller
+from engine.predict.pace import bottleneck
+from engine.predict.predictor import Predictor
+from engine.select.scores import classes_of, scores_of
+from engine.settings import ModelSettings, PredictSettings
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    settings = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
+    torch.manual_seed(1)
+    save(folder, build(settings, 10), settings, [str(i) for i in range(10)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifest(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Two shards of 30 images; some of the first are broken."""
+    folder = tmp_path_factory.mktemp("pool")
+    table = pq.read_table(digits / "pool.parquet").slice(0, 60)
+    images = table["image"].to_pylist()
+    images[3], images[17], images[20] = b"", b"\xff\xd8\xff\xe0 torn", None
+    table = table.set_column(table.schema.get_field_index("image"), "image", pa.array(images, pa.binary()))
+    pq.write_table(table, folder / "pool.parquet")
+    listing = list_images(str(folder / "pool.parquet"), rows_per_shard=30)
+    return Manifest.save(listing, pafs.LocalFileSystem(), str(folder / "list"))
+
+
+def label(manifest: Manifest, teacher: Path, threads: int = 0, **settings: object) -> LabelledShard:
+    chosen = PredictSettings(top_p=3, batch_size=8, **settings)
+    return ShardLabeller(manifest, Predictor(teacher, chosen), threads=threads)(0)
+
+
+def test_look_ahead_gives_the_same_part(manifest: Manifest, teacher: Path) -> None:
+    plain, ahead = label(manifest, teacher), label(manifest, teacher, threads=3)
+    assert plain.predictions.equals(ahead.predictions)
+    assert plain.quarantine.equals(ahead.quarantine)
+    assert ahead.predictions["row"].to_pylist() == [row for row in range(30) if row not in (3, 17, 20)]
+    assert plain.seconds.wait == 0 < ahead.seconds.wait
+
+
+def test_reasons_are_few_words_and_the_quarantine_has_the_details(manifest: Manifest, teacher: Path) -> None:
+    labelled = label(manifest, teacher)
+    assert labelled.reasons == {"empty": 1, "truncated": 1, "missing": 1}
+    assert labelled.rejected == 3
+    assert labelled.quarantine["row"].to_pylist() == [3, 17, 20]
+
+
+def test_a_backend_of_fixed_shape_labels_the_short_last_batch(manifest: Manifest, teacher: Path) -> None:
+    eager, frozen = (label(manifest, teacher, backend=name) for name in ("eager", "frozen"))
+    assert frozen.predictions.num_rows == eager.predictions.num_rows == 27
+    assert np.array_equal(classes_of(frozen.predictions)[:, 0], classes_of(eager.predictions)[:, 0])
+    np.testing.assert_allclose(scores_of(frozen.predictions), scores_of(eager.predictions), rtol=2e-3, atol=2e-3)
+
+
+def test_flip_is_the_same_in_any_backend(manifest: Manifest, teacher: Path) -> None:
+    eager, folded = (label(manifest, teacher, backend=name, views="flip") for name in ("eager", "channels_last"))
+    np.testing.assert_allclose(scores_of(folded.predictions), scores_of(eager.predictions), rtol=2e-3, atol=2e-3)
+
+
+def test_a_reader_that_fails_ends_the_shard_with_its_error(
+    manifest: Manifest, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def torn(*_: object, **__: object) -> object:
+        yield from ()
+        raise ValueError("pool.parquet: cut short")
+
+    monkeypatch.setattr(Manifest, "read", torn)
+    for threads in (0, 2):
+        with pytest.raises(ValueError, match="cut short"):
+            label(manifest, teacher, threads=threads)
+
+
+def test_the_stage_that_takes_longest_bounds_the_step() -> None:
+    told = bottleneck({"read": 1, "decode": 6, "infer": 2, "write": 1})
+    assert told is not None
+    assert told.stage == "decode"
+    assert told.shares == {"read": 0.1, "decode": 0.6, "infer": 0.2, "write": 0.1}
+    assert told.busy is None
+    ahead = bottleneck({"decode": 1, "infer": 9, "wait": 1})
+    assert ahead is not None
+    assert ahead.busy == pytest.approx(0.9)
+    assert bottleneck({}) is None

@@ -1,0 +1,94 @@
+"""The start-up measurement of a labelling step, in this process."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from engine.images.collection import Collection, collect
+from engine.images.decode import BadImage, decode, reduced
+from engine.models.imported import find_model
+from engine.predict.start import start
+from engine.run import Run
+from engine.settings import ClusterSettings, PredictSettings, SourceSettings
+from engine.steps import Output, Store
+from tests.predict.test_labelling import teacher as teacher  # the fixture
+
+
+def jpeg(width: int, height: int, seed: int = 0, **options: object) -> bytes:
+    """A smooth picture, as photographs are at the scale of a pixel."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def test_scaled_decoding_is_close_and_never_smaller_than_needed() -> None:
+    data = jpeg(500, 375)
+    small = reduced(data, 64)
+    assert small is not None
+    assert 64 <= min(small.shape[1:]) < 128
+    full, scaled = decode(data, 64).float(), decode(data, 64, scaled=True).float()
+    assert scaled.shape == full.shape
+    assert 0 < (full - scaled).abs().mean() < 3
+
+
+def test_scaled_decoding_turns_by_exif_and_leaves_the_rest_to_the_full_decoder() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    data = jpeg(500, 375, exif=exif)
+    assert (decode(data, 64).float() - decode(data, 64, scaled=True).float()).abs().mean() < 3
+    assert reduced(jpeg(100, 90), 64) is None, "there was nothing to gain"
+    assert reduced(b"\x89PNG whatever", 64) is None
+    grey = io.BytesIO()
+    Image.open(io.BytesIO(data)).convert("L").save(grey, "JPEG")
+    assert decode(grey.getvalue(), 64, scaled=True).shape == (3, 64, 64)
+    for cut in (data[:30], data[: len(data) // 2]):
+        with pytest.raises(BadImage, match="truncated"):
+            decode(cut, 64, scaled=True)
+
+
+class Begun:
+    """A run with a model and a pool of JPEGs."""
+
+    def __init__(self, folder: Path, teacher: Path, images: list[bytes]) -> None:
+        pq.write_table(pa.table({"image": images}), folder / "pool.parquet")
+        self.run = Run(Store(str(folder / "store")), "run", ClusterSettings())
+        self.model: Output = find_model(self.run, str(teacher))
+        self.pool: Collection = collect(
+            self.run, "pool", str(folder / "pool.parquet"), SourceSettings(rows_per_shard=8)
+        )
+
+    def start(self, **settings: object) -> dict[str, object]:
+        step = self.run.store.step("predict", 0, {}, {})
+        chosen = PredictSettings.model_validate({"top_p": 3, **settings})
+        return start(step, self.pool.manifest, self.model, chosen, 1, 1)
+
+
+def test_the_plan_names_backend_batch_and_collection(teacher: Path, tmp_path: Path) -> None:
+    begun = Begun(tmp_path, teacher, [jpeg(80, 60, seed) for seed in range(20)])
+    plan = begun.start(decode="scaled")
+    predict = plan["predict"]
+    assert isinstance(predict, dict)
+    assert predict["batch_size"] == 8, "a batch larger than a shard would be padding"
+    assert predict["backend"] in ("eager", "channels_last", "frozen", "openvino")
+    assert plan["manifest"] == begun.pool.manifest.folder.rsplit("/", 1)[-1]
+    assert (plan["shards"], plan["images"]) == (3, 20)
+    scaled = plan["scaled"]
+    assert isinstance(scaled, dict)
+    assert scaled["images"] == 8
+    assert 0 <= scaled["top1"] <= 1
+    said = plan["said"]
+    assert isinstance(said, list)
+    assert said[0].startswith(f"backend {predict['backend']}: ")
+    assert "scaled decoding" in said[1]
+
+
+def test_a_pool_without_a_usable_image_is_still_planned(teacher: Path, tmp_path: Path) -> None:
+    begun = Begun(tmp_path, teacher, [b"torn"] * 3)
+    assert begun.start()["predict"] == {"batch_size": 3, "backend": "channels_last"}
+    assert begun.start(amp=True)["predict"] == {"batch_size": 3, "backend": "bf16"}
