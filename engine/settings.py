@@ -160,6 +160,19 @@ class SelectSettings(Block):
     )
 
 
+class GuardSettings(Block):
+    """When a generation ends the self-training, or is thrown away. Decisions need validation images; without them they are only told."""
+
+    enabled: bool = Field(True, description="obey the decisions; otherwise they are told and recorded, not obeyed")
+    level: float = Field(0.05, gt=0, lt=1, description="significance level of every test")
+    lost_class: int = Field(
+        20, ge=1, description="pseudo-labels that a class must have had for losing all of them to count"
+    )
+    settled: float = Field(
+        0.01, ge=0, lt=1, description="stop when a smaller share of the images than this changed their label"
+    )
+
+
 class ClusterSettings(Block):
     """What a step may take. Nothing here changes a result, so nothing here is part of a fingerprint."""
 
@@ -289,6 +302,7 @@ class SelfTrainSettings(Block):
     selects: list[SelectSettings] | None = Field(
         None, description="one selection a generation, e.g. a cut that widens; `select` when not given"
     )
+    guard: GuardSettings = GuardSettings()
     generations: int = Field(2, ge=0)
     cluster: ClusterSettings = ClusterSettings()
 

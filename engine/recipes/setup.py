@@ -15,6 +15,7 @@ from engine.images.collection import Collection, collect
 from engine.images.overlap import HeldOut, fingerprints, held_out, refuse_overlaps
 from engine.labels.classes import ClassManifest
 from engine.predict.pipeline import predict
+from engine.recipes.policy import Verdict
 from engine.run import Run
 from engine.select.reduce import select
 from engine.settings import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
@@ -33,6 +34,8 @@ class Generation:
     validation: dict[str, Any] | None = None
     test: dict[str, Any] | None = None
     pseudo: dict[str, Any] = field(default_factory=dict)
+    guard: Verdict | None = None
+    """What was decided when it stood beside its teacher."""
 
 
 class Setup:
@@ -85,15 +88,16 @@ class Setup:
         return output, training_set(output, self.run.store, self.classes)
 
     def evaluate(self, label: str, model: Output, on: str) -> dict[str, Any] | None:
-        """Metrics of `model` on the collection called `on`; None when the run has no such collection."""
+        """Metrics of `model` on the collection called `on`, and the `step` with the answers; None when the run has no such collection."""
         if on not in self.collections:
             return None
-        return evaluate(self.run, label, model, self.collections[on], self.classes, self.settings.predict).summary
+        output = evaluate(self.run, label, model, self.collections[on], self.classes, self.settings.predict)
+        return output.summary | {"step": output.step}
 
     def pseudo_quality(self, pseudo: Output) -> dict[str, Any]:
         """How many pseudo-labels there are and, where the pool's truth is known, how many of them are right. For the report, never for training."""
         table = pa.concat_tables(t for _, t in read_tables(pseudo, self.run.store.fs, ["shard", "row", "class"]))
-        quality: dict[str, Any] = {"kept": table.num_rows, "accuracy": None}
+        quality: dict[str, Any] = {"kept": table.num_rows, "accuracy": None, "step": pseudo.step}
         pool = self.collections["pool"]
         if table.num_rows and pool.has_labels:
             truth = pool.class_indices(self.classes)
