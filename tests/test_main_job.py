@@ -174,3 +174,15 @@ def test_k_larger_than_what_exists_is_told_with_counts(
 ) -> None:
     self_train(small_settings(digits, finished, run="quota", select={"per_class": 500}))
     assert "500" in capfd.readouterr().out
+
+
+def test_an_adaptive_cut_counts_first_and_obeys_its_ceiling(finished: str, digits: Path) -> None:
+    cut = {"cut": "adamatch", "at_most": 0.5, "balance": "truncate"}
+    report: Any = self_train(small_settings(digits, finished, run="adaptive", select=cut))
+    names = step_names(finished, "adaptive")
+    counted, chosen = (read_output(Store(finished), names[f"generation 1 select{x}"]) for x in (" histogram", ""))
+    assert counted is not None
+    assert chosen is not None
+    assert 0 < chosen.summary["report"]["available"] <= 0.5 * counted.summary["images"]
+    assert report["generations"][1]["guard"]["selected_share"] < 0.5
+    assert "generation 1 select labelled" in names

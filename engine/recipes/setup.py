@@ -19,7 +19,7 @@ from engine.recipes.policy import Verdict
 from engine.run import Run
 from engine.select.reduce import select
 from engine.settings import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
-from engine.steps import Output, read_tables
+from engine.steps import Output, read_output, read_tables
 
 Stream = tuple[Output, TrainingSet]
 
@@ -81,7 +81,19 @@ class Setup:
         return predict(self.run, label, model, self.collections["pool"], self.settings.predict, self.held, percent)
 
     def select(self, label: str, predictions: Output, settings: SelectSettings, keep: Output | None = None) -> Output:
-        return select(self.run, label, predictions, self.classes, settings, keep)
+        labelled = None
+        if settings.cut == "adamatch":
+            teacher = read_output(self.run.store, predictions.summary["model"])
+            assert teacher is not None, "predictions were made by a model of the store"
+            labelled = evaluate(
+                self.run,
+                f"{label} labelled",
+                teacher,
+                self.collections["labelled"],
+                self.classes,
+                self.settings.predict,
+            )
+        return select(self.run, label, predictions, self.classes, settings, keep, labelled)
 
     def gather(self, label: str, pseudo: Output) -> Stream:
         output = gather(self.run, label, pseudo, self.collections["pool"], self.classes)
