@@ -144,6 +144,15 @@ class PredictSettings(Block):
     views: Literal["one", "flip"] = Field(
         "one", description="flip: probabilities averaged over the image and its mirror"
     )
+    calibrate: bool = Field(
+        False, description="fit the temperature on the validation images before the pool is labelled (jobs.self_train)"
+    )
+    temperature: float = Field(1.0, gt=0, description="logits are divided by it; scores then mean what they say")
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """What decides an answer. A temperature of 1 is no temperature: such predictions keep their name."""
+        neutral = {"temperature"} if self.temperature == 1 else set()
+        return self.model_dump(exclude={"batch_size", "calibrate"} | neutral)
 
 
 class SelectSettings(Block):
@@ -414,6 +423,8 @@ class SelfTrainSettings(Block):
             raise ValueError(
                 f"selects has {len(self.selects)} entries for {self.generations} generations: give one each, or use select"
             )
+        if self.predict.calibrate and self.data.validation is None:
+            raise ValueError("predict.calibrate fits the temperature on validation images: set data.validation")
         return self
 
     def selection(self, generation: int) -> SelectSettings:

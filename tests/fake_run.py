@@ -59,7 +59,19 @@ def made(run: Run, label: str, verb: str, table: pa.Table, inputs: dict[str, str
 def fit(run: Run, label: str, streams: dict[str, Output]) -> Output:
     """A model folder that only tells its classes."""
     model = made(run, label, "fit", pa.table({"x": [label]}), {n: o.digest for n, o in streams.items()}, model="model")
-    config = {"architecture": "resnet18", "num_classes": 2, "label_names": list(CLASSES.names), "pretrained_cfg": {}}
+    pretrained = {
+        "input_size": [3, 8, 8],
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+    }
+    config = {
+        "architecture": "resnet18",
+        "num_classes": 2,
+        "label_names": list(CLASSES.names),
+        "pretrained_cfg": pretrained,
+    }
     storage.put(run.store.fs, f"{model.folder}/model/config.json", json.dumps(config).encode())
     return model
 
@@ -74,7 +86,7 @@ def fake_run(folder: Path, scores: list[list[Image]]) -> FakeRun:
     labelled = collect(run, "labelled", str(labelled_folder), SourceSettings(), labelled=True)
     steps: dict[str, Output] = {}
     steps["gather labelled"] = made(
-        run, "gather labelled", "gather", pa.table({"x": [1]}), {"images": labelled.digest, "classes": CLASSES.hash}
+        run, "gather labelled", "gather", pa.table({"x": [0]}), {"images": labelled.digest, "classes": CLASSES.hash}
     )
     teacher = steps["teacher fit"] = fit(run, "teacher fit", {"labelled": steps["gather labelled"]})
     aside = pa.table([[0], [len(keys)], ["zz-broken.jpg"], ["truncated"]], schema=schema.QUARANTINE)

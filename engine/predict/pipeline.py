@@ -76,7 +76,7 @@ def predict(
     Raises TooManyRejectsError when more than `max_rejected_percent` of the images seen are unusable; what was labelled until then stays.
     """
     plan_keys = {"batch_size"}
-    fingerprinted = settings.model_dump(exclude=plan_keys)
+    fingerprinted = settings.fingerprinted()
     inputs = {"model": model.digest, "images": collection.digest, "held": held.digest if held else "none"}
 
     def work(step: Step) -> Output:

@@ -55,7 +55,7 @@ class Predictor:
         """Classes int64 (N, P) and scores float16 (N, P) of uint8 images (N, 3, S, S), in batches of the plan's size."""
         classes, scores = [], []
         for batch in images.split(self.settings.batch_size):
-            best, odds = top_log_odds(self.log_probabilities(batch), self.top_p)
+            best, odds = top_log_odds(self.log_probabilities(batch) / self.settings.temperature, self.top_p)
             classes.append(best.cpu().numpy())
             scores.append(odds.cpu().numpy().astype(np.float16))
         return np.concatenate(classes), np.concatenate(scores)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from engine.evaluate.calibrate import calibrate
 from engine.evaluate.evaluate import evaluate
 from engine.fit.trainer import fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
@@ -78,7 +79,12 @@ class Setup:
 
     def predict(self, label: str, model: Output) -> Output:
         percent = self.settings.data.max_rejected_percent
-        return predict(self.run, label, model, self.collections["pool"], self.settings.predict, self.held, percent)
+        settings = self.settings.predict
+        if settings.calibrate:
+            validation = self.collections["validation"]
+            fitted = calibrate(self.run, f"{label} calibrate", model, validation, self.classes, settings)
+            settings = settings.model_copy(update={"temperature": fitted.summary["temperature"]})
+        return predict(self.run, label, model, self.collections["pool"], settings, self.held, percent)
 
     def select(self, label: str, predictions: Output, settings: SelectSettings, keep: Output | None = None) -> Output:
         labelled = None

@@ -19,6 +19,7 @@ from engine.images.manifest import Manifest
 from engine.models.fetch import teacher_classes
 from engine.run import Pointer, pointers
 from engine.select.scores import classes_of, margin_score, probability, scores_of
+from engine.settings import SelectSettings
 from engine.steps import Output, Store, read_output, read_part, read_tables
 
 Address = tuple[int, int]
@@ -160,7 +161,9 @@ def _refusal(settings: dict[str, Any], pseudo: Output, seen: pa.Table) -> str:
     """Which cut an image that was not chosen failed, for its best class."""
     index = int(classes_of(seen)[0, 0])
     told = pseudo.summary["report"]["classes"][index]
-    cut = told.get("cut", settings["threshold"])
+    set_by_hand = settings.get("thresholds", {}).get(told["name"], settings["threshold"])
+    adaptive = SelectSettings.model_validate(settings).needs_histogram
+    cut = told["cut"] if adaptive else set_by_hand  # the same cut; the float16 that stands for it reads oddly
     if settings.get("score") == "margin":
         score, what = float(probability(margin_score(scores_of(seen)))[0]), "margin"
     else:
