@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engine import settings as settings_module
-from engine import storage
+from engine import config, storage
+from engine.config import Block
 from engine.progress import say
-from engine.settings import Block, ClusterSettings
+from engine.settings import ClusterSettings
 from engine.steps import Output, Step, Store, differences
 
 
@@ -43,7 +43,7 @@ class Run:
         return storage.join(self.store.uri, "runs", self.name)
 
     def save_settings(self, resolved: Block) -> None:
-        storage.put(self.store.fs, f"{self.folder}/settings.yaml", settings_module.dump(resolved).encode())
+        storage.put(self.store.fs, f"{self.folder}/settings.yaml", config.dump(resolved).encode())
 
     def put(self, name: str, data: bytes) -> str:
         """Write a file of results beside the settings; returns its URI."""

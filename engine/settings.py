@@ -1,25 +1,14 @@
-"""Typed settings of a run: YAML in, dotted overrides, unknown keys refused with a suggestion, resolved YAML out.
+"""Typed settings of a run and of its verbs.
 
 Names follow timm where timm has one (`img_size`, `drop`, `drop_path`, `model_ema`, `smoothing`, `opt`, `sched`). Every block is frozen: a
 changed setting is a changed copy (`block.model_copy(update=…)`).
 """
 
-import difflib
-from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-
-class SettingsError(ValueError):
-    """A setting is unknown, mistyped or impossible; the message says which, where, and what to do."""
-
-
-class Block(BaseModel):
-    """A frozen group of settings that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+from engine.config import Block
 
 
 class SourceSettings(Block):
@@ -150,6 +139,10 @@ class PredictSettings(Block):
         "full",
         description="scaled: JPEGs much larger than needed are decoded at a half, quarter or eighth; answers change slightly",
     )
+    calibrate: bool = Field(
+        False, description="fit the temperature on the validation images before the pool is labelled (jobs.self_train)"
+    )
+    temperature: float = Field(1.0, gt=0, description="logits are divided by it; scores then mean what they say")
 
     @model_validator(mode="after")
     def _amp_is_bf16(self) -> Self:
@@ -157,24 +150,134 @@ class PredictSettings(Block):
             raise ValueError(f"amp=true is backend=bf16, and backend={self.backend} was set: set one of the two")
         return self
 
-    def answers(self) -> dict[str, Any]:
-        """The settings on which predictions depend, for fingerprints; an exact backend and the batch size are not among them."""
+    def fingerprinted(self) -> dict[str, Any]:
+        """What decides an answer: an exact backend and the batch size do not. A temperature of 1 is none: such predictions keep their name."""
         half = "bf16" if self.amp else self.backend if self.backend in ("bf16", "fp16") else "fp32"
-        return {"top_p": self.top_p, "views": self.views, "precision": half, "decode": self.decode}
+        softened = {} if self.temperature == 1 else {"temperature": self.temperature}
+        return {"top_p": self.top_p, "views": self.views, "precision": half, "decode": self.decode, **softened}
 
 
 class SelectSettings(Block):
     """Which predictions become pseudo-labels."""
 
-    threshold: float = Field(0.0, ge=0, lt=1, description="keep probabilities above this, strictly")
+    score: Literal["max_probability", "margin"] = Field(
+        "max_probability", description="margin: probability of the best class minus that of the second"
+    )
+    threshold: float = Field(0.0, ge=0, lt=1, description="keep scores above this, strictly")
+    thresholds: dict[str, float] = Field(
+        default_factory=dict, description="thresholds of single classes by name; the others take `threshold`"
+    )
+    cut: Literal["fixed", "quantile", "flexmatch", "freematch", "adamatch", "softmatch"] = Field(
+        "fixed",
+        description="fixed: at the threshold; the others from the pool's own scores. `threshold` is FlexMatch's highest cut; the others are"
+        " never below it. quantile and adamatch take `share`; softmatch has no cut, but keeps an image with its weight as probability",
+    )
+    share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="quantile: best share of each class's images; adamatch: share of the mean confidence on labelled images",
+    )
+    at_least: float = Field(0.0, ge=0, le=1, description="floor of the accepted share of all images: cuts move down")
+    at_most: float = Field(1.0, ge=0, le=1, description="ceiling of the accepted share of all images: cuts move up")
     per_class: int | None = Field(None, ge=1, description="K: keep at most the K best of each class")
     classes_per_image: int = Field(1, ge=1, description="P: an image may be kept for up to its P best classes")
-    balance: Literal["none", "truncate", "duplicate"] = Field(
-        "none", description="truncate to the smallest class, or duplicate up to K by count"
+    balance: Literal["none", "truncate", "duplicate", "published"] = Field(
+        "none",
+        description="truncate to the smallest class, duplicate up to K by count, or thin at random to about K as Noisy Student's program did",
     )
     targets: Literal["hard", "soft"] = "soft"
     temperature: float = Field(
         1.0, gt=0, description="soft targets are raised to 1/temperature and renormalised over the classes kept"
+    )
+
+    @property
+    def needs_histogram(self) -> bool:
+        """Whether the cuts depend on the scores of all images, so that they are counted first."""
+        return self.cut != "fixed" or self.balance == "published" or self.is_bounded
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the accepted share has a floor or a ceiling."""
+        return self.at_least > 0 or self.at_most < 1
+
+    @model_validator(mode="after")
+    def _can_be_combined(self) -> Self:
+        for refused, remedy in _REFUSED:
+            if refused(self):
+                raise ValueError(remedy)
+        return self
+
+
+_REFUSED: list[tuple[Callable[[SelectSettings], bool], str]] = [
+    (
+        lambda s: s.balance in ("duplicate", "published") and s.per_class is None,
+        "balance=duplicate and balance=published fill every class up to per_class: set per_class",
+    ),
+    (
+        lambda s: s.score == "margin" and s.classes_per_image > 1,
+        "score=margin ranks the best class of an image only: set classes_per_image=1, or score=max_probability",
+    ),
+    (
+        lambda s: s.needs_histogram and s.classes_per_image > 1,
+        "adaptive cuts, at_least, at_most and balance=published count the best class of each image: set classes_per_image=1",
+    ),
+    (
+        lambda s: s.balance == "published" and (s.cut != "fixed" or bool(s.thresholds) or s.is_bounded),
+        (
+            "balance=published finds its own cuts down to `threshold` (0.3 in the paper):"
+            " leave out cut, thresholds, at_least and at_most, or take balance=duplicate"
+        ),
+    ),
+    (
+        lambda s: s.score == "margin" and (s.cut not in ("fixed", "quantile") or s.balance == "published"),
+        (
+            "cut=flexmatch, freematch, adamatch, softmatch and balance=published are defined on probabilities:"
+            " set score=max_probability, or cut=quantile"
+        ),
+    ),
+    (
+        lambda s: bool(s.thresholds) and s.cut not in ("fixed", "softmatch"),
+        "thresholds are cuts of your own, and cut finds its own: leave out one of them",
+    ),
+    (
+        lambda s: any(not 0 <= t < 1 for t in s.thresholds.values()),
+        "thresholds must lie in 0 <= t < 1, each",
+    ),
+    (
+        lambda s: s.share is None and s.cut == "quantile",
+        "cut=quantile keeps the best share of each class: set share, e.g. share=0.2",
+    ),
+    (
+        lambda s: s.share is not None and s.cut not in ("quantile", "adamatch"),
+        "share belongs to cut=quantile and cut=adamatch: set one of them, or leave share out",
+    ),
+    (
+        lambda s: s.cut == "flexmatch" and s.threshold == 0,
+        "cut=flexmatch scales the threshold of each class: set threshold, 0.95 in the paper",
+    ),
+    (
+        lambda s: s.at_least > s.at_most,
+        "at_least is a floor and at_most a ceiling of the accepted share: at_least must not exceed at_most",
+    ),
+    (
+        lambda s: s.cut == "softmatch" and s.is_bounded,
+        "cut=softmatch weighs images and cuts none: leave out at_least and at_most, or take another cut",
+    ),
+]
+"""Combinations that mean nothing, and what to set instead."""
+
+
+class GuardSettings(Block):
+    """When a generation ends the self-training, or is thrown away. Decisions need validation images; without them they are only told."""
+
+    enabled: bool = Field(True, description="obey the decisions; otherwise they are told and recorded, not obeyed")
+    level: float = Field(0.05, gt=0, lt=1, description="significance level of every test")
+    lost_class: int = Field(
+        20, ge=1, description="pseudo-labels that a class must have had for losing all of them to count"
+    )
+    settled: float = Field(
+        0.01, ge=0, lt=1, description="stop when a smaller share of the images than this changed their label"
     )
 
 
@@ -209,93 +312,6 @@ class ClusterSettings(Block):
     worker_logs: bool = Field(False, description="print what the workers print; it is in Ray's logs all the same")
 
 
-Settings = TypeVar("Settings", bound=Block)
-
-
-def load(kind: type[Settings], path: str | Path, overrides: list[str] | None = None) -> Settings:
-    """Settings of `kind` from a YAML file with dotted `key=value` overrides on top.
-
-    Raises SettingsError naming the file, the key and a suggestion when anything is unknown, mistyped or out of range.
-    """
-    file = Path(path)
-    try:
-        tree = yaml.safe_load(file.read_text())
-    except FileNotFoundError:
-        raise SettingsError(f"{file}: no such config; see jobs/configs/ for examples") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file}: not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise SettingsError(f"{file}: a config is a mapping of settings, found {type(tree).__name__}")
-    for override in overrides or []:
-        _apply(tree, override)
-    return parse(kind, tree, str(file))
-
-
-def parse(kind: type[Settings], tree: dict[str, Any], where: str) -> Settings:
-    """Settings of `kind` from a plain tree; every problem is listed, each with the remedy."""
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        problems = "\n".join(f"  {_explain(kind, problem)}" for problem in error.errors())
-        raise SettingsError(f"{where}: settings that cannot be used:\n{problems}") from None
-
-
-def dump(settings: Block) -> str:
-    """The resolved settings as YAML, every default written out."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    path, separator, value = override.partition("=")
-    if not separator:
-        raise SettingsError(
-            f"override {override!r}: write it as key=value, with dots between levels, e.g. select.threshold=0.9"
-        )
-    *parents, leaf = path.split(".")
-    node = tree
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise SettingsError(f"override {override!r}: {parent!r} is a value, not a group of settings")
-    try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"override {override!r}: the value is not valid YAML: {error}") from None
-
-
-def _explain(kind: type[BaseModel], problem: Any) -> str:
-    """One validation problem as a sentence, with the nearest known key for an unknown one."""
-    path = [str(part) for part in problem["loc"]]
-    dotted = ".".join(path) or "the whole"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(kind, path[:-1])
-        close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"{dotted}: unknown setting; {hint}"
-    if problem["type"] == "missing":
-        return f"{dotted}: required, but not set"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{dotted}: {message[0].lower()}{message[1:]} (got {problem['input']!r})" if path else message
-
-
-def _known_keys(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the settings in the group at `path`."""
-    for part in path:
-        field = kind.model_fields.get(part)
-        inner = _block_of(field.annotation) if field else None
-        if inner is None:
-            continue  # a key of a mapping: the mapping's blocks follow
-        kind = inner
-    return list(kind.model_fields)
-
-
-def _block_of(annotation: Any) -> type[BaseModel] | None:
-    """The settings block inside an annotation such as `X | None` or `dict[str, X]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((block for arg in getattr(annotation, "__args__", ()) if (block := _block_of(arg))), None)
-
-
 class SelfTrainSettings(Block):
     """The main job: a recipe, its data, its models and its verbs."""
 
@@ -318,6 +334,7 @@ class SelfTrainSettings(Block):
     selects: list[SelectSettings] | None = Field(
         None, description="one selection a generation, e.g. a cut that widens; `select` when not given"
     )
+    guard: GuardSettings = GuardSettings()
     generations: int = Field(2, ge=0)
     cluster: ClusterSettings = ClusterSettings()
 
@@ -332,97 +349,10 @@ class SelfTrainSettings(Block):
             raise ValueError(
                 f"selects has {len(self.selects)} entries for {self.generations} generations: give one each, or use select"
             )
+        if self.predict.calibrate and self.data.validation is None:
+            raise ValueError("predict.calibrate fits the temperature on validation images: set data.validation")
         return self
 
     def selection(self, generation: int) -> SelectSettings:
         """The selection of a generation, counted from 1."""
         return self.selects[generation - 1] if self.selects is not None else self.select
-
-
-class PredictJobSettings(Block):
-    """`jobs.predict`: a model over a collection."""
-
-    run: str
-    store: str = "store"
-    model: str = Field(
-        description="a fitted step of the store (fit-…) or a model folder (config.json + model.safetensors)"
-    )
-    images: ImagesSettings
-    predict: PredictSettings = PredictSettings()
-    cluster: ClusterSettings = ClusterSettings()
-
-
-class ClusterShape(Block):
-    """A cluster that is not there yet, for `jobs.plan`."""
-
-    nodes: int = Field(ge=1)
-    cpus_per_node: int = Field(ge=1)
-    gpus_per_node: int = Field(0, ge=0)
-    images_per_second: float | None = Field(
-        None, gt=0, description="of the model on one of its GPUs (or CPUs); those of the measurement when not given"
-    )
-    price_node_hour: float | None = Field(None, ge=0, description="plan.price_node_hour when not given")
-    gbits_per_node: float | None = Field(None, gt=0, description="network into a node; no limit when not given")
-
-    @model_validator(mode="after")
-    def _gpus_have_a_rate(self) -> Self:
-        if self.gpus_per_node and self.images_per_second is None:
-            raise ValueError("gpus_per_node needs images_per_second, the model's rate on one such GPU")
-        return self
-
-
-class PlanSettings(Block):
-    """What `jobs.plan` assumes."""
-
-    sample_images: int = Field(2048, ge=1, description="images that are labelled for the measurement")
-    price_node_hour: float = Field(0.0, ge=0)
-    selected_share: float = Field(0.1, ge=0, le=1, description="share of the images that selection will keep")
-    pool_images: int | None = Field(
-        None, ge=1, description="plan for so many images like those of the pool; those it has when not given"
-    )
-    cluster: ClusterShape | None = Field(None, description="a bigger cluster to plan for beside the present one")
-
-
-class PlanJobSettings(PredictJobSettings):
-    """`jobs.plan`: a config of `jobs.predict` and what the plan assumes."""
-
-    run: str = "plan"
-    plan: PlanSettings = PlanSettings()
-
-
-class SelectJobSettings(Block):
-    """`jobs.select`: pseudo-labels from stored predictions."""
-
-    run: str
-    store: str = "store"
-    predictions: str = Field(description="a predict step of the store (predict-…)")
-    select: SelectSettings = SelectSettings()
-    cluster: ClusterSettings = ClusterSettings()
-
-
-class FitJobSettings(Block):
-    """`jobs.fit`: a model from true labels and, when a selection is given, pseudo-labels."""
-
-    run: str
-    store: str = "store"
-    data: DataSettings
-    model: ModelSettings
-    fit: FitSettings
-    pseudo: str | None = Field(
-        None, description="a select step of the store (select-…) whose images are those of data.pool"
-    )
-    init: str | None = Field(None, description="a fitted step or model folder to start from")
-    cluster: ClusterSettings = ClusterSettings()
-
-
-class EvaluateJobSettings(Block):
-    """`jobs.evaluate`: accuracy of a model on a labelled collection."""
-
-    run: str
-    store: str = "store"
-    model: str = Field(
-        description="a fitted step of the store (fit-…) or a model folder (config.json + model.safetensors)"
-    )
-    images: ImagesSettings
-    predict: PredictSettings = PredictSettings()
-    cluster: ClusterSettings = ClusterSettings()

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from engine.settings import SelfTrainSettings, load
+from engine.config import load
+from engine.settings import SelfTrainSettings
 from jobs import command
 from jobs.self_train import self_train
 

@@ -3,15 +3,16 @@
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=fit-0123456789abcdef images.uri=/photos/test
 """
 
+from engine.config import load
 from engine.evaluate.evaluate import evaluate
 from engine.images.collection import collect
+from engine.job_settings import EvaluateJobSettings
 from engine.labels.classes import ClassManifest
 from engine.models.checkpoint import class_names
 from engine.models.fetch import fetch_model
 from engine.models.imported import find_model
 from engine.run import Run
 from engine.session import connect
-from engine.settings import EvaluateJobSettings, load
 from engine.steps import Store
 from jobs import command
 

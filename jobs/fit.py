@@ -4,16 +4,17 @@ python -m jobs.fit jobs/configs/fit.yaml data.labelled=/photos/labelled
 python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… pseudo=select-0123456789abcdef 'fit.batch={labelled: 64, pseudo: 192}'
 """
 
+from engine.config import load
 from engine.fit.trainer import fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.images.collection import collect
+from engine.job_settings import FitJobSettings
 from engine.models.fetch import model_path
 from engine.models.imported import find_model
 from engine.progress import say
 from engine.recipes.setup import class_list
 from engine.run import Run
 from engine.session import connect
-from engine.settings import FitJobSettings, load
 from engine.steps import Store, read_output
 from jobs import command
 

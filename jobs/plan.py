@@ -10,7 +10,9 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
+from engine.config import load
 from engine.images.collection import collect
+from engine.job_settings import PlanJobSettings, PlanSettings
 from engine.models.imported import find_model
 from engine.plan.estimate import Estimate, Machines, Measured, Pool, duration, estimate, volume
 from engine.plan.measure import measure
@@ -18,7 +20,6 @@ from engine.progress import say
 from engine.resources import labelling_actors
 from engine.run import Run
 from engine.session import connect
-from engine.settings import PlanJobSettings, PlanSettings, load
 from engine.steps import Store
 from jobs import command
 

@@ -5,15 +5,16 @@
 Run it again after a kill: the shards that were finished are not labelled twice.
 """
 
+from engine.config import load
 from engine.images.collection import collect
 from engine.images.hashing import hashed
 from engine.images.overlap import held_out
+from engine.job_settings import PredictJobSettings
 from engine.models.imported import find_model
 from engine.predict.pipeline import predict
 from engine.progress import say
 from engine.run import Run
 from engine.session import connect
-from engine.settings import PredictJobSettings, load
 from engine.steps import Store
 from jobs import command
 

@@ -7,13 +7,14 @@ Kill it at any moment and run the same command again: it goes on. Run it once mo
 
 import json
 
+from engine.config import load
 from engine.progress import say
 from engine.recipes.registry import run_recipe
 from engine.recipes.setup import Setup
 from engine.report import table
 from engine.run import Run
 from engine.session import connect
-from engine.settings import SelfTrainSettings, load
+from engine.settings import SelfTrainSettings
 from engine.steps import Store
 from jobs import command
 

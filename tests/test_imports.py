@@ -8,7 +8,19 @@ import pytest
 ENGINE = Path(__file__).parents[1] / "engine"
 
 ORDER = [
-    ("settings", "schema", "storage", "progress", "steps", "run", "prune", "session", "resources"),
+    (
+        "config",
+        "settings",
+        "job_settings",
+        "schema",
+        "storage",
+        "progress",
+        "steps",
+        "run",
+        "prune",
+        "session",
+        "resources",
+    ),
     ("labels",),
     ("images",),
     ("metrics",),
@@ -21,6 +33,8 @@ ORDER = [
     ("recipes",),
     ("search",),
     ("report",),
+    ("export",),
+    ("plan",),
 ]
 """From the ground to the roof."""
 
@@ -29,6 +43,8 @@ ON_RAY = {
     "resources.py",
     "images/hashing.py",
     "predict/pipeline.py",
+    "predict/failures.py",  # tells Ray's exceptions apart, starts nothing
+    "plan/measure.py",
     "select/reduce.py",
     "gather/pipeline.py",
     "fit/trainer.py",

@@ -166,3 +166,21 @@ def test_k_larger_than_what_exists_is_told_with_counts(
 ) -> None:
     self_train(small_settings(digits, finished, run="quota", select={"per_class": 500}))
     assert "500" in capfd.readouterr().out
+
+
+def test_a_calibrated_teacher_and_an_adaptive_cut_that_counts_first_and_obeys_its_ceiling(
+    finished: str, digits: Path
+) -> None:
+    cut = {"cut": "adamatch", "at_most": 0.5, "balance": "truncate"}
+    predict = {"top_p": 4, "batch_size": 16, "calibrate": True}
+    report: Any = self_train(small_settings(digits, finished, run="adaptive", select=cut, predict=predict))
+    names = step_names(finished, "adaptive")
+    fitted = read_output(Store(finished), names["generation 1 predict calibrate"])
+    assert fitted is not None
+    assert fitted.summary["nll_after"] <= fitted.summary["nll_before"]
+    counted, chosen = (read_output(Store(finished), names[f"generation 1 select{x}"]) for x in (" histogram", ""))
+    assert counted is not None
+    assert chosen is not None
+    assert 0 < chosen.summary["report"]["available"] <= 0.5 * counted.summary["images"]
+    assert report["generations"][1]["guard"]["selected_share"] < 0.5
+    assert "generation 1 select labelled" in names

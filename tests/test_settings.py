@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import settings as module
-from engine.settings import Block, FitSettings, SelfTrainSettings, SettingsError, dump, load, parse
+from engine import job_settings as module
+from engine.config import Block, SettingsError, dump, load, parse
+from engine.settings import FitSettings, SelfTrainSettings
 
 CONFIG = """
 recipe: supervised

@@ -47,15 +47,7 @@ def evaluate(
     def work(step: Step) -> Output:
         started = time.time()
         truth = collection.class_indices(classes)
-        actors = labelling_actors(run.cluster, collection.manifest.num_shards)
-        task = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=run.cluster.max_failures)(
-            predict_shards
-        )
-        shares = np.array_split(np.arange(collection.manifest.num_shards), actors.count)
-        tables = ray.get(
-            [task.remote(step, model, collection.manifest, one, share.tolist(), actors.threads) for share in shares]
-        )
-        table = answers(collection, truth, pa.concat_tables(tables))
+        table = answers(collection, truth, predict_all(run, step, model, collection, one))
         part = step.put_part(0, table)
         summary = summarise(table, classes)
         say(
@@ -64,7 +56,17 @@ def evaluate(
         )
         return step.commit([part], summary, started)
 
-    return run.step(label, "evaluate", REVISION, one.answers(), inputs, work)
+    return run.step(label, "evaluate", REVISION, one.fingerprinted(), inputs, work)
+
+
+def predict_all(run: Run, step: Step, model: Output, collection: Collection, settings: PredictSettings) -> pa.Table:
+    """Predictions (schema.predictions) of a whole collection, in memory, in no particular order."""
+    actors = labelling_actors(run.cluster, collection.manifest.num_shards)
+    task = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=run.cluster.max_failures)(predict_shards)
+    shares = np.array_split(np.arange(collection.manifest.num_shards), actors.count)
+    return pa.concat_tables(
+        ray.get([task.remote(step, model, collection.manifest, settings, s.tolist(), actors.threads) for s in shares])
+    )
 
 
 def predict_shards(

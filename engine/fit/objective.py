@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.config import Block, SettingsError, parse
 from engine.fit.batch import Batch
 from engine.fit.precision import Precision
-from engine.settings import Block, FitSettings, ModelSettings, SettingsError, parse
+from engine.settings import FitSettings, ModelSettings
 
 Arguments = TypeVar("Arguments", bound=Block)
 

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from engine.config import Block, SettingsError
 from engine.fit.batch import Batch
 from engine.fit.losses import LOSSES, dense, smooth, sparse_soft_ce
 from engine.fit.objective import Context, Objective
@@ -24,7 +25,7 @@ from engine.models.build import build, normalisation
 from engine.models.checkpoint import initialise
 from engine.models.ema import moving_average
 from engine.progress import say
-from engine.settings import Block, FitSettings, NoiseSettings, SettingsError
+from engine.settings import FitSettings, NoiseSettings
 
 WEAK = NoiseSettings()
 """The view of a stream for which `fit.noise` has none: mirrored half of the time."""

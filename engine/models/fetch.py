@@ -6,7 +6,9 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from engine import storage
-from engine.steps import Output
+from engine.labels.classes import ClassManifest
+from engine.models.checkpoint import class_names
+from engine.steps import Output, Store, read_output
 
 FILES = ("config.json", "model.safetensors")
 
@@ -24,3 +26,13 @@ def fetch_model(model: Output, fs: storage.FileSystem) -> Path:
     for name in FILES:
         (local / name).write_bytes(storage.get(fs, f"{model_path(model)}/{name}"))
     return local
+
+
+def teacher_classes(store: Store, predictions: Output) -> ClassManifest:
+    """The classes that predictions speak of: those of the model that made them."""
+    model = read_output(store, predictions.summary["model"])
+    if model is None:
+        raise ValueError(
+            f"{predictions.step}: the model that made it, {predictions.summary['model']}, is no longer in the store"
+        )
+    return ClassManifest(tuple(class_names(fetch_model(model, store.fs))))

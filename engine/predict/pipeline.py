@@ -113,7 +113,7 @@ def predict(
     def work(step: Step) -> Output:
         return _Labelling(run, label, step, model, collection, settings, held, max_rejected_percent).work()
 
-    return run.step(label, "predict", REVISION, settings.answers(), inputs, work)
+    return run.step(label, "predict", REVISION, settings.fingerprinted(), inputs, work)
 
 
 class _Labelling:

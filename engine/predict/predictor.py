@@ -90,7 +90,7 @@ class Predictor:
         if self.device.type == "cuda":
             events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             events[0].record()
-        classes, odds = top_log_odds(self.log_probabilities(images), self.top_p)
+        classes, odds = top_log_odds(self.log_probabilities(images) / self.settings.temperature, self.top_p)
         if events:
             events[1].record()
         else:

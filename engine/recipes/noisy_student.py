@@ -6,6 +6,7 @@
 4  Make the student the teacher and go back to 2.
 """
 
+from engine.recipes.guard import next_teacher, starved
 from engine.recipes.setup import Generation, Setup
 
 
@@ -14,23 +15,27 @@ def noisy_student(setup: Setup) -> list[Generation]:
     settings = setup.settings
     student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
 
-    teacher = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
-    generations = [
-        Generation("teacher", teacher, [teacher], setup.evaluate("teacher validation", teacher, "validation"))
-    ]
+    first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
+    teacher = Generation("teacher", first, [first], setup.evaluate("teacher validation", first, "validation"))
+    generations = [teacher]
 
     for number in range(1, settings.generations + 1):
         name = f"generation {number}"
-        predictions = setup.predict(f"{name} predict", teacher)
+        predictions = setup.predict(f"{name} predict", teacher.model)
         pseudo = setup.select(f"{name} select", predictions, settings.selection(number))
+        if starved(name, teacher, pseudo):
+            break
         images, _ = stream = setup.gather(f"{name} gather", pseudo)
-        start = teacher if settings.warm_start else None
-        student = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=setup.labelled, pseudo=stream)
-        steps = [predictions, pseudo, images, student]
+        start = teacher.model if settings.warm_start else None
+        model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=setup.labelled, pseudo=stream)
+        steps = [predictions, pseudo, images, model]
         if settings.finetune is not None:
-            student = setup.fit(f"{name} finetune", student_model, settings.finetune, student, labelled=setup.labelled)
-            steps.append(student)
-        validation = setup.evaluate(f"{name} validation", student, "validation")
-        generations.append(Generation(name, student, steps, validation, pseudo=setup.pseudo_quality(pseudo)))
-        teacher = student
+            model = setup.fit(f"{name} finetune", student_model, settings.finetune, model, labelled=setup.labelled)
+            steps.append(model)
+        validation = setup.evaluate(f"{name} validation", model, "validation")
+        student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(pseudo))
+        generations.append(student)
+        if (successor := next_teacher(setup, number, teacher, student)) is None:
+            break
+        teacher = successor
     return generations

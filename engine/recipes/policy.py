@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from engine.metrics.accuracy import Interval, PairedTest, wilson
 from engine.metrics.churn import Churn
+from engine.settings import GuardSettings
 
 Action = Literal["go on", "stop", "keep the old teacher"]
 Reason = Literal[
@@ -23,6 +24,9 @@ Reason = Literal[
     "nothing selected",
     "labels settled",
 ]
+
+
+USUAL = GuardSettings()
 
 
 @dataclass(frozen=True)
@@ -42,18 +46,6 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Where the rails stand."""
-
-    level: float = 0.05
-    """Significance level of every test."""
-    lost_class: int = 20
-    """Pseudo-labels a class must have had for losing all of them to mean something: chance would do it e^-20 of the time."""
-    settled: float = 0.01
-    """Share of relabelled images below which another generation would see the same labels."""
-
-
-@dataclass(frozen=True)
 class Decision:
     """What to do and its named reason; `detail` is the sentence for the log."""
 
@@ -62,7 +54,33 @@ class Decision:
     detail: str
 
 
-def judge(evidence: Evidence, limits: Limits = Limits()) -> Decision:
+@dataclass(frozen=True)
+class Verdict:
+    """A decision, whether the recipe obeys it, and the numbers on which it stands."""
+
+    decision: Decision
+    obeyed: bool
+    """A decision that is not obeyed is a warning."""
+    selected_share: float | None = None
+    """Pseudo-labels over images labelled."""
+    churn: float | None = None
+    """Share of the images labelled in both generations whose class changed."""
+    difference: Interval | None = None
+    """Accuracy of the student minus that of the teacher."""
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the student is thrown away."""
+        return self.obeyed and self.decision.action == "keep the old teacher"
+
+    @property
+    def sentence(self) -> str:
+        """The line for the log."""
+        advice = "" if self.obeyed or self.decision.action == "go on" else " (a warning only: not obeyed)"
+        return f"{self.decision.action}: {self.decision.detail}{advice}"
+
+
+def judge(evidence: Evidence, limits: GuardSettings = USUAL) -> Decision:
     """The decision after a generation; the first rule that applies, the gravest first."""
     if not evidence.selected.any():
         return Decision("stop", "nothing selected", "no image passed the threshold: there is nothing to learn from")

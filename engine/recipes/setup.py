@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from engine.evaluate.calibrate import calibrate
 from engine.evaluate.evaluate import evaluate
 from engine.fit.trainer import fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
@@ -16,10 +17,11 @@ from engine.images.hashing import hashed
 from engine.images.overlap import HeldOut, held_out, refuse_overlaps
 from engine.labels.classes import ClassManifest
 from engine.predict.pipeline import predict
+from engine.recipes.policy import Verdict
 from engine.run import Run
 from engine.select.reduce import select
 from engine.settings import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
-from engine.steps import Output, read_tables
+from engine.steps import Output, read_output, read_tables
 
 Stream = tuple[Output, TrainingSet]
 
@@ -34,6 +36,8 @@ class Generation:
     validation: dict[str, Any] | None = None
     test: dict[str, Any] | None = None
     pseudo: dict[str, Any] = field(default_factory=dict)
+    guard: Verdict | None = None
+    """What was decided when it stood beside its teacher."""
 
 
 class Setup:
@@ -76,25 +80,43 @@ class Setup:
 
     def predict(self, label: str, model: Output) -> Output:
         percent = self.settings.data.max_rejected_percent
-        return predict(self.run, label, model, self.collections["pool"], self.settings.predict, self.held, percent)
+        settings = self.settings.predict
+        if settings.calibrate:
+            validation = self.collections["validation"]
+            fitted = calibrate(self.run, f"{label} calibrate", model, validation, self.classes, settings)
+            settings = settings.model_copy(update={"temperature": fitted.summary["temperature"]})
+        return predict(self.run, label, model, self.collections["pool"], settings, self.held, percent)
 
     def select(self, label: str, predictions: Output, settings: SelectSettings, keep: Output | None = None) -> Output:
-        return select(self.run, label, predictions, self.classes, settings, keep)
+        labelled = None
+        if settings.cut == "adamatch":
+            teacher = read_output(self.run.store, predictions.summary["model"])
+            assert teacher is not None, "predictions were made by a model of the store"
+            labelled = evaluate(
+                self.run,
+                f"{label} labelled",
+                teacher,
+                self.collections["labelled"],
+                self.classes,
+                self.settings.predict,
+            )
+        return select(self.run, label, predictions, self.classes, settings, keep, labelled)
 
     def gather(self, label: str, pseudo: Output) -> Stream:
         output = gather(self.run, label, pseudo, self.collections["pool"], self.classes)
         return output, training_set(output, self.run.store, self.classes)
 
     def evaluate(self, label: str, model: Output, on: str) -> dict[str, Any] | None:
-        """Metrics of `model` on the collection called `on`; None when the run has no such collection."""
+        """Metrics of `model` on the collection called `on`, and the `step` with the answers; None when the run has no such collection."""
         if on not in self.collections:
             return None
-        return evaluate(self.run, label, model, self.collections[on], self.classes, self.settings.predict).summary
+        output = evaluate(self.run, label, model, self.collections[on], self.classes, self.settings.predict)
+        return output.summary | {"step": output.step}
 
     def pseudo_quality(self, pseudo: Output) -> dict[str, Any]:
         """How many pseudo-labels there are and, where the pool's truth is known, how many of them are right. For the report, never for training."""
         table = pa.concat_tables(t for _, t in read_tables(pseudo, self.run.store.fs, ["shard", "row", "class"]))
-        quality: dict[str, Any] = {"kept": table.num_rows, "accuracy": None}
+        quality: dict[str, Any] = {"kept": table.num_rows, "accuracy": None, "step": pseudo.step}
         pool = self.collections["pool"]
         if table.num_rows and pool.has_labels:
             truth = pool.class_indices(self.classes)

@@ -6,6 +6,7 @@ Two label policies, named as METHODS names them: *everything* (each round labels
 accepted never changes, rounds only add to it).
 """
 
+from engine.recipes.guard import next_teacher, starved
 from engine.recipes.setup import Generation, Setup
 from engine.steps import Output
 
@@ -15,21 +16,26 @@ def threshold(setup: Setup) -> list[Generation]:
     settings = setup.settings
     student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
 
-    teacher = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
-    generations = [
-        Generation("teacher", teacher, [teacher], setup.evaluate("teacher validation", teacher, "validation"))
-    ]
+    first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
+    teacher = Generation("teacher", first, [first], setup.evaluate("teacher validation", first, "validation"))
+    generations = [teacher]
 
     accepted: Output | None = None
     for number in range(1, settings.generations + 1):
         name = f"round {number}"
-        predictions = setup.predict(f"{name} predict", teacher)
+        predictions = setup.predict(f"{name} predict", teacher.model)
         keep = accepted if settings.relabel == "sticky" else None
-        accepted = setup.select(f"{name} select", predictions, settings.selection(number), keep)
-        images, _ = stream = setup.gather(f"{name} gather", accepted)
-        student = setup.fit(f"{name} fit", student_model, student_fit, labelled=setup.labelled, pseudo=stream)
-        validation = setup.evaluate(f"{name} validation", student, "validation")
-        steps = [predictions, accepted, images, student]
-        generations.append(Generation(name, student, steps, validation, pseudo=setup.pseudo_quality(accepted)))
-        teacher = student
+        pseudo = setup.select(f"{name} select", predictions, settings.selection(number), keep)
+        if starved(name, teacher, pseudo):
+            break
+        images, _ = stream = setup.gather(f"{name} gather", pseudo)
+        model = setup.fit(f"{name} fit", student_model, student_fit, labelled=setup.labelled, pseudo=stream)
+        validation = setup.evaluate(f"{name} validation", model, "validation")
+        steps = [predictions, pseudo, images, model]
+        student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(pseudo))
+        generations.append(student)
+        if (successor := next_teacher(setup, number, teacher, student)) is None:
+            break
+        accepted = pseudo if successor is student else accepted
+        teacher = successor
     return generations

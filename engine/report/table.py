@@ -1,12 +1,14 @@
 """The table at the end of a run, and the same numbers as JSON."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from engine import storage
+from engine.recipes.policy import Verdict
 from engine.recipes.setup import Generation
 from engine.steps import Output, Store
 
@@ -20,13 +22,29 @@ def metrics(store: Store, generations: list[Generation]) -> dict[str, Any]:
             "test": _accuracy(generation.test),
             "pseudo_labels": generation.pseudo.get("kept"),
             "pseudo_accuracy": generation.pseudo.get("accuracy"),
+            "guard": _guard(generation.guard),
             "seconds": round(sum(seconds(store, output) for output in generation.steps), 1),
             "model": f"{generation.model.folder}/{generation.model.summary['model']}",
             "steps": [output.step for output in generation.steps],
         }
         for generation in generations
     ]
-    return {"generations": rows}
+    chosen = next(
+        row for row, generation in zip(rows[::-1], generations[::-1], strict=True) if not _rejected(generation)
+    )
+    return {"generations": rows, "chosen": chosen["name"]}
+
+
+def _rejected(generation: Generation) -> bool:
+    return generation.guard is not None and generation.guard.rejects
+
+
+def _guard(verdict: Verdict | None) -> dict[str, Any] | None:
+    """The verdict as flat plain values."""
+    if verdict is None:
+        return None
+    plain = asdict(verdict)
+    return plain.pop("decision") | plain
 
 
 def seconds(store: Store, output: Output) -> float:
@@ -52,7 +70,14 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
             f"{right:.1%}" if right is not None else "-",
         )
         table.add_row(row["name"], *cells, f"{row['seconds']:.0f} s")
-    (console or Console(width=max(WIDTH, Console().width))).print(table)
+    console = console or Console(width=max(WIDTH, Console().width))
+    console.print(table)
+    for row in report["generations"]:
+        if (guard := row["guard"]) is not None:
+            told = "" if guard["obeyed"] or guard["action"] == "go on" else " (not obeyed)"
+            line = f"{row['name']}: {guard['action']}{told}, {guard['reason']}: {guard['detail']}"
+            console.print(line, markup=False, highlight=False)
+    console.print(f"the model to use: {report['chosen']}", markup=False, highlight=False)
 
 
 WIDTH = 120

@@ -10,6 +10,10 @@ import ray
 from engine.labels.classes import ClassManifest
 from engine.progress import say
 from engine.run import Run
+from engine.select.counting import REVISION as HISTOGRAM_REVISION
+from engine.select.counting import VERB as HISTOGRAM
+from engine.select.counting import commit, count, read, settings_of
+from engine.select.rule import Seen, rule_of
 from engine.select.select import Selector
 from engine.select.sticky import carry_over
 from engine.settings import SelectSettings
@@ -17,6 +21,8 @@ from engine.steps import Output, Part, Step, read_part, read_tables
 
 REVISION = 1
 FAN_IN = 8
+PART_ROWS = 4_000_000
+"""Rows of a part at most, so that a large selection is read piece by piece."""
 
 
 def select(
@@ -26,28 +32,37 @@ def select(
     classes: ClassManifest,
     settings: SelectSettings,
     keep: Output | None = None,
+    labelled: Output | None = None,
 ) -> Output:
     """Pseudo-labels (schema.pseudo_labels) chosen from stored predictions; exact and identical however the work is split.
 
     `keep`: an earlier selection whose images stay as they are and are not chosen again (the sticky mode). They stand
-    beside the new ones in the result.
+    beside the new ones in the result. `labelled`: what the teacher answered on labelled images (evaluate's ANSWERS), for AdaMatch's cut.
     """
     inputs = {"predictions": predictions.digest, "classes": classes.hash}
     if keep is not None:
         inputs["keep"] = keep.digest
+    if settings.cut == "adamatch" and labelled is not None:
+        inputs["labelled"] = labelled.digest
 
     def work(step: Step) -> Output:
         started = time.time()
         parts = predictions.parts(step.fs)
         kept = pa.concat_tables(table for _, table in read_tables(keep, step.fs)) if keep is not None else None
         settled = addresses(kept) if kept is not None else np.empty(0, np.int64)
-        table, report = _tree(step, predictions, parts, Selector(settings, classes), settled).finish()
+        seen = _seen(run, label, predictions, parts, classes, settings, labelled) if settings.needs_histogram else None
+        empty = Selector(settings, classes, rule_of(settings, classes, seen))
+        table, report = _tree(step, predictions, parts, empty, settled).finish()
         for warning in report.warnings:
             say(label, warning)
         if kept is not None:
             table = carry_over(kept, table)
         say(label, f"{table.num_rows} pseudo-labels from {sum(part.rows for part in parts)} predictions")
-        return step.commit([step.put_part(0, table)], {"selected": table.num_rows, "report": report.as_dict()}, started)
+        pieces = [
+            step.put_part(unit, table.slice(start, PART_ROWS))
+            for unit, start in enumerate(range(0, max(1, table.num_rows), PART_ROWS))
+        ]
+        return step.commit(pieces, {"selected": table.num_rows, "report": report.as_dict()}, started)
 
     return run.step(label, "select", REVISION, settings.model_dump(), inputs, work)
 
@@ -59,15 +74,51 @@ def addresses(table: pa.Table) -> np.ndarray:
 
 def _tree(step: Step, predictions: Output, parts: Sequence[Part], empty: Selector, settled: np.ndarray) -> Selector:
     """The merged state of all parts."""
-    leaves = max(1, min(len(parts), 2 * int(ray.cluster_resources().get("CPU", 1))))
     shared = ray.put(settled)
-    states = [
-        _leaf.remote(step, predictions, [parts[i] for i in share], empty, shared)
-        for share in np.array_split(np.arange(len(parts)), leaves)
-    ]
+    states = [_leaf.remote(step, predictions, share, empty, shared) for share in _shares(parts)]
     while len(states) > 1:
         states = [_merge.remote(*states[i : i + FAN_IN]) for i in range(0, len(states), FAN_IN)]
     return ray.get(states[0])
+
+
+def _shares(parts: Sequence[Part]) -> list[list[Part]]:
+    """The parts of each leaf of the tree."""
+    leaves = max(1, min(len(parts), 2 * int(ray.cluster_resources().get("CPU", 1))))
+    return [[parts[i] for i in share] for share in np.array_split(np.arange(len(parts)), leaves)]
+
+
+def _seen(
+    run: Run,
+    label: str,
+    predictions: Output,
+    parts: Sequence[Part],
+    classes: ClassManifest,
+    settings: SelectSettings,
+    labelled: Output | None,
+) -> Seen:
+    """The first pass of the cuts that depend on all scores: the histogram step, found or counted on the cluster."""
+
+    def work(step: Step) -> Output:
+        started = time.time()
+        shares = [
+            _count.remote(run.store, predictions, share, len(classes), settings.score) for share in _shares(parts)
+        ]
+        counted, *others = ray.get(shares)
+        for other in others:
+            counted.merge(other)
+        return commit(step, counted, started)
+
+    fingerprinted = settings_of(settings.score, len(classes))
+    inputs = {"predictions": predictions.digest}
+    output = run.step(f"{label} histogram", HISTOGRAM, HISTOGRAM_REVISION, fingerprinted, inputs, work)
+    counted = read(output, run.store, len(classes))
+    confidence = None
+    if labelled is not None:
+        confidence = np.concatenate([t["confidence"].to_numpy() for _, t in read_tables(labelled, run.store.fs)])
+    return Seen(counted.best, counted.stored, confidence)
+
+
+_count = ray.remote(num_cpus=1)(count)
 
 
 @ray.remote(num_cpus=1)

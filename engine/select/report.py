@@ -28,7 +28,9 @@ class SelectReport:
     copies: Counts
     """Images an epoch draws, duplicates counted."""
     lowest: npt.NDArray[np.float64]
-    """Probability of the worst image kept; NaN where none was."""
+    """Score of the worst image kept as a probability; NaN where none was."""
+    cut: npt.NDArray[np.float64]
+    """What a score had to exceed, as a probability; 1 where nothing could pass."""
 
     @property
     def empty(self) -> tuple[str, ...]:
@@ -46,15 +48,15 @@ class SelectReport:
         said = []
         if self.empty:
             said.append(
-                f"{len(self.empty)} of {len(self.names)} classes have no image above threshold {self.threshold:g} and"
+                f"{len(self.empty)} of {len(self.names)} classes have no image above {self._cuts} and"
                 f" get no pseudo-labels: {_listed(self.empty)}. A lower threshold or a larger pool would help."
             )
         if self.short and self.per_class:
             there = dict(zip(self.names, self.available.tolist(), strict=True))
             having = [f"{name} has {there[name]}" for name in self.short]
-            what = "are repeated to fill it" if self.balance == "duplicate" else "stay below it"
+            what = "are repeated to fill it" if self.balance in ("duplicate", "published") else "stay below it"
             said.append(
-                f"per_class={self.per_class} is more than exists above threshold {self.threshold:g} for"
+                f"per_class={self.per_class} is more than exists above {self._cuts} for"
                 f" {len(self.short)} classes, which {what}: {_listed(having)}."
             )
         if self.balance == "truncate" and self.kept.any():
@@ -69,6 +71,13 @@ class SelectReport:
                     f"balance=truncate cuts every class to the {count} of the smallest, {name}, and leaves out {lost}."
                 )
         return tuple(said)
+
+    @property
+    def _cuts(self) -> str:
+        low, high = float(self.cut.min()), float(self.cut.max())
+        return (
+            f"threshold {self.threshold:g}" if low == high else f"the cuts of their classes, {low:.3g} to {high:.3g},"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; unknown probabilities are null."""
@@ -88,9 +97,10 @@ class SelectReport:
                     "kept": int(kept),
                     "copies": int(copies),
                     "lowest": None if np.isnan(lowest) else float(lowest),
+                    "cut": float(cut),
                 }
-                for name, available, kept, copies, lowest in zip(
-                    self.names, self.available, self.kept, self.copies, self.lowest, strict=True
+                for name, available, kept, copies, lowest, cut in zip(
+                    self.names, self.available, self.kept, self.copies, self.lowest, self.cut, strict=True
                 )
             ],
         }

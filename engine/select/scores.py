@@ -74,6 +74,19 @@ def margin(scores: Half) -> npt.NDArray[np.float64]:
     return best[:, 0] - best[:, 1]
 
 
+def margin_score(scores: Half) -> Half:
+    """The margin m between the two best classes as a score: log m - log(1-m) in float16, (N, P >= 2) to (N,).
+
+    1-m is the sum of two small probabilities, so margins next to 1 keep their order; a margin of 0 is the lowest finite score.
+    """
+    m = margin(scores)
+    rest = probability(-scores[:, 0]) + probability(scores[:, 1])
+    with np.errstate(divide="ignore"):
+        score = np.log(np.maximum(m, 0)) - np.log(rest)
+    widest = float(np.finfo(np.float16).max)
+    return np.clip(score, -widest, widest).astype(np.float16)
+
+
 def tie_hash(shard: npt.NDArray[np.int32], row: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
     """What orders equal scores: splitmix64 of the address, shard in the upper half.
 

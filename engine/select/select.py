@@ -16,6 +16,7 @@ from engine.labels import targets
 from engine.labels.classes import ClassManifest
 from engine.select import scores
 from engine.select.report import SelectReport
+from engine.select.rule import Rule, rule_of
 from engine.select.topk import TopK, Winners
 from engine.settings import SelectSettings
 
@@ -23,18 +24,18 @@ from engine.settings import SelectSettings
 class Selector:
     """The running selection of one set of settings over predictions of one class list."""
 
-    def __init__(self, settings: SelectSettings, classes: ClassManifest) -> None:
-        if settings.balance == "duplicate" and settings.per_class is None:
-            raise ValueError("select: balance=duplicate repeats images up to per_class a class: set per_class")
+    def __init__(self, settings: SelectSettings, classes: ClassManifest, rule: Rule | None = None) -> None:
+        """`rule`: what the settings come to on these predictions; needed where they depend on all scores."""
         self.settings = settings
         self.classes = classes
+        self.rule = rule if rule is not None else rule_of(settings, classes)
         self.num_images = 0
-        self._top_k = TopK(len(classes), settings.per_class, scores.cut(settings.threshold))
+        self._top_k = TopK(len(classes), self.rule.per_class, self.rule.cuts)
         self._top_p: int | None = None
 
     def empty(self) -> "Selector":
         """A fresh selection of the same settings and classes."""
-        return Selector(self.settings, self.classes)
+        return Selector(self.settings, self.classes, self.rule)
 
     def update(self, predictions: pa.Table | pa.RecordBatch, where: str = "predictions") -> None:
         """Take in predictions; `where` names their file in messages."""
@@ -45,13 +46,16 @@ class Selector:
             scores.check_numbers(log_odds, shard, row)
             payload = (classes, log_odds) if self.settings.targets == "soft" else ()
             for place in range(self.settings.classes_per_image):
-                chosen, score = (np.ascontiguousarray(column[:, place]) for column in (classes, log_odds))
-                self._top_k.update(chosen, score, shard, row, payload)
+                columns = (np.ascontiguousarray(classes[:, place]), self._score(log_odds, place), shard, row, *payload)
+                if (drawn := self.rule.drawn(*columns[:4])) is not None:
+                    columns = tuple(column[drawn] for column in columns)
+                chosen, score, shards, rows, *carried = columns
+                self._top_k.update(chosen, score, shards, rows, carried)
         self.num_images += len(predictions)
 
     def merge(self, other: "Selector") -> None:
         """Take in what `other` has seen."""
-        if self.settings != other.settings:
+        if self.settings != other.settings or self.rule != other.rule:
             raise ValueError("cannot merge selections of different settings")
         self.classes.check_same(other.classes, "the selection to merge")
         if None not in (self._top_p, other._top_p) and self._top_p != other._top_p:
@@ -88,12 +92,19 @@ class Selector:
             threshold=self.settings.threshold,
             per_class=self.settings.per_class,
             balance=self.settings.balance,
-            available=self._top_k.available.copy(),
+            available=self._top_k.available.copy() if self.rule.thinning is None else self.rule.thinning.pool,
             kept=kept,
             copies=np.bincount(winners.classes, count, minlength=len(self.classes)).astype(np.int64),
             lowest=lowest,
+            cut=self.rule.thresholds,
         )
         return table, report
+
+    def _score(self, log_odds: scores.Half, place: int) -> scores.Half:
+        """What images are ranked by for their class at `place`, (N, P) to (N,)."""
+        if self.settings.score == "margin":
+            return scores.margin_score(log_odds)
+        return np.ascontiguousarray(log_odds[:, place])
 
     def _check(self, predictions: pa.Table | pa.RecordBatch, where: str) -> None:
         """Raise ValueError unless the predictions are of this class list and hold enough classes an image."""
@@ -116,6 +127,8 @@ class Selector:
 
         With duplication every non-empty class sums to K exactly, its best rows drawn once more than the others.
         """
+        if self.rule.thinning is not None:
+            return self.rule.thinning.counts(winners.classes, winners.scores, winners.shard, winners.row)
         if self.settings.balance != "duplicate" or self.settings.per_class is None:
             return np.ones(len(winners.classes), dtype=np.int32)
         of_class = kept[winners.classes]

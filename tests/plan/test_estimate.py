@@ -2,9 +2,10 @@
 
 import pytest
 
+from engine.config import SettingsError, load, parse
+from engine.job_settings import PlanJobSettings
 from engine.plan.estimate import Machines, Measured, Pool, duration, estimate, volume
 from engine.plan.measure import combined
-from engine.settings import PlanJobSettings, SettingsError, load, parse
 from jobs.plan import described_machines, scaled_pool, total
 
 MEASURED = Measured(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from engine.config import SettingsError, parse
 from engine.images.decode import decode
 from engine.models.build import build as build_model
 from engine.predict import backends
@@ -19,7 +20,7 @@ from engine.predict.choice import (
     choose_backend,
     pick,
 )
-from engine.settings import ModelSettings, PredictSettings, SettingsError, parse
+from engine.settings import ModelSettings, PredictSettings
 
 CPU = torch.device("cpu")
 SIZE, BATCH = 16, 8
@@ -127,11 +128,11 @@ def test_auto_never_tries_what_changes_answers_and_compiles_only_for_many_images
 
 
 def test_exact_backends_share_a_fingerprint_and_the_others_have_their_own() -> None:
-    exact = [PredictSettings(backend=name).answers() for name in ("auto", "eager", "frozen", "openvino")]
+    exact = [PredictSettings(backend=name).fingerprinted() for name in ("auto", "eager", "frozen", "openvino")]
     assert all(one == exact[0] for one in exact)
-    assert PredictSettings(amp=True).answers() == PredictSettings(backend="bf16").answers() != exact[0]
-    assert PredictSettings(decode="scaled").answers() != exact[0]
-    assert PredictSettings(batch_size=7).answers() == exact[0]
+    assert PredictSettings(amp=True).fingerprinted() == PredictSettings(backend="bf16").fingerprinted() != exact[0]
+    assert PredictSettings(decode="scaled").fingerprinted() != exact[0]
+    assert PredictSettings(batch_size=7).fingerprinted() == exact[0]
 
 
 def test_amp_and_another_backend_contradict_each_other() -> None:

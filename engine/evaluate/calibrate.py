@@ -1,0 +1,59 @@
+"""The temperature that makes a teacher's confidence mean what it says, fitted on labelled images before it labels the pool."""
+
+import time
+
+import numpy as np
+import pyarrow as pa
+
+from engine.evaluate.evaluate import predict_all
+from engine.images.collection import Collection
+from engine.labels.classes import ClassManifest
+from engine.metrics.calibration import Temperature, fit_temperature
+from engine.progress import say
+from engine.run import Run
+from engine.select.scores import classes_of, log_probability, scores_of
+from engine.settings import PredictSettings
+from engine.steps import Output, Step
+
+REVISION = 1
+
+
+def calibrate(
+    run: Run, label: str, model: Output, collection: Collection, classes: ClassManifest, settings: PredictSettings
+) -> Output:
+    """Fit the temperature on images never trained on: summary {temperature, images, ece_before, ece_after, nll_before, nll_after}."""
+    inputs = {"model": model.digest, "images": collection.digest, "classes": classes.hash}
+    whole = settings.model_copy(update={"top_p": len(classes), "temperature": 1.0})
+
+    def work(step: Step) -> Output:
+        started = time.time()
+        predictions = predict_all(run, step, model, collection, whole)
+        position = collection.positions(predictions["shard"].to_numpy(), predictions["row"].to_numpy())
+        fitted = fit_on(predictions, collection.class_indices(classes)[position])
+        say(
+            label,
+            f"temperature {fitted.value:.3f} on {fitted.num_images} images:"
+            f" calibration error {fitted.error_before:.3f} before, {fitted.error_after:.3f} after",
+        )
+        summary = {
+            "temperature": fitted.value,
+            "images": fitted.num_images,
+            "ece_before": fitted.error_before,
+            "ece_after": fitted.error_after,
+            "nll_before": fitted.nll_before,
+            "nll_after": fitted.nll_after,
+        }
+        return step.commit([], summary, started)
+
+    return run.step(label, "calibrate", REVISION, whole.fingerprinted(), inputs, work)
+
+
+def fit_on(predictions: pa.Table, truth: np.ndarray) -> Temperature:
+    """The temperature for predictions that hold all classes of N images whose true classes are `truth` (N,).
+
+    Log-probabilities stand for the logits: they differ by a constant an image, which softmax does not see.
+    """
+    classes, log_odds = classes_of(predictions), scores_of(predictions)
+    logits = np.empty(log_odds.shape)
+    np.put_along_axis(logits, classes.astype(np.int64), log_probability(log_odds), axis=1)
+    return fit_temperature(logits, truth)

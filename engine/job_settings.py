@@ -1,0 +1,103 @@
+"""Settings of the jobs that start one verb, or look at one."""
+
+from pydantic import Field
+
+from engine.config import Block
+from engine.settings import (
+    ClusterSettings,
+    DataSettings,
+    FitSettings,
+    ImagesSettings,
+    ModelSettings,
+    PredictSettings,
+    SelectSettings,
+)
+
+
+class PredictJobSettings(Block):
+    """`jobs.predict`: a model over a collection."""
+
+    run: str
+    store: str = "store"
+    model: str = Field(
+        description="a fitted step of the store (fit-…) or a model folder (config.json + model.safetensors)"
+    )
+    images: ImagesSettings
+    predict: PredictSettings = PredictSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+
+class ClusterShape(Block):
+    """A cluster that is not there yet, for `jobs.plan`."""
+
+    nodes: int = Field(ge=1)
+    cpus_per_node: int = Field(ge=1)
+    gpus_per_node: int = Field(0, ge=0)
+    images_per_second: float | None = Field(
+        None, gt=0, description="of the model on one of its GPUs (or CPUs); those of the measurement when not given"
+    )
+    price_node_hour: float | None = Field(None, ge=0, description="plan.price_node_hour when not given")
+    gbits_per_node: float | None = Field(None, gt=0, description="network into a node; no limit when not given")
+
+    @model_validator(mode="after")
+    def _gpus_have_a_rate(self) -> Self:
+        if self.gpus_per_node and self.images_per_second is None:
+            raise ValueError("gpus_per_node needs images_per_second, the model's rate on one such GPU")
+        return self
+
+
+class PlanSettings(Block):
+    """What `jobs.plan` assumes."""
+
+    sample_images: int = Field(2048, ge=1, description="images that are labelled for the measurement")
+    price_node_hour: float = Field(0.0, ge=0)
+    selected_share: float = Field(0.1, ge=0, le=1, description="share of the images that selection will keep")
+    pool_images: int | None = Field(
+        None, ge=1, description="plan for so many images like those of the pool; those it has when not given"
+    )
+    cluster: ClusterShape | None = Field(None, description="a bigger cluster to plan for beside the present one")
+
+
+class PlanJobSettings(PredictJobSettings):
+    """`jobs.plan`: a config of `jobs.predict` and what the plan assumes."""
+
+    run: str = "plan"
+    plan: PlanSettings = PlanSettings()
+
+
+class SelectJobSettings(Block):
+    """`jobs.select`: pseudo-labels from stored predictions."""
+
+    run: str
+    store: str = "store"
+    predictions: str = Field(description="a predict step of the store (predict-…)")
+    select: SelectSettings = SelectSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+
+class FitJobSettings(Block):
+    """`jobs.fit`: a model from true labels and, when a selection is given, pseudo-labels."""
+
+    run: str
+    store: str = "store"
+    data: DataSettings
+    model: ModelSettings
+    fit: FitSettings
+    pseudo: str | None = Field(
+        None, description="a select step of the store (select-…) whose images are those of data.pool"
+    )
+    init: str | None = Field(None, description="a fitted step or model folder to start from")
+    cluster: ClusterSettings = ClusterSettings()
+
+
+class EvaluateJobSettings(Block):
+    """`jobs.evaluate`: accuracy of a model on a labelled collection."""
+
+    run: str
+    store: str = "store"
+    model: str = Field(
+        description="a fitted step of the store (fit-…) or a model folder (config.json + model.safetensors)"
+    )
+    images: ImagesSettings
+    predict: PredictSettings = PredictSettings()
+    cluster: ClusterSettings = ClusterSettings()

@@ -1,0 +1,182 @@
+"""Why an image has the label it has: read from the records of a run alone, on any machine, without a cluster.
+
+A pseudo-label is a row of a select step; the step names the predictions it chose from, these the model that made them, the model the training
+shards it was fitted on: from digest to digest, down to the labelled images.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from engine import storage
+from engine.images.manifest import Manifest
+from engine.models.fetch import teacher_classes
+from engine.run import Pointer, pointers
+from engine.select.scores import classes_of, margin_score, probability, scores_of
+from engine.settings import SelectSettings
+from engine.steps import Output, Store, read_output, read_part, read_tables
+
+Address = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a run left: its finished steps in order, and whose output each digest is."""
+
+    store: Store
+    steps: list[tuple[Pointer, Output]]
+    manifests: dict[str, Manifest]
+    """The listed collections of the store by digest."""
+
+    def of(self, verb: str) -> Iterator[tuple[Pointer, Output]]:
+        """The finished steps of a verb."""
+        return ((pointer, output) for pointer, output in self.steps if pointer.record["verb"] == verb)
+
+    def maker(self, digest: str) -> tuple[Pointer, Output] | None:
+        """The step whose output has this digest."""
+        return next((one for one in self.steps if one[1].digest == digest), None)
+
+
+def records(store: Store, run: str) -> Records:
+    """Read a run's records. Raises FileNotFoundError naming the runs that exist."""
+    found = [(pointer, read_output(store, pointer.step)) for pointer in pointers(store, run)]
+    manifests = {}
+    for name in storage.names(store.fs, f"{store.root}/listings"):
+        folder = json.loads(storage.get(store.fs, f"{store.root}/listings/{name}"))["folder"]
+        if storage.exists(store.fs, f"{folder}/manifest.json"):
+            manifest = Manifest.load(store.fs, folder)
+            manifests[manifest.digest] = manifest
+    return Records(store, [(pointer, output) for pointer, output in found if output is not None], manifests)
+
+
+def explain(told: Records, key: str) -> list[str]:
+    """The image's story, a line a fact, generation after generation. Raises ValueError when the run's pool has no such key."""
+    lines = []
+    for pointer, predictions in told.of("predict"):
+        pool = told.manifests.get(pointer.record["inputs"]["images"])
+        addresses = pool.find(key) if pool is not None else []
+        if pool is None:
+            raise ValueError(f"{pointer.label}: the listing of its pool is no longer in {told.store.uri}")
+        for address in addresses:
+            lines += [f"{pointer.label}: shard {address[0]} row {address[1]}, by {_teacher(told, predictions)}"]
+            lines += [f"  {line}" for line in _prediction(told, predictions, address)]
+            for label, pseudo in told.of("select"):
+                if label.record["inputs"]["predictions"] == predictions.digest:
+                    lines.append(f"  {label.label}: {_verdict(told, predictions, label, pseudo, address)}")
+    if not lines:
+        raise ValueError(
+            f"{key!r}: no image of this run's pool has this key; a key is the path below the collection, the value of the key column,"
+            " or file.parquet:row where there is none"
+        )
+    return lines
+
+
+def lineage(told: Records, output: Output, depth: int = 0) -> list[str]:
+    """The steps from which a step was made, indented, down to the listed collections."""
+    pointer = next(pointer for pointer, one in told.steps if one.step == output.step)
+    lines = [f"{'  ' * depth}{pointer.step}  ({pointer.label})"]
+    for name, digest in sorted(pointer.record["inputs"].items()):
+        if (maker := told.maker(digest)) is not None:
+            lines += lineage(told, maker[1], depth + 1)
+        elif digest in told.manifests:
+            lines.append(
+                f"{'  ' * (depth + 1)}{name}: {told.manifests[digest].num_rows} images at {told.manifests[digest].uri}"
+            )
+    return lines
+
+
+def _teacher(told: Records, predictions: Output) -> str:
+    step = predictions.summary["model"]
+    label = next((pointer.label for pointer, output in told.steps if output.step == step), "a model of another run")
+    return f"{step} ({label})"
+
+
+def _prediction(told: Records, predictions: Output, address: Address) -> list[str]:
+    """What the teacher said of the image, or why it was set aside."""
+    seen = _seen(told, predictions, address)
+    if seen is None:
+        return [_quarantined(told, predictions, address) or "no prediction and no entry in the quarantine"]
+    names = teacher_classes(told.store, predictions).names
+    pairs = zip(classes_of(seen)[0], scores_of(seen)[0], strict=True)
+    return ["predicted " + ", ".join(f"{names[c]} {_shown(float(score))}" for c, score in pairs)]
+
+
+def _shown(score: float) -> str:
+    """A score as probability and, because rounding hides the top, as log-odds."""
+    return f"{float(probability(score)):.4f} (log-odds {score:.4g})"
+
+
+def _seen(told: Records, predictions: Output, address: Address) -> pa.Table | None:
+    """The image's row of the predictions."""
+    for part in predictions.parts(told.store.fs):
+        if part.unit == address[0]:
+            table = read_part(predictions, told.store.fs, part)
+            found = table.filter(pc.equal(table["row"], address[1]))
+            return found.combine_chunks() if found.num_rows else None
+    return None
+
+
+def _quarantined(told: Records, predictions: Output, address: Address) -> str | None:
+    """Why the image was set aside."""
+    path = f"{predictions.folder}/quarantine/{address[0]:08d}.parquet"
+    if not storage.exists(told.store.fs, path):
+        return None
+    table = pq.read_table(io.BytesIO(storage.get(told.store.fs, path)))
+    reasons = table.filter(pc.equal(table["row"], address[1]))["reason"].to_pylist()
+    return f"not labelled: {reasons[0]}" if reasons else None
+
+
+def _verdict(told: Records, predictions: Output, pointer: Pointer, pseudo: Output, address: Address) -> str:
+    """Whether a selection took the image, and which cut decided."""
+    classes = pseudo.summary["report"]["classes"]
+    rows = [
+        row
+        for _, table in read_tables(pseudo, told.store.fs, ["shard", "row", "class", "score", "rank", "count"])
+        for row in table.filter(
+            pc.and_(pc.equal(table["shard"], address[0]), pc.equal(table["row"], address[1]))
+        ).to_pylist()
+    ]
+    if rows:
+        return "; ".join(
+            f"chosen as {classes[row['class']]['name']}, rank {row['rank'] + 1}{_out_of(row['rank'], classes[row['class']]['kept'])},"
+            f" score {_shown(row['score'])}, drawn {row['count']}x an epoch"
+            for row in rows
+        )
+    seen = _seen(told, predictions, address)
+    return "not chosen: it has no prediction" if seen is None else _refusal(pointer.record["settings"], pseudo, seen)
+
+
+def _out_of(rank: int, kept: int) -> str:
+    """Of how many; nothing in the sticky mode, where earlier labels stand beside those that this selection kept."""
+    return f" of {kept}" if rank < kept else ""
+
+
+def _refusal(settings: dict[str, Any], pseudo: Output, seen: pa.Table) -> str:
+    """Which cut an image that was not chosen failed, for its best class."""
+    index = int(classes_of(seen)[0, 0])
+    told = pseudo.summary["report"]["classes"][index]
+    set_by_hand = settings.get("thresholds", {}).get(told["name"], settings["threshold"])
+    adaptive = SelectSettings.model_validate(settings).needs_histogram
+    cut = told["cut"] if adaptive else set_by_hand  # the same cut; the float16 that stands for it reads oddly
+    if settings.get("score") == "margin":
+        score, what = float(probability(margin_score(scores_of(seen)))[0]), "margin"
+    else:
+        score, what = float(probability(scores_of(seen)[0, 0])), "probability"
+    if score <= cut:
+        return f"not chosen: {what} {score:.4f} for {told['name']} is not above the cut {cut:.4f}"
+    if told["lowest"] is not None and told["kept"] < told["available"] and score <= told["lowest"]:
+        tied = " (a tie, decided by the hash of the address)" if score == told["lowest"] else ""
+        return (
+            f"not chosen: {what} {score:.4f} for {told['name']} is above the cut {cut:.4f}, but the {told['kept']} kept of"
+            f" {told['available']} are better, down to {told['lowest']:.4f}{tied}"
+        )
+    return (
+        f"not chosen: {what} {score:.4f} for {told['name']} is above the cut {cut:.4f}, but the draw of"
+        f" cut={settings.get('cut')}, balance={settings.get('balance')} left it out"
+    )

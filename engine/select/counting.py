@@ -1,0 +1,78 @@
+"""The histogram of a prediction pass as a durable step: counted once, then every preview and every adaptive cut is instant.
+
+Integers are added, so the step is the same however the parts were shared out. No Ray: `reduce` counts on a cluster with the same lines.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from engine.select import scores
+from engine.select.histogram import Histogram
+from engine.steps import Output, Part, Step, Store, read_part, read_tables
+
+REVISION = 1
+VERB = "histogram"
+
+Score = Literal["max_probability", "margin"]
+
+
+@dataclass
+class Counted:
+    """Histograms of the best class's score, and of the log-odds of all stored classes. Mergeable and picklable."""
+
+    score: Score
+    best: Histogram
+    stored: Histogram
+
+    def update(self, predictions: pa.Table) -> None:
+        """Count the images of a predictions table. Raises ValueError for a score that is not a number."""
+        classes, log_odds = scores.classes_of(predictions), scores.scores_of(predictions)
+        scores.check_numbers(log_odds, *(predictions[name].to_numpy() for name in ("shard", "row")))
+        best = scores.margin_score(log_odds) if self.score == "margin" else log_odds[:, 0]
+        self.best.update(classes[:, 0], best.copy())
+        self.stored.update(classes, log_odds)
+
+    def merge(self, other: "Counted") -> None:
+        """Add what `other` has counted."""
+        self.best.merge(other.best)
+        self.stored.merge(other.stored)
+
+
+def count(store: Store, predictions: Output, parts: Iterable[Part], num_classes: int, score: Score) -> Counted:
+    """Stream some parts of the predictions into histograms."""
+    counted = Counted(score, Histogram(num_classes), Histogram(num_classes))
+    for part in parts:
+        counted.update(read_part(predictions, store.fs, part))
+    return counted
+
+
+def settings_of(score: Score, num_classes: int) -> dict[str, object]:
+    """What a histogram step is fingerprinted by, beside the predictions."""
+    return {"score": score, "num_classes": num_classes}
+
+
+def commit(step: Step, counted: Counted, started: float) -> Output:
+    """Write the histograms: part 0 the best classes, part 1 all stored ones."""
+    parts = [step.put_part(unit, one.table()) for unit, one in enumerate((counted.best, counted.stored))]
+    return step.commit(parts, {"images": int(counted.best.counts.sum()), "score": counted.score}, started)
+
+
+def read(output: Output, store: Store, num_classes: int) -> Counted:
+    """What `commit` wrote."""
+    best, stored = (Histogram.of(table, num_classes) for _, table in read_tables(output, store.fs))
+    return Counted(output.summary["score"], best, stored)
+
+
+def histograms(store: Store, predictions: Output, num_classes: int, score: Score = "max_probability") -> Counted:
+    """The histograms of a finished prediction pass: read, or counted now by this process and kept."""
+    step = store.step(VERB, REVISION, settings_of(score, num_classes), {"predictions": predictions.digest})
+    output = step.output()
+    if output is None:
+        started = time.time()
+        step.begin()
+        output = commit(step, count(store, predictions, predictions.parts(store.fs), num_classes, score), started)
+    return read(output, store, num_classes)

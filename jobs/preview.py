@@ -1,0 +1,54 @@
+"""How many images of each class survive a threshold, and what a quota K gives: before anything is selected, without inference.
+
+    python -m jobs.preview STORE predict-0123456789abcdef --thresholds 0.5 0.9 0.99 --per-class 5000
+
+The first preview of a prediction pass counts its scores once; every later one is instant.
+"""
+
+import argparse
+
+from rich.console import Console
+
+from engine import storage
+from engine.models.fetch import teacher_classes
+from engine.report.preview import foretell, preview_table
+from engine.report.table import WIDTH
+from engine.select.counting import histograms
+from engine.steps import Store, read_output
+from jobs import command
+
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.preview", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store", help="folder or URI of the store")
+    parser.add_argument("predictions", help="a finished predict step of the store (predict-…)")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="T", help="strictly above")
+    parser.add_argument("--per-class", type=int, metavar="K", help="keep at most the K best of each class")
+    parser.add_argument("--score", choices=("max_probability", "margin"), default="max_probability")
+    parser.add_argument("--classes", type=int, default=30, metavar="N", help="show the N classes with the least images")
+    arguments = parser.parse_args()
+    store = Store(arguments.store)
+    if not storage.exists(store.fs, f"{store.root}/store.json"):
+        raise FileNotFoundError(f"{arguments.store}: no store here")
+    store.open()
+    if arguments.per_class is not None and arguments.per_class < 1:
+        raise ValueError(f"--per-class {arguments.per_class}: K is at least 1")
+    predictions = read_output(store, arguments.predictions)
+    if predictions is None or not predictions.step.startswith("predict-"):
+        raise ValueError(
+            f"{arguments.predictions}: not a finished predict step of {arguments.store};"
+            f" `python -m jobs.status {arguments.store}` lists the steps"
+        )
+    classes = teacher_classes(store, predictions)
+    best = histograms(store, predictions, len(classes), arguments.score).best
+    outcomes = foretell(best, arguments.thresholds, arguments.per_class)
+    console = Console(width=max(WIDTH, Console().width))
+    console.print(preview_table(classes.names, best.total, outcomes, arguments.classes))
+
+
+if __name__ == "__main__":
+    command.run(main)

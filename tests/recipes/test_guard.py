@@ -1,0 +1,181 @@
+"""Guard rails in the recipes: evidence from tables, and who teaches next, on a fake setup without a cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from engine import schema
+from engine.config import parse
+from engine.evaluate.evaluate import ANSWERS
+from engine.labels.classes import ClassManifest
+from engine.recipes.guard import evidence_of, next_teacher, starved, weigh
+from engine.recipes.noisy_student import noisy_student
+from engine.recipes.setup import Generation
+from engine.recipes.threshold import threshold
+from engine.report.table import metrics, show
+from engine.run import Run
+from engine.settings import ClusterSettings, GuardSettings, SelfTrainSettings
+from engine.steps import Output, Store
+
+CLASSES = ClassManifest(("cat", "dog"))
+
+
+def answers(right: np.ndarray, confidence: float = 0.8) -> pa.Table:
+    """Answers on images of class 0 of which some are right."""
+    number = len(right)
+    zeros = np.zeros(number, np.int32)
+    predicted = np.where(right, 0, 1).astype(np.int32)
+    return pa.table(
+        [zeros, np.arange(number, dtype=np.int32), zeros, predicted, np.full(number, confidence, np.float32)],
+        schema=ANSWERS,
+    )
+
+
+def labels(classes: list[int]) -> pa.Table:
+    """Pseudo-labels of images 0, 1, 2 …"""
+    number = len(classes)
+    empty = schema.pseudo_labels(2, CLASSES.hash)
+    lists = [[c] for c in classes]
+    columns: list[Any] = [np.zeros(number, np.int32), np.arange(number, dtype=np.int32), classes]
+    columns += [np.ones(number, np.float16), np.arange(number), np.ones(number), lists, [[1.0]] * number]
+    return pa.table([pa.array(c, field.type) for c, field in zip(columns, empty, strict=True)], schema=empty)
+
+
+def test_evidence_is_paired_and_counts_churn() -> None:
+    teacher, student = np.array([True, True, False, False]), np.array([True, False, True, True])
+    seen = evidence_of(labels([0, 0, 1, 1]), labels([0, 1, 1]), answers(teacher), answers(student, 0.9), 2)
+    assert seen.student_against_teacher is not None
+    assert (seen.student_against_teacher.only_first, seen.student_against_teacher.only_second) == (1, 2)
+    assert seen.selected.tolist() == [2, 2]
+    assert seen.selected_before is not None
+    assert seen.selected_before.tolist() == [1, 2]
+    assert seen.churn is not None
+    assert (seen.churn.both, seen.churn.changed, seen.churn.gained) == (3, 1, 1)
+    assert seen.gap_change is not None
+    assert seen.gap_change.value == pytest.approx(0.1 - 0.25)
+
+
+def test_without_validation_or_with_the_rails_off_a_verdict_only_warns() -> None:
+    worse = evidence_of(labels([0, 1]), None, answers(np.ones(400, bool)), answers(np.arange(400) > 100), 2)
+    assert weigh(worse, None, GuardSettings()).rejects
+    off = weigh(worse, None, GuardSettings(enabled=False))
+    assert off.decision.action == "keep the old teacher"
+    assert not off.rejects
+    assert "only" in off.sentence
+    lost = evidence_of(labels([0] * 30), labels([1] * 30), None, None, 2)
+    assert weigh(lost, None, GuardSettings()).decision.reason == "classes lost"
+    assert not weigh(lost, None, GuardSettings()).obeyed
+
+
+class FakeSetup:
+    """A setup whose verbs write small tables into a real store: `right[i]` says what the i-th fitted model gets right."""
+
+    def __init__(self, store: Path, right: list[np.ndarray], validation: bool = True, **changed: Any) -> None:
+        fit = {"steps": 1, "batch": {"labelled": 1}}
+        tree = {
+            "run": "r",
+            "store": str(store),
+            "generations": 3,
+            "data": {"labelled": "l", "pool": "p"},
+            "teacher_model": {"model": "resnet18"},
+            "teacher": fit,
+            "student": fit,
+            **changed,
+        }
+        self.settings = parse(SelfTrainSettings, tree, "fake")
+        self.run = Run(Store(str(store)), "r", ClusterSettings())
+        self.classes = CLASSES
+        self.labelled = None
+        self.right, self.validation = right, validation
+        self.fitted: list[Output] = []
+        self.pseudo = [labels([0, 1] * 50) for _ in right]
+        self.taught: list[str] = []
+
+    def put(self, verb: str, label: str, table: pa.Table, inputs: dict[str, str], **summary: Any) -> Output:
+        return self.run.step(
+            label, verb, 1, {"label": label}, inputs, lambda step: step.commit([step.put_part(0, table)], summary, 0)
+        )
+
+    def fit(self, label: str, *_: Any, **__: Any) -> Output:
+        self.fitted.append(self.put("fit", label, pa.table({"x": [label]}), {}, model="model"))
+        return self.fitted[-1]
+
+    def predict(self, label: str, model: Output) -> Output:
+        self.taught.append(model.step)
+        return self.put("predict", label, pa.table({"x": [label]}), {"model": model.digest}, images=1000)
+
+    def select(self, label: str, *_: Any) -> Output:
+        table = self.pseudo[len(self.fitted)]
+        return self.put("select", label, table, {}, selected=table.num_rows)
+
+    def gather(self, _: str, pseudo: Output) -> tuple[Output, None]:
+        return pseudo, None
+
+    def evaluate(self, label: str, model: Output, _: str) -> dict[str, Any] | None:
+        if not self.validation:
+            return None
+        right = self.right[self.fitted.index(model)]
+        output = self.put("evaluate", label, answers(right), {"model": model.digest})
+        share = float(right.mean())
+        return {"step": output.step, "accuracy": share, "low": share, "high": share, "images": right.size, "ece": 0.0}
+
+    def pseudo_quality(self, pseudo: Output) -> dict[str, Any]:
+        return {"kept": pseudo.summary["selected"], "accuracy": None, "step": pseudo.step}
+
+
+GOOD, BETTER, BAD = (np.arange(1000) < number for number in (700, 800, 500))
+
+
+def walk(recipe: Any, setup: FakeSetup) -> list[tuple[str, str | None]]:
+    """Each generation's name and the reason of its verdict."""
+    return [(g.name, g.guard.decision.reason if g.guard else None) for g in recipe(setup)]
+
+
+@pytest.mark.parametrize(("recipe", "word"), [(noisy_student, "generation"), (threshold, "round")])
+def test_a_worse_student_is_thrown_away_and_ends_what_would_only_repeat(tmp_path: Path, recipe: Any, word: str) -> None:
+    setup = FakeSetup(tmp_path, [GOOD, BETTER, BAD, BAD])
+    generations = recipe(setup)
+    assert [g.guard.decision.reason for g in generations[1:]] == ["student better", "student worse"]
+    report = metrics(setup.run.store, generations)
+    assert report["chosen"] == f"{word} 1"
+    assert report["generations"][2]["guard"]["action"] == "keep the old teacher"
+    assert report["generations"][2]["guard"]["selected_share"] == 0.1
+
+
+def test_a_kept_teacher_teaches_again_when_the_next_selection_differs(tmp_path: Path) -> None:
+    setup = FakeSetup(tmp_path, [GOOD, BAD, BETTER, BETTER], selects=[{"threshold": t} for t in (0.9, 0.8, 0.7)])
+    reasons = walk(noisy_student, setup)
+    assert reasons[1] == ("generation 1", "student worse")
+    assert reasons[2] == ("generation 2", "student better")
+    assert setup.taught[0] == setup.taught[1] != setup.taught[2]
+
+
+def test_settled_labels_stop(tmp_path: Path) -> None:
+    setup = FakeSetup(tmp_path, [GOOD, GOOD, GOOD, GOOD])
+    setup.pseudo = [labels([0, 1] * 1000) for _ in range(4)]
+    assert walk(noisy_student, setup)[1:] == [("generation 1", "student not worse"), ("generation 2", "labels settled")]
+
+
+def test_without_validation_every_generation_is_made(tmp_path: Path) -> None:
+    setup = FakeSetup(tmp_path, [GOOD, BAD, BAD, BAD], validation=False)
+    assert len(noisy_student(setup)) == 4  # type: ignore[arg-type]
+
+
+def test_nothing_selected_ends_it_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setup = FakeSetup(tmp_path, [GOOD, BETTER, BETTER, BETTER])
+    setup.pseudo[2] = labels([])
+    generations = noisy_student(setup)  # type: ignore[arg-type]
+    assert [g.name for g in generations] == ["teacher", "generation 1"]
+    show(metrics(setup.run.store, generations))
+    assert "nothing selected" in capsys.readouterr().out
+
+
+def test_the_last_verdict_is_told_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setup: Any = FakeSetup(tmp_path, [GOOD, BAD], generations=1)
+    generations: list[Generation] = noisy_student(setup)
+    assert next_teacher(setup, 1, generations[0], generations[1]) is generations[0]
+    assert "worse than its teacher" in capsys.readouterr().out
+    assert not starved("x", generations[0], setup.put("select", "s", labels([0]), {}, selected=1))
