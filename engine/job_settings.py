@@ -1,6 +1,8 @@
 """Settings of the jobs that start one verb, or look at one."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from engine.config import Block
 from engine.settings import (

@@ -4,6 +4,7 @@ Names follow timm where timm has one (`img_size`, `drop`, `drop_path`, `model_em
 changed setting is a changed copy (`block.model_copy(update=…)`).
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator

@@ -16,7 +16,7 @@ def small_tree(digits: Path, store: str, **changed: Any) -> dict[str, Any]:
         "batch": {"labelled": 32},
         "noise": {"labelled": {"hflip": 0, "pad": 2}},
         "lr": 0.1,
-        "amp": False,  # `auto` may choose differently in two stores
+        "amp": False,
         "model_ema_decay": 0.9,
         "checkpoint_every": 10,
         "log_every": 10,
