@@ -27,6 +27,10 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
     for name in SILENT:
         logging.getLogger(name).setLevel(logging.ERROR)
     address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        os.environ.setdefault(
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
+        )  # nobody preempts a laptop: an actor less a fit
     try:
         ray.init(
             address=address or "local",
