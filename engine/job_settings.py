@@ -92,14 +92,5 @@ class FitJobSettings(Block):
     cluster: ClusterSettings = ClusterSettings()
 
 
-class EvaluateJobSettings(Block):
+class EvaluateJobSettings(PredictJobSettings):
     """`jobs.evaluate`: accuracy of a model on a labelled collection."""
-
-    run: str
-    store: str = "store"
-    model: str = Field(
-        description="a fitted step of the store (fit-…) or a model folder (config.json + model.safetensors)"
-    )
-    images: ImagesSettings
-    predict: PredictSettings = PredictSettings()
-    cluster: ClusterSettings = ClusterSettings()

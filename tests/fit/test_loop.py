@@ -151,7 +151,7 @@ def test_divergence_names_the_step_and_saves_nothing(tmp_path: Path) -> None:
             return {"loss": torch.tensor(float("nan") if step >= 7 else 1.0)}
 
         def export(self) -> nn.Module:
-            raise NotImplementedError
+            raise AssertionError("a run that diverged exports nothing")
 
     settings, recorder = fit_settings(log_every=5), Recorder(tmp_path / "run")
     with pytest.raises(DivergedError, match=r"at step 7.*fit.lr"):
