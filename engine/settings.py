@@ -109,7 +109,9 @@ class FitSettings(Block):
     clip_grad: float | None = Field(None, gt=0)
     model_ema: bool = True
     model_ema_decay: float = Field(0.999, ge=0, lt=1)
-    amp: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: on GPUs and on CPUs with AMX")
+    amp: bool | Literal["auto"] = Field(
+        "auto", description="bfloat16 autocast; auto: on GPUs and on CPUs that gain by it"
+    )
     channels_last: bool = True
     seed: int = 0
     checkpoint_every: int = Field(
@@ -131,7 +133,7 @@ class PredictSettings(Block):
         description="how the network is run; auto: the fastest exact one here, by measurement. bf16 and fp16 change answers slightly",
     )
     amp: bool = Field(
-        False, description="the same as backend=bf16: faster on GPUs and on CPUs with AMX, answers change slightly"
+        False, description="the same as backend=bf16: faster on GPUs and on some CPUs, answers change slightly"
     )
     views: Literal["one", "flip"] = Field(
         "one", description="flip: probabilities averaged over the image and its mirror"

@@ -26,7 +26,7 @@ from torch import nn
 from engine import storage
 from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
-from engine.fit.precision import choose_precision, cpu_has_amx
+from engine.fit.precision import choose_precision, cpu_gains_from_bf16
 from engine.fit.streams import decode_size, open_stream
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.labels.classes import ClassManifest
@@ -235,7 +235,7 @@ def agreed_plan(step: Step, settings: FitSettings, device: torch.device, rank: i
     """The step's plan: rank 0 chooses it the first time, every rank obeys it."""
     shared: list[Any] = [None]
     if rank == 0:
-        shared = [step.plan(lambda: asdict(choose_precision(settings, device, cpu_has_amx())))]
+        shared = [step.plan(lambda: asdict(choose_precision(settings, device, cpu_gains_from_bf16())))]
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         torch.distributed.broadcast_object_list(shared, device=device)
     return shared[0]

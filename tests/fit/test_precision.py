@@ -8,16 +8,16 @@ from engine.settings import FitSettings
 
 
 @pytest.mark.parametrize(
-    ("amp", "device", "has_amx", "precision", "reason"),
+    ("amp", "device", "cpu_gains", "precision", "reason"),
     [
-        ("auto", "cuda", False, "bf16", "a GPU"),
-        ("auto", "cpu", True, "bf16", "a CPU with AMX"),
-        ("auto", "cpu", False, "fp32", "a CPU without AMX"),
-        (True, "cpu", False, "bf16", "amp=True was set"),
-        (False, "cuda", True, "fp32", "amp=False was set"),
+        ("auto", "cuda", None, "bf16", "a GPU"),
+        ("auto", "cpu", "a CPU with AMX", "bf16", "a CPU with AMX"),
+        ("auto", "cpu", None, "fp32", "a CPU with slow bfloat16"),
+        (True, "cpu", None, "bf16", "amp=True was set"),
+        (False, "cuda", "a CPU with AMX", "fp32", "amp=False was set"),
     ],
 )
-def test_choice_and_reason(amp: bool, device: str, has_amx: bool, precision: str, reason: str) -> None:
+def test_choice_and_reason(amp: bool, device: str, cpu_gains: str | None, precision: str, reason: str) -> None:
     settings = FitSettings.model_validate({"steps": 1, "batch": {"labelled": 1}, "amp": amp})
-    choice = choose_precision(settings, torch.device(device), has_amx)
+    choice = choose_precision(settings, torch.device(device), cpu_gains)
     assert (choice.precision, choice.reason) == (precision, reason)
