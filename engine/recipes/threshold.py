@@ -29,7 +29,8 @@ def threshold(setup: Setup) -> list[Generation]:
         if starved(name, teacher, pseudo):
             break
         images, _ = stream = setup.gather(f"{name} gather", pseudo)
-        model = setup.fit(f"{name} fit", student_model, student_fit, labelled=setup.labelled, pseudo=stream)
+        start = teacher.model if settings.warm_start else None
+        model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=setup.labelled, pseudo=stream)
         validation = setup.evaluate(f"{name} validation", model, "validation")
         steps = [predictions, pseudo, images, model]
         student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(pseudo))

@@ -93,13 +93,15 @@ class FakeSetup:
         self.fitted: list[Output] = []
         self.pseudo = [labels([0, 1] * 50) for _ in right]
         self.taught: list[str] = []
+        self.inits: list[str | None] = []
 
     def put(self, verb: str, label: str, table: pa.Table, inputs: dict[str, str], **summary: Any) -> Output:
         return self.run.step(
             label, verb, 1, {"label": label}, inputs, lambda step: step.commit([step.put_part(0, table)], summary, 0)
         )
 
-    def fit(self, label: str, *_: Any, **__: Any) -> Output:
+    def fit(self, label: str, _model: Any, _settings: Any, init: Output | None = None, **_: Any) -> Output:
+        self.inits.append(init.step if init else None)
         self.fitted.append(self.put("fit", label, pa.table({"x": [label]}), {}, model="model"))
         return self.fitted[-1]
 
@@ -151,6 +153,15 @@ def test_a_kept_teacher_teaches_again_when_the_next_selection_differs(tmp_path: 
     assert reasons[1] == ("generation 1", "student worse")
     assert reasons[2] == ("generation 2", "student better")
     assert setup.taught[0] == setup.taught[1] != setup.taught[2]
+
+
+@pytest.mark.parametrize("recipe", [noisy_student, threshold])
+@pytest.mark.parametrize("warm", [False, True])
+def test_students_start_from_their_teacher_when_asked_to(tmp_path: Path, recipe: Any, warm: bool) -> None:
+    setup = FakeSetup(tmp_path, [GOOD, BETTER, BETTER], generations=2, warm_start=warm)
+    recipe(setup)
+    models = [output.step for output in setup.fitted]
+    assert setup.inits == [None, *(models[:2] if warm else [None, None])]
 
 
 def test_settled_labels_stop(tmp_path: Path) -> None:
