@@ -44,11 +44,13 @@ class Learner:
 
     `settings`: those of the fit, or a copy with another rate. While `settings.freeze_steps` last only the classifier
     learns: the body has no gradients and stays in eval mode, so that its weights, its running statistics and what it
-    answers are as they were.
+    answers are as they were. `options`: those of `Context.distribute`.
     """
 
-    def __init__(self, context: Context, model: nn.Module, settings: FitSettings | None = None) -> None:
-        self.context, self.settings = context, settings or context.settings
+    def __init__(
+        self, context: Context, model: nn.Module, settings: FitSettings | None = None, **options: object
+    ) -> None:
+        self.context, self.settings, self.options = context, settings or context.settings, options
         self.layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
         self.model = model.to(context.device).to(memory_format=self.layout)
         self.optimiser = optimiser(self.model, self.settings)
@@ -59,7 +61,7 @@ class Learner:
             self.head = _classifier(self.model)
             self.model.requires_grad_(False)
             self.head.requires_grad_(True)
-        self.distributed = context.distribute(self.model)
+        self.distributed = context.distribute(self.model, **self.options)
 
     def parts(self, name: str = "model") -> dict[str, object]:
         """What travels in checkpoints, under names that begin with `name` unless it is the one model."""
@@ -72,7 +74,7 @@ class Learner:
         if self.head is not None and step >= self.settings.freeze_steps:
             self.head = None
             self.model.requires_grad_(True)
-            self.distributed = self.context.distribute(self.model)
+            self.distributed = self.context.distribute(self.model, **self.options)
         self.distributed.train()
         if self.head is not None:
             self.model.eval()

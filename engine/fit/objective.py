@@ -113,7 +113,16 @@ class Objective(ABC):
             part.load_state_dict(state[name])
 
 
-OBJECTIVES: dict[str, str | type[Objective]] = {"supervised": "engine.fit.supervised:Supervised"}
+OBJECTIVES: dict[str, str | type[Objective]] = {
+    "supervised": "engine.fit.supervised:Supervised",
+    "rotation": "engine.fit.rotation:Rotation",
+    "inpainting": "engine.fit.restoration:Inpainting",
+    "colourisation": "engine.fit.restoration:Colourisation",
+    "two_views": "engine.fit.two_views:TwoViews",
+    "fixmatch": "engine.fit.weak_strong:FixMatch",
+    "uda": "engine.fit.weak_strong:UDA",
+    "meta_pseudo_labels": "engine.fit.meta_pseudo_labels:MetaPseudoLabels",
+}
 """Objectives by name; those of the engine are imported when first asked for."""
 
 Kind = TypeVar("Kind", bound=type[Objective])
