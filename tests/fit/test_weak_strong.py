@@ -36,7 +36,7 @@ def logits(objective: WeakStrong, which: str, images: Tensor, own: np.ndarray) -
 
 @pytest.mark.parametrize("name", ["fixmatch", "uda"])
 def test_the_loss_is_that_of_the_paper(name: str) -> None:
-    objective = made(name, objective_args={"threshold": 0.3, "weight": 2.0})
+    objective = made(name, objective_args={"threshold": 0.6, "weight": 2.0})
     batch = batches()
     known = logits(objective, "labelled", batch["labelled"].images, batch["labelled"].seeds)
     weak, strong = (
@@ -46,7 +46,7 @@ def test_the_loss_is_that_of_the_paper(name: str) -> None:
     each = []
     for w, s in zip(weak, strong, strict=True):
         target = F.one_hot(w.argmax(), 4).float() if name == "fixmatch" else (w / 0.4).softmax(0)
-        sure = float(w.softmax(0).max() >= 0.3)
+        sure = float(w.softmax(0).max() >= 0.6)
         each.append(-sure * float((target * s.log_softmax(0)).sum()))
     metrics = objective.step(batch, 0)
     true = F.cross_entropy(known, torch.arange(4))
