@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from engine.config import Block
+from engine.recipe_settings import CleanSettings, DistilSettings, refuse
 
 
 class SourceSettings(Block):
@@ -316,7 +317,9 @@ class ClusterSettings(Block):
 class SelfTrainSettings(Block):
     """The main job: a recipe, its data, its models and its verbs."""
 
-    recipe: Literal["noisy_student", "threshold", "supervised"] = "noisy_student"
+    recipe: Literal[
+        "noisy_student", "threshold", "supervised", "billion_scale", "self_distillation", "clean_labels"
+    ] = "noisy_student"
     task: Literal["classify"] = "classify"
     run: str = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")
@@ -335,17 +338,15 @@ class SelfTrainSettings(Block):
     selects: list[SelectSettings] | None = Field(
         None, description="one selection a generation, e.g. a cut that widens; `select` when not given"
     )
+    distil: DistilSettings = DistilSettings()
+    clean: CleanSettings = CleanSettings()
     guard: GuardSettings = GuardSettings()
     generations: int = Field(2, ge=0)
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
     def _recipe_has_what_it_needs(self) -> Self:
-        if self.recipe != "supervised" and self.generations > 0:
-            if self.data.pool is None:
-                raise ValueError(f"recipe {self.recipe} labels a pool: set data.pool")
-            if self.student is None:
-                raise ValueError(f"recipe {self.recipe} trains students: set student")
+        refuse(self)
         if self.selects is not None and len(self.selects) != self.generations:
             raise ValueError(
                 f"selects has {len(self.selects)} entries for {self.generations} generations: give one each, or use select"
