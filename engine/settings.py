@@ -145,6 +145,9 @@ class PredictSettings(Block):
         False, description="fit the temperature on the validation images before the pool is labelled (jobs.self_train)"
     )
     temperature: float = Field(1.0, gt=0, description="logits are divided by it; scores then mean what they say")
+    activation: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="sigmoid: an image may have several labels, each class has a probability of its own"
+    )
 
     @model_validator(mode="after")
     def _amp_is_bf16(self) -> Self:
@@ -156,7 +159,15 @@ class PredictSettings(Block):
         """What decides an answer: an exact backend and the batch size do not. A temperature of 1 is none: such predictions keep their name."""
         half = "bf16" if self.amp else self.backend if self.backend in ("bf16", "fp16") else "fp32"
         softened = {} if self.temperature == 1 else {"temperature": self.temperature}
-        return {"top_p": self.top_p, "views": self.views, "precision": half, "decode": self.decode, **softened}
+        several = {} if self.activation == "softmax" else {"activation": self.activation}
+        return {
+            "top_p": self.top_p,
+            "views": self.views,
+            "precision": half,
+            "decode": self.decode,
+            **softened,
+            **several,
+        }
 
 
 class SelectSettings(Block):

@@ -25,6 +25,7 @@ from torch import nn
 
 from engine import storage
 from engine.fit.loop import train
+from engine.fit.losses import refuse_pairing
 from engine.fit.objective import Context, create_objective
 from engine.fit.precision import choose_precision, cpu_has_amx
 from engine.fit.streams import decode_size, open_stream
@@ -68,6 +69,8 @@ def fit(
         "fit": settings.model_dump(mode="json", exclude=NOT_FINGERPRINTED),
         "classes": classes.hash,
     }
+    if kinds := {name: one.kind for name, (_, one) in streams.items() if one.kind != "distribution"}:
+        fingerprinted["kinds"] = kinds
 
     def work(step: Step) -> Output:
         started = time.time()
@@ -111,6 +114,8 @@ def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, tupl
         raise ValueError(
             f"{label}: batch names the streams {sorted(settings.batch)}, but this fit has {sorted(streams)}: give each its images a step"
         )
+    if settings.objective == "supervised":
+        refuse_pairing(settings.loss, {name: training_set.kind for name, (_, training_set) in streams.items()})
     for name, (_, training_set) in streams.items():
         if training_set.draws == 0:
             raise ValueError(
@@ -191,6 +196,7 @@ def train_worker(config: dict[str, Any]) -> None:
             class_names=tuple(config["class_names"]),
             init=fetch_model(init, step.fs) if init else None,
             precision=plan["precision"],
+            targets={name: tree["kind"] for name, tree in config["streams"].items()},
         )
     )
     streams = {

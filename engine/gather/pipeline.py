@@ -40,11 +40,12 @@ def gather(
     left out and counted.
     """
     inputs = {"pseudo": pseudo.digest, "images": collection.digest, "classes": classes.hash}
-    settings = {"seed": seed, "group_rows": GROUP_ROWS, **({"check": True} if check else {})}
+    kind = {"kind": pseudo.summary["kind"]} if "kind" in pseudo.summary else {}
+    settings = {"seed": seed, "group_rows": GROUP_ROWS, **({"check": True} if check else {}), **kind}
 
     def work(step: Step) -> Output:
         picks = pa.concat_tables(table for _, table in read_tables(pseudo, run.store.fs, list(PICKS)))
-        return _gather(run, label, step, picks, collection, classes, seed, check)
+        return _gather(run, label, step, picks, collection, classes, seed, check, kind)
 
     return run.step(label, "gather", REVISION, settings, inputs, work)
 
@@ -105,6 +106,7 @@ def training_set(output: Output, store: Store, classes: ClassManifest) -> Traini
         shards,
         len(classes.names),
         classes.hash,
+        output.summary.get("kind", "distribution"),
     )
 
 
@@ -122,6 +124,7 @@ def _gather(
     classes: ClassManifest,
     seed: int,
     check: bool,
+    more: dict[str, str] | None = None,
 ) -> Output:
     started = time.time()
     parts = step.found_parts()
@@ -145,6 +148,7 @@ def _gather(
         "rows": sum(part.rows for part in parts.values()),
         "draws": sum(part.stats["draws"] for part in parts.values()),
         "left_out": left_out,
+        **(more or {}),
     }
     return step.commit(parts.values(), summary, started)
 

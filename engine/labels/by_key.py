@@ -8,6 +8,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from engine import storage
+from engine.labels.cells import plain, plain_column
 from engine.labels.classes import ClassManifest
 
 ABSENT, EMPTY = -2, -1
@@ -25,7 +26,9 @@ def read_table(uri: str, text: tuple[str, ...] = ()) -> pa.Table:
             if path.lower().endswith(".csv"):
                 types = {name: pa.string() for name in text}
                 convert = pcsv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
-                return pcsv.read_csv(file, convert_options=convert)
+                table = pcsv.read_csv(file, convert_options=convert)
+                columns = [plain_column(c) if pa.types.is_string(c.type) else c for c in table.columns]
+                return pa.table(columns, names=[plain(name) for name in table.column_names])
             if path.lower().endswith((".arrow", ".feather")):
                 return pa.ipc.open_file(file).read_all()
             return pq.read_table(file)

@@ -13,6 +13,7 @@ from engine import schema
 from engine.images.subset import Subset
 from engine.labels import targets
 from engine.labels.by_key import ABSENT, EMPTY, labels_by_key
+from engine.labels.cells import cell
 from engine.progress import say
 from engine.recipes.setup import Setup, Stream
 from engine.select.audit import SCORED, confidence, disagreements, found, relabelled, scored, stratified_folds
@@ -77,7 +78,7 @@ def publish(setup: Setup, audited: Output) -> None:
     writer = csv.writer(buffer)
     writer.writerow(["key", "label", "predicted", "confidence", "fold"])
     for number, (key, label, predicted, sure, fold) in enumerate(rows):
-        writer.writerow([key, label, predicted, f"{sure:.6g}", fold])
+        writer.writerow([cell(key), cell(label), cell(predicted), f"{sure:.6g}", fold])
         if number < SHOWN:
             say("audit", f"{key}: labelled {label}, seen as {predicted} with {sure:.1%}")
     facts: dict[str, Any] = {**audited.summary, "listed": len(suspects)}
