@@ -120,6 +120,8 @@ class FitSettings(Block):
         2 * 2**30, ge=0, description="decoded sets up to this size are kept in memory, larger ones are streamed"
     )
     log_every: int = Field(100, ge=1)
+    freeze_steps: int = Field(0, ge=0, description="first steps in which the classifier alone learns, the body stays")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer group over that of the one after it")
 
 
 class PredictSettings(Block):

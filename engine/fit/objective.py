@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from engine.config import Block, SettingsError, parse
 from engine.fit.batch import Batch
 from engine.fit.precision import Precision
+from engine.models.checkpoint import LoadReport
 from engine.settings import FitSettings, ModelSettings
 
 Arguments = TypeVar("Arguments", bound=Block)
@@ -79,6 +80,13 @@ class Objective(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
         self.parts: dict[str, Any] = {}
+        self.loaded: LoadReport | None = None
+        """What the initial weights filled, where there are any."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the exported model tells apart: the run's classes, unless the objective has classes of its own, or none."""
+        return self.context.class_names
 
     @abstractmethod
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
