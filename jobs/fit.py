@@ -2,11 +2,13 @@
 
 python -m jobs.fit jobs/configs/fit.yaml data.labelled=/photos/labelled
 python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… pseudo=select-0123456789abcdef 'fit.batch={labelled: 64, pseudo: 192}'
+python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… soft.table=teacher.npy 'fit.batch={soft: 128}' fit.loss=kl
 """
 
 from engine.config import load
 from engine.fit.trainer import fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
+from engine.gather.soft import import_soft
 from engine.images.collection import collect
 from engine.job_settings import FitJobSettings
 from engine.models.fetch import model_path
@@ -35,9 +37,15 @@ def main() -> None:
                 raise ValueError(
                     f"pseudo={settings.pseudo}: needs a finished select step of {settings.store} and data.pool, the images that it chose from"
                 )
-            outputs["pseudo"] = gather(
-                run, "gather pseudo", chosen, collect(run, "pool", settings.data.pool, settings.data), classes
-            )
+            pool = collect(run, "pool", settings.data.pool, settings.data)
+            outputs["pseudo"] = gather(run, "gather pseudo", chosen, pool, classes)
+        if settings.soft is not None:
+            if settings.data.pool is None:
+                raise ValueError("soft.table labels images of data.pool: set data.pool")
+            pool = collect(run, "pool", settings.data.pool, settings.data)
+            targets = import_soft(run, "import soft", settings.soft, pool, classes)
+            outputs["soft"] = gather(run, "gather soft", targets, pool, classes, check=True)
+        outputs = {name: output for name, output in outputs.items() if name in settings.fit.batch}
         streams = {name: (output, training_set(output, run.store, classes)) for name, output in outputs.items()}
         model = fit(run, "fit", settings.model, settings.fit, streams, classes, init)
     say("done", f"model={model.step}, a timm hub folder at {model_path(model)}")

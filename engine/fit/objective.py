@@ -8,7 +8,7 @@ import difflib
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +39,8 @@ class Context:
     world: int = 1
     init: Path | None = None
     precision: Precision = "fp32"
+    targets: Mapping[str, str] = field(default_factory=dict)
+    """What each stream's targets are (`labels.tables.Kind`), where they are not distributions."""
 
     @property
     def num_classes(self) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from engine.config import Block, SettingsError
 from engine.fit.batch import Batch
 from engine.fit.learner import WEAK, Learner, network, view
-from engine.fit.losses import LOSSES, dense, smooth, sparse_soft_ce
+from engine.fit.losses import LOSSES, dense, dense_labels, refuse_pairing, smooth, sparse_soft_ce
 from engine.fit.objective import Context, Objective
 from engine.settings import FitSettings
 
@@ -36,7 +36,9 @@ class Supervised(Objective):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         settings = context.settings
-        self.loss = choose_loss(settings.loss, context.arguments(SupervisedArguments).loss_args)
+        self.loss_args = context.arguments(SupervisedArguments).loss_args
+        self.loss = choose_loss(settings.loss, self.loss_args)
+        refuse_pairing(settings.loss, {name: context.targets.get(name, "distribution") for name in settings.batch})
         self.weights = stream_weights(settings)
         model, self.loaded = network(context, context.class_names)
         self.views = {name: view(context, model, settings.noise.get(name, WEAK)) for name in settings.batch}
@@ -55,14 +57,17 @@ class Supervised(Objective):
         for (name, batch), part in zip(
             here.items(), logits.split([len(batch) for batch in here.values()]), strict=True
         ):
-            each = self.stream_loss(part, batch)
+            each = self.stream_loss(part, batch, self.context.targets.get(name, "distribution"))
             loss = loss + self.weights[name] * each
             metrics[f"loss/{name}"] = each.detach()
             metrics[f"agreement/{name}"] = agreement(part.detach(), batch)
         return {"loss": loss.detach(), **metrics, **self.learner.learn(loss, step)}
 
-    def stream_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean loss of one stream's rows, a scalar."""
+    def stream_loss(self, logits: Tensor, batch: Batch, kind: str = "distribution") -> Tensor:
+        """Mean loss of one stream's rows, whose targets are of `kind`, a scalar."""
+        if kind != "distribution":
+            targets = dense_labels(batch.classes, batch.weights, self.context.num_classes)
+            return LOSSES[self.context.settings.loss](logits, targets, **self.loss_args).mean()
         weights = smooth(batch.classes, batch.weights, self.context.settings.smoothing, self.context.num_classes)
         return self.loss(logits, batch.classes, weights).mean()
 
@@ -71,16 +76,11 @@ class Supervised(Objective):
 
 
 def choose_loss(name: str, arguments: Mapping[str, Any]) -> Any:
-    """The loss called `name` as (logits, classes, weights) -> (b,). Raises SettingsError for one that cannot learn from
-    training shards.
+    """The loss called `name` as (logits, classes, weights) -> (b,) on targets that are distributions. Raises SettingsError
+    for an unknown one.
     """
     if name not in LOSSES:
         raise SettingsError(f"loss {name!r} is unknown; known: {', '.join(LOSSES)}")
-    if name == "mse_logits":
-        raise SettingsError(
-            "loss 'mse_logits' wants the teacher's logits as targets; training shards hold probabilities: "
-            "use 'mse', 'kl' or 'soft_ce'"
-        )
     if name == "soft_ce":
         return sparse_soft_ce
     loss = partial(LOSSES[name], **arguments)

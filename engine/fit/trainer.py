@@ -25,6 +25,7 @@ from torch import nn
 
 from engine import storage
 from engine.fit.loop import train
+from engine.fit.losses import refuse_pairing
 from engine.fit.objective import Context, create_objective
 from engine.fit.precision import choose_precision, cpu_has_amx
 from engine.fit.raw import RawSet
@@ -78,6 +79,8 @@ def fit(
         "fit": settings.model_dump(mode="json", exclude=NOT_FINGERPRINTED | idle(settings)),
         "classes": classes.hash,
     }
+    if kinds := {name: kind for name, kind in kinds_of(streams).items() if kind != "distribution"}:
+        fingerprinted["kinds"] = kinds
 
     def work(step: Step) -> Output:
         started = time.time()
@@ -123,11 +126,18 @@ def idle(settings: FitSettings) -> set[str]:
     return {name for name, unused in LATER.items() if getattr(settings, name) == unused}
 
 
+def kinds_of(streams: Mapping[str, Source]) -> dict[str, str]:
+    """What the targets of each labelled stream are (`labels.tables.Kind`)."""
+    return {name: source[1].kind for name, source in streams.items() if not isinstance(source, RawSet)}
+
+
 def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Source]) -> None:
     if settings.batch.keys() != streams.keys():
         raise ValueError(
             f"{label}: batch names the streams {sorted(settings.batch)}, but this fit has {sorted(streams)}: give each its images a step"
         )
+    if settings.objective == "supervised":
+        refuse_pairing(settings.loss, kinds_of(streams))
     for name, source in streams.items():
         if not isinstance(source, RawSet) and source[1].draws == 0:
             raise ValueError(
@@ -208,6 +218,7 @@ def train_worker(config: dict[str, Any]) -> None:
             class_names=tuple(config["class_names"]),
             init=fetch_model(init, step.fs) if init else None,
             precision=plan["precision"],
+            targets={name: one.kind for name, one in config["streams"].items() if isinstance(one, TrainingSet)},
         )
     )
     if objective.loaded is not None and rank == 0:

@@ -2,14 +2,24 @@
 
 from collections.abc import Callable
 
+from engine.recipes.billion_scale import billion_scale
+from engine.recipes.clean_labels import clean_labels
 from engine.recipes.noisy_student import noisy_student
+from engine.recipes.self_distillation import self_distillation
 from engine.recipes.setup import Generation, Setup
 from engine.recipes.supervised import supervised
 from engine.recipes.threshold import threshold
 
 Recipe = Callable[[Setup], list[Generation]]
 
-RECIPES: dict[str, Recipe] = {"noisy_student": noisy_student, "supervised": supervised, "threshold": threshold}
+RECIPES: dict[str, Recipe] = {
+    "noisy_student": noisy_student,
+    "supervised": supervised,
+    "threshold": threshold,
+    "billion_scale": billion_scale,
+    "self_distillation": self_distillation,
+    "clean_labels": clean_labels,
+}
 
 
 def run_recipe(setup: Setup) -> list[Generation]:
