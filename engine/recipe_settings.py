@@ -74,6 +74,31 @@ _BILLION: list[Refusal] = [
     ),
 ]
 
+_PRETEXTS = ("rotation", "inpainting", "colourisation", "two_views")
+
+
+def _pretext(*objectives: str) -> list[Refusal]:
+    """A recipe that begins with one of these objectives."""
+    return [
+        (
+            lambda run: run.pretext is None or run.pretext.objective not in objectives,
+            f"learns from raw images first: set pretext, with pretext.objective={' or '.join(objectives)}",
+        ),
+        (
+            lambda run: "pool" in run.pretext.batch and run.data.pool is None,
+            "has the pool in pretext.batch: set data.pool",
+        ),
+    ]
+
+
+def _together(objective: str) -> list[Refusal]:
+    """A recipe that learns from labelled images and the pool in one fit."""
+    return [
+        (lambda run: run.data.pool is None, "learns from a pool: set data.pool"),
+        (lambda run: run.teacher.objective != objective, f"is one fit, `teacher`: set teacher.objective={objective}"),
+    ]
+
+
 REFUSED: dict[str, list[Refusal]] = {
     "noisy_student": [_POOL, _STUDENT],
     "threshold": [_POOL, _STUDENT],
@@ -88,6 +113,15 @@ REFUSED: dict[str, list[Refusal]] = {
             lambda run: set((run.student or run.teacher).batch) != {"labelled"},
             "learns from the labelled images alone: set student.batch={labelled: …}, or leave out student",
         ),
+    ],
+    "rotation": _pretext("rotation"),
+    "inpainting": _pretext("inpainting"),
+    "self_supervised": _pretext(*_PRETEXTS),
+    "fixmatch": _together("fixmatch"),
+    "uda": _together("uda"),
+    "meta_pseudo_labels": [
+        *_together("meta_pseudo_labels"),
+        (lambda run: run.finetune is None, "ends with the student fine-tuned on true labels: set finetune"),
     ],
 }
 """What a recipe cannot work without, by name; only asked when it has any generation to make."""

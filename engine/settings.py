@@ -331,7 +331,18 @@ class SelfTrainSettings(Block):
     """The main job: a recipe, its data, its models and its verbs."""
 
     recipe: Literal[
-        "noisy_student", "threshold", "supervised", "billion_scale", "self_distillation", "clean_labels"
+        "noisy_student",
+        "threshold",
+        "supervised",
+        "billion_scale",
+        "self_distillation",
+        "clean_labels",
+        "rotation",
+        "inpainting",
+        "self_supervised",
+        "fixmatch",
+        "uda",
+        "meta_pseudo_labels",
     ] = "noisy_student"
     task: Literal["classify"] = "classify"
     run: str = Field(description="name of the run below STORE/runs/")
@@ -341,6 +352,10 @@ class SelfTrainSettings(Block):
     student_model: ModelSettings | None = Field(None, description="the teacher's architecture when not given")
     teacher: FitSettings
     student: FitSettings | None = None
+    pretext: FitSettings | None = Field(
+        None,
+        description="a first fit without labels; networks like the teacher's start from its weights instead of at random",
+    )
     finetune: FitSettings | None = Field(None, description="a last fit on true labels only: pre-train then fine-tune")
     warm_start: bool = Field(False, description="students start from their teacher's weights instead of from scratch")
     relabel: Literal["everything", "sticky"] = Field(

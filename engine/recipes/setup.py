@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from engine.evaluate.calibrate import calibrate
 from engine.evaluate.evaluate import evaluate
-from engine.fit.trainer import fit
+from engine.fit.raw import RawSet
+from engine.fit.trainer import Source, fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.gather.training_set import TrainingSet
 from engine.images.collection import Collection, collect
@@ -77,6 +78,22 @@ class Setup:
         )
         return output, training_set(output, self.run.store, self.classes)
 
+    @cached_property
+    def pool(self) -> RawSet:
+        """The pool as it lies, without the images held out: for objectives that train on raw images."""
+        if "pool" not in self.collections:
+            raise ValueError("a stream called pool draws from the pool: set data.pool")
+        return RawSet(self.collections["pool"].manifest, self.held)
+
+    @cached_property
+    def pretext(self) -> Output | None:
+        """What `settings.pretext` makes of raw images; None without it. The run's labels have no part in it."""
+        settings, wanted = self.settings, self.settings.pretext
+        if wanted is None:
+            return None
+        streams = {name: getattr(self, name) for name in ("labelled", "pool") if name in wanted.batch}
+        return fit(self.run, "pretext fit", settings.teacher_model, wanted, streams, self.classes)
+
     def labelled_of(self, label: str, only: Subset) -> Stream:
         """The true labels of some labelled images as a training set."""
         collection = self.collections["labelled"]
@@ -84,9 +101,12 @@ class Setup:
         return output, training_set(output, self.run.store, self.classes)
 
     def fit(
-        self, label: str, model: ModelSettings, settings: FitSettings, init: Output | None = None, **streams: Stream
+        self, label: str, model: ModelSettings, settings: FitSettings, init: Output | None = None, **streams: Source
     ) -> Output:
+        """A network that starts from `init`, else from the pretext when it is of the teacher's architecture, else at random."""
         used = {name: stream for name, stream in streams.items() if name in settings.batch}
+        if init is None and model == self.settings.teacher_model:
+            init = self.pretext
         return fit(self.run, label, model, settings, used, self.classes, init)
 
     def predict(self, label: str, model: Output, on: str = "pool", only: Subset | None = None) -> Output:
