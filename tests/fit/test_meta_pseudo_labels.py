@@ -1,7 +1,9 @@
 """The feedback of Meta Pseudo Labels against derivatives that are known: finite differences, full enumeration, small steps."""
 
+import copy
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,17 @@ from torch import Tensor, nn
 from engine.fit.batch import Batch
 from engine.fit.feedback import draw, product, sampled_term, slopes, soft_term
 from engine.fit.learner import own_statistics
+from engine.fit.loop import train
 from engine.fit.meta_pseudo_labels import MetaPseudoLabels
 from engine.fit.objective import create_objective
+from engine.fit.raw import RawSet
+from engine.fit.streams import open_stream
+from engine.gather.training_set import TrainingSet
 from engine.settings import NoiseSettings
 from tests.fit.objectives import context, labelled, noise, unlabelled
+from tests.fit.sets import write_set
+from tests.fit.test_loop import same
+from tests.images import making
 
 RATE, CLASSES, IMAGES = 0.3, 3, 4
 STILL = NoiseSettings(hflip=0).model_dump()
@@ -242,3 +251,40 @@ def test_checkpoints_hold_both_networks_and_the_baseline() -> None:
     assert torch.equal(weights(one.teacher.model), weights(other.teacher.model))
     assert torch.equal(weights(one.student.model), weights(other.student.model))
     assert float(one.baseline.mean) == float(other.baseline.mean) != 0
+
+
+def test_resumed_equals_undisturbed_on_a_raw_stream(tmp_path: Path) -> None:
+    """The pool as it lies, two networks, the baseline: bit for bit, with the same loss curve."""
+    making.folder(tmp_path / "pool", [f"{n}.png" for n in range(30)])
+    pool = RawSet(making.manifest(tmp_path / "pool", tmp_path / "list"))
+    sets: dict[str, TrainingSet | RawSet] = {"labelled": write_set(tmp_path / "labelled"), "pool": pool}
+
+    def objective() -> MetaPseudoLabels:
+        return made(
+            {"norm": True}, steps=8, checkpoint_every=4, log_every=1, objective_args={"uda_weight": 1.0}, momentum=0.9
+        )
+
+    def run(learner: MetaPseudoLabels, start: int) -> tuple[list[dict[str, float]], dict[int, dict[str, object]]]:
+        settings = learner.context.settings
+        streams = {
+            name: open_stream(name, one, batch_size=settings.batch[name], seed=0, size=4, cache_bytes=0)
+            for name, one in sets.items()
+        }
+        logs: list[dict[str, float]] = []
+        saved: dict[int, dict[str, object]] = {}
+        train(
+            learner,
+            streams,
+            settings,
+            start_step=start,
+            on_checkpoint=lambda step, state: saved.update({step: copy.deepcopy(state)}),
+            on_log=logs.append,
+        )
+        return [{key: log[key] for key in ("loss", "loss/student", "feedback")} for log in logs], saved
+
+    whole, checkpoints = run(objective(), 0)
+    second = objective()
+    second.load_state_dict(checkpoints[4])  # type: ignore[arg-type]
+    curve, again = run(second, 4)
+    assert curve == whole[4:]
+    same(again[8], checkpoints[8])
