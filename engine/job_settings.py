@@ -1,6 +1,6 @@
 """Settings of the jobs that start one verb, or look at one."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -77,6 +77,17 @@ class SelectJobSettings(Block):
     cluster: ClusterSettings = ClusterSettings()
 
 
+class SoftSettings(Block):
+    """A table of soft labels (`engine.labels.tables` says which files it may be)."""
+
+    table: str = Field(description="npy, CSV, Arrow or Parquet file")
+    kind: Literal["distribution", "logits", "labels"] = Field(
+        "distribution",
+        description="distribution: probabilities that sum to 1; labels: an image may have several, each with its own probability (sigmoid)",
+    )
+    top: int | None = Field(None, ge=1, description="keep so many classes of a distribution, the rest as residual mass")
+
+
 class FitJobSettings(Block):
     """`jobs.fit`: a model from true labels and, when a selection is given, pseudo-labels."""
 
@@ -88,9 +99,17 @@ class FitJobSettings(Block):
     pseudo: str | None = Field(
         None, description="a select step of the store (select-…) whose images are those of data.pool"
     )
+    soft: SoftSettings | None = Field(
+        None, description="soft labels of images of data.pool from another tool; the stream is called soft"
+    )
     init: str | None = Field(None, description="a fitted step or model folder to start from")
     cluster: ClusterSettings = ClusterSettings()
 
 
 class EvaluateJobSettings(PredictJobSettings):
     """`jobs.evaluate`: accuracy of a model on a labelled collection."""
+
+    soft: SoftSettings | None = Field(
+        None,
+        description="compare with a table of soft labels instead: KL of distributions, average precision of labels",
+    )

@@ -100,6 +100,21 @@ def pseudo_labels(num_classes: int, classes_hash: str) -> pa.Schema:
     )
 
 
+def targets(num_classes: int, classes_hash: str) -> pa.Schema:
+    """One image and what it is to be learned as, where no selection made it: the columns of `pseudo_labels` that `gather` reads."""
+    index = class_type(num_classes)
+    return pa.schema(
+        [
+            ("shard", pa.int32()),
+            ("row", pa.int32()),
+            ("count", pa.int32()),
+            ("classes", pa.list_(index)),
+            ("weights", pa.list_(pa.float32())),
+        ],
+        metadata=_metadata(num_classes, classes_hash),
+    )
+
+
 def training(num_classes: int, classes_hash: str, mask: bool = False) -> pa.Schema:
     """One image to learn from. `classes`/`weights` is the one sparse target form: hard labels have one entry of 1, tags k entries of 1/k, soft
     labels the top P; mass missing from 1 is spread evenly over the classes not listed. `mask`: an optional encoded target image."""

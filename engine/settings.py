@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from engine.config import Block
+from engine.recipe_settings import CleanSettings, DistilSettings, refuse
 
 
 class SourceSettings(Block):
@@ -121,6 +122,8 @@ class FitSettings(Block):
         2 * 2**30, ge=0, description="decoded sets up to this size are kept in memory, larger ones are streamed"
     )
     log_every: int = Field(100, ge=1)
+    freeze_steps: int = Field(0, ge=0, description="first steps in which the classifier alone learns, the body stays")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer group over that of the one after it")
 
 
 class PredictSettings(Block):
@@ -146,6 +149,9 @@ class PredictSettings(Block):
         False, description="fit the temperature on the validation images before the pool is labelled (jobs.self_train)"
     )
     temperature: float = Field(1.0, gt=0, description="logits are divided by it; scores then mean what they say")
+    activation: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="sigmoid: an image may have several labels, each class has a probability of its own"
+    )
 
     @model_validator(mode="after")
     def _amp_is_bf16(self) -> Self:
@@ -157,7 +163,15 @@ class PredictSettings(Block):
         """What decides an answer: an exact backend and the batch size do not. A temperature of 1 is none: such predictions keep their name."""
         half = "bf16" if self.amp else self.backend if self.backend in ("bf16", "fp16") else "fp32"
         softened = {} if self.temperature == 1 else {"temperature": self.temperature}
-        return {"top_p": self.top_p, "views": self.views, "precision": half, "decode": self.decode, **softened}
+        several = {} if self.activation == "softmax" else {"activation": self.activation}
+        return {
+            "top_p": self.top_p,
+            "views": self.views,
+            "precision": half,
+            "decode": self.decode,
+            **softened,
+            **several,
+        }
 
 
 class SelectSettings(Block):
@@ -318,7 +332,20 @@ class ClusterSettings(Block):
 class SelfTrainSettings(Block):
     """The main job: a recipe, its data, its models and its verbs."""
 
-    recipe: Literal["noisy_student", "threshold", "supervised"] = "noisy_student"
+    recipe: Literal[
+        "noisy_student",
+        "threshold",
+        "supervised",
+        "billion_scale",
+        "self_distillation",
+        "clean_labels",
+        "rotation",
+        "inpainting",
+        "self_supervised",
+        "fixmatch",
+        "uda",
+        "meta_pseudo_labels",
+    ] = "noisy_student"
     task: Literal["classify"] = "classify"
     run: str = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")
@@ -327,6 +354,10 @@ class SelfTrainSettings(Block):
     student_model: ModelSettings | None = Field(None, description="the teacher's architecture when not given")
     teacher: FitSettings
     student: FitSettings | None = None
+    pretext: FitSettings | None = Field(
+        None,
+        description="a first fit without labels; networks like the teacher's start from its weights instead of at random",
+    )
     finetune: FitSettings | None = Field(None, description="a last fit on true labels only: pre-train then fine-tune")
     warm_start: bool = Field(False, description="students start from their teacher's weights instead of from scratch")
     relabel: Literal["everything", "sticky"] = Field(
@@ -337,17 +368,15 @@ class SelfTrainSettings(Block):
     selects: list[SelectSettings] | None = Field(
         None, description="one selection a generation, e.g. a cut that widens; `select` when not given"
     )
+    distil: DistilSettings = DistilSettings()
+    clean: CleanSettings = CleanSettings()
     guard: GuardSettings = GuardSettings()
     generations: int = Field(2, ge=0)
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
     def _recipe_has_what_it_needs(self) -> Self:
-        if self.recipe != "supervised" and self.generations > 0:
-            if self.data.pool is None:
-                raise ValueError(f"recipe {self.recipe} labels a pool: set data.pool")
-            if self.student is None:
-                raise ValueError(f"recipe {self.recipe} trains students: set student")
+        refuse(self)
         if self.selects is not None and len(self.selects) != self.generations:
             raise ValueError(
                 f"selects has {len(self.selects)} entries for {self.generations} generations: give one each, or use select"

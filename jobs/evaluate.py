@@ -1,10 +1,12 @@
 """Accuracy of a model on a labelled collection, with its 95 % interval, per class and calibration error.
 
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=fit-0123456789abcdef images.uri=/photos/test
+python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos soft.table=teacher.parquet   (KL to a table of soft labels)
 """
 
 from engine.config import load
 from engine.evaluate.evaluate import evaluate
+from engine.evaluate.soft import evaluate_soft
 from engine.images.collection import collect
 from engine.job_settings import EvaluateJobSettings
 from engine.labels.classes import ClassManifest
@@ -24,7 +26,13 @@ def main() -> None:
     run.save_settings(settings)
     model = find_model(run, settings.model)
     classes = ClassManifest(tuple(class_names(fetch_model(model, run.store.fs))))
-    images = collect(run, "images", settings.images.uri, settings.images, labelled=True)
+    images = collect(run, "images", settings.images.uri, settings.images, labelled=settings.soft is None)
+    if settings.soft is not None:
+        with connect(settings.cluster):
+            summary = evaluate_soft(run, "evaluate", model, images, classes, settings.predict, settings.soft).summary
+        for name, value in summary.items():
+            print(f"{name}: {value}")
+        return
     with connect(settings.cluster):
         summary = evaluate(run, "evaluate", model, images, classes, settings.predict).summary
     for name, accuracy in summary["per_class"].items():

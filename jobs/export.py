@@ -3,8 +3,9 @@
     python -m jobs.export STORE predict-0123456789abcdef --format csv --out labels.csv
     python -m jobs.export STORE select-0123456789abcdef --format folder --out chosen/
 
-csv, parquet: a row an image (of a selection: an image and class). label-studio: tasks with predictions, to be imported there. folder: links by
-class, or copies of images that stand in Parquet files, tars or object stores. No cluster is needed.
+csv, parquet: a row an image (of a selection: an image and class). soft-csv, soft-parquet, npy: a probability for every image and class, which
+jobs.fit reads back as soft.table. label-studio: tasks with predictions, to be imported there. folder: links by class, or copies of images that
+stand in Parquet files, tars or object stores. No cluster is needed.
 """
 
 import argparse

@@ -2,12 +2,17 @@
 
 python -m jobs.fit jobs/configs/fit.yaml data.labelled=/photos/labelled
 python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… pseudo=select-0123456789abcdef 'fit.batch={labelled: 64, pseudo: 192}'
+python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… soft.table=teacher.npy 'fit.batch={soft: 128}' fit.loss=kl
 """
 
 from engine.config import load
-from engine.fit.trainer import fit
+from engine.fit.raw import RawSet
+from engine.fit.trainer import Source, fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
-from engine.images.collection import collect
+from engine.gather.soft import import_soft
+from engine.images.collection import Collection, collect
+from engine.images.hashing import hashed
+from engine.images.overlap import held_out
 from engine.job_settings import FitJobSettings
 from engine.models.fetch import model_path
 from engine.models.imported import find_model
@@ -15,6 +20,7 @@ from engine.progress import say
 from engine.recipes.setup import class_list
 from engine.run import Run
 from engine.session import connect
+from engine.settings import DataSettings
 from engine.steps import Store, read_output
 from jobs import command
 
@@ -35,12 +41,32 @@ def main() -> None:
                 raise ValueError(
                     f"pseudo={settings.pseudo}: needs a finished select step of {settings.store} and data.pool, the images that it chose from"
                 )
-            outputs["pseudo"] = gather(
-                run, "gather pseudo", chosen, collect(run, "pool", settings.data.pool, settings.data), classes
-            )
-        streams = {name: (output, training_set(output, run.store, classes)) for name, output in outputs.items()}
+            pool = collect(run, "pool", settings.data.pool, settings.data)
+            outputs["pseudo"] = gather(run, "gather pseudo", chosen, pool, classes)
+        if settings.soft is not None:
+            if settings.data.pool is None:
+                raise ValueError("soft.table labels images of data.pool: set data.pool")
+            pool = collect(run, "pool", settings.data.pool, settings.data)
+            targets = import_soft(run, "import soft", settings.soft, pool, classes)
+            outputs["soft"] = gather(run, "gather soft", targets, pool, classes, check=True)
+        streams: dict[str, Source] = {}
+        if "pool" in settings.fit.batch:
+            streams["pool"] = raw_pool(run, settings.data, labelled)
+        outputs = {name: output for name, output in outputs.items() if name in settings.fit.batch}
+        streams |= {name: (output, training_set(output, run.store, classes)) for name, output in outputs.items()}
         model = fit(run, "fit", settings.model, settings.fit, streams, classes, init)
     say("done", f"model={model.step}, a timm hub folder at {model_path(model)}")
+
+
+def raw_pool(run: Run, data: DataSettings, labelled: Collection) -> RawSet:
+    """The pool as it lies, without the images that stand in another collection of `data`."""
+    if data.pool is None:
+        raise ValueError("the stream pool in fit.batch draws from raw images: set data.pool")
+    held = {"labelled": hashed(run, labelled)}
+    for name, uri in (("validation", data.validation), ("test", data.test)):
+        if uri is not None:
+            held[name] = hashed(run, collect(run, name, uri, data, labelled=True))
+    return RawSet(collect(run, "pool", data.pool, data).manifest, held_out(held))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ ORDER = [
     (
         "config",
         "settings",
+        "recipe_settings",
         "job_settings",
         "schema",
         "storage",

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from engine import storage
 from engine.export.answers import Answers
+from engine.export.soft import beside_npy, write_npy, write_soft_csv, write_soft_parquet
+from engine.labels.cells import cell
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 ROW_GROUP = 65_536
 
 
@@ -112,11 +113,6 @@ def _images(answers: Answers, shard: int, rows: np.ndarray) -> dict[int, bytes]:
     }
 
 
-def cell(text: str) -> str:
-    """`text` as a spreadsheet may show it without running it."""
-    return "'" + text if text.startswith(FORMULA) else text
-
-
 def safe_json(value: Any) -> str:
     """JSON in which no tag can begin, whatever page it is pasted into."""
     text = json.dumps(value, ensure_ascii=True)
@@ -169,6 +165,9 @@ FORMATS: dict[str, Callable[[Answers, Sink], int]] = {
     "csv": write_csv,
     "parquet": write_parquet,
     "label-studio": write_label_studio,
+    "soft-csv": write_soft_csv,
+    "soft-parquet": write_soft_parquet,
+    "npy": write_npy,
 }
 
 
@@ -187,6 +186,9 @@ def export(answers: Answers, kind: str, out: str) -> int:
     if storage.exists(fs, path):
         raise ValueError(f"{out}: is there already; name another place, or remove it")
     fs.create_dir(os.path.dirname(path), recursive=True)
+    if kind == "npy":
+        for ending, data in beside_npy(answers).items():
+            storage.put(fs, f"{path.removesuffix('.npy')}.{ending}", data)
     if not isinstance(fs, pafs.LocalFileSystem):  # an object appears when its stream closes
         with fs.open_output_stream(path) as stream:
             return FORMATS[kind](answers, stream)

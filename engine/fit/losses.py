@@ -5,12 +5,14 @@ its weights lack to 1 is spread evenly over the classes that are not listed. q i
 distribution (b, C), z the logits, p = softmax(z). Formulae and minimisers: METHODS §2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from engine.config import SettingsError
 
 HARD = 1 - 1e-6
 """Weight from which a single entry counts as a hard label."""
@@ -132,3 +134,38 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "quality_focal": quality_focal,
 }
 """Losses by the name that `fit.loss` gives: (logits, q, **arguments) -> (b,)."""
+
+PAIRS: dict[str, tuple[str, ...]] = {
+    "soft_ce": ("distribution",),
+    "kl": ("distribution",),
+    "tempered_ce": ("distribution",),
+    "mse": ("distribution",),
+    "focal": ("distribution",),
+    "mse_logits": ("logits",),
+    "bce": ("labels", "distribution"),
+    "quality_focal": ("labels", "distribution"),
+}
+"""Kinds of targets (`labels.tables.Kind`) that each loss is defined on."""
+
+INSTEAD = {
+    "distribution": "soft_ce (the usual one), kl (the same gradient, floor 0), mse (bounded, but no gradient where confidently wrong)",
+    "logits": "mse_logits, whose minimiser is the teacher's logits; as probabilities they go with soft_ce or kl",
+    "labels": "bce, or quality_focal where most labels are easy: a softmax would make the labels of an image compete",
+}
+"""The losses for each kind, and why one of them."""
+
+
+def refuse_pairing(loss: str, kinds: Mapping[str, str]) -> None:
+    """Raise SettingsError when a stream's targets (`kinds`, by stream) are not those that `loss` is defined on, with the losses that are."""
+    for stream, kind in kinds.items():
+        if loss in PAIRS and kind not in PAIRS[loss]:
+            wanted = " or ".join(PAIRS[loss])
+            raise SettingsError(
+                f"loss {loss} wants targets that are {wanted}, but the stream {stream!r} holds {kind}: set fit.loss to {INSTEAD[kind]}"
+            )
+
+
+def dense_labels(classes: Tensor, weights: Tensor, num_classes: int) -> Tensor:
+    """Sparse targets that are no distributions as (b, C) float32: a class that is not listed has 0."""
+    entry = _sparse(classes, weights, num_classes)
+    return weights.new_zeros(len(weights), num_classes).scatter_add_(1, entry.classes, entry.weights)

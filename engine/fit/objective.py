@@ -8,7 +8,7 @@ import difflib
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from engine.config import Block, SettingsError, parse
 from engine.fit.batch import Batch
 from engine.fit.precision import Precision
+from engine.models.checkpoint import LoadReport
 from engine.settings import FitSettings, ModelSettings
 
 Arguments = TypeVar("Arguments", bound=Block)
@@ -38,6 +39,8 @@ class Context:
     world: int = 1
     init: Path | None = None
     precision: Precision = "fp32"
+    targets: Mapping[str, str] = field(default_factory=dict)
+    """What each stream's targets are (`labels.tables.Kind`), where they are not distributions."""
 
     @property
     def num_classes(self) -> int:
@@ -77,6 +80,13 @@ class Objective(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
         self.parts: dict[str, Any] = {}
+        self.loaded: LoadReport | None = None
+        """What the initial weights filled, where there are any."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the exported model tells apart: the run's classes, unless the objective has classes of its own, or none."""
+        return self.context.class_names
 
     @abstractmethod
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
@@ -105,7 +115,16 @@ class Objective(ABC):
             part.load_state_dict(state[name])
 
 
-OBJECTIVES: dict[str, str | type[Objective]] = {"supervised": "engine.fit.supervised:Supervised"}
+OBJECTIVES: dict[str, str | type[Objective]] = {
+    "supervised": "engine.fit.supervised:Supervised",
+    "rotation": "engine.fit.rotation:Rotation",
+    "inpainting": "engine.fit.restoration:Inpainting",
+    "colourisation": "engine.fit.restoration:Colourisation",
+    "two_views": "engine.fit.two_views:TwoViews",
+    "fixmatch": "engine.fit.weak_strong:FixMatch",
+    "uda": "engine.fit.weak_strong:UDA",
+    "meta_pseudo_labels": "engine.fit.meta_pseudo_labels:MetaPseudoLabels",
+}
 """Objectives by name; those of the engine are imported when first asked for."""
 
 Kind = TypeVar("Kind", bound=type[Objective])

@@ -3,16 +3,22 @@
 from typing import Any
 
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
 from engine.settings import FitSettings
 
 
 def optimiser(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
-    """SGD or AdamW; weight decay spares biases, norms and what the architecture exempts (timm's convention)."""
+    """SGD or AdamW; weight decay spares biases, norms and what the architecture exempts (timm's convention).
+
+    With `layer_decay` each of timm's layer groups learns at that share of the rate of the group after it.
+    """
     named: Any = getattr(model, "no_weight_decay", tuple)  # timm's name for it
-    groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=named())
+    if settings.layer_decay < 1:
+        groups = param_groups_layer_decay(model, settings.weight_decay, named(), layer_decay=settings.layer_decay)
+    else:
+        groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=named())
     if settings.opt == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr)
     nesterov = settings.nesterov and settings.momentum > 0

@@ -99,6 +99,12 @@ class Order:
             rows.append(rng.permutation(np.repeat(inside, counts[inside])))
         return Walk(np.concatenate(rows), np.cumsum([len(part) for part in rows]), tuple(chunks))
 
+    def straight_walk(self, epoch: int, shard: int, groups: Sequence[int]) -> Walk:
+        """The draws of a shard whose row groups are read in the order of the file, each a chunk, every row once."""
+        rng, ends = self._rng(1, epoch, shard), np.cumsum(groups)
+        rows = [end - size + rng.permutation(size) for end, size in zip(ends, groups, strict=True)]
+        return Walk(np.concatenate(rows), ends, tuple((group,) for group in range(len(groups))))
+
     def _shards(self, epoch: int) -> tuple[Ints, Ints]:
         """The shards of an epoch in order, and the draw before which each ends."""
         cached = self._shard_order  # read once: another thread may replace it

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine import schema, storage
+from engine.fit.order import Order, Walk
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.images.bad import BadImage
 from engine.images.decode import decode, decode_mask
@@ -43,6 +44,16 @@ class Rows:
     weights: npt.NDArray[np.float32]  # (n, P)
 
 
+class Readable(Protocol):
+    """Shards from which a stream reads chunk by chunk."""
+
+    def index(self, shard: int) -> ShardIndex: ...
+
+    def walk(self, order: Order, epoch: int, shard: int, index: ShardIndex) -> Walk: ...
+
+    def read(self, shard: int, groups: Sequence[int], index: ShardIndex) -> Rows: ...
+
+
 class Shards:
     """The shards of a training set, opened one by one and checked against the set's classes."""
 
@@ -68,6 +79,10 @@ class Shards:
                 f"{self.where(shard)}: has {found} rows and draws, the training set says {expected}: gather it again"
             )
         return ShardIndex(counts, groups)
+
+    def walk(self, order: Order, epoch: int, shard: int, index: ShardIndex) -> Walk:
+        """The order of its draws in one epoch."""
+        return order.walk(epoch, shard, index.counts, index.groups, self[shard].bytes)
 
     def read(self, shard: int, groups: Sequence[int], index: ShardIndex) -> Rows:
         """The rows of some row groups, which are given in ascending order."""
@@ -115,7 +130,7 @@ class Decoder:
             for i in part:
                 pick, place = int(picks[i]), int(at[i])
                 try:
-                    images[place] = self._image(rows.images[pick].as_buffer(), self.size)
+                    images[place] = self.pixels(rows, pick)
                     if masks is not None and rows.masks is not None:
                         masks[place] = self._mask(rows.masks[pick].as_buffer(), self.size)
                 except BadImage as bad:
@@ -127,6 +142,10 @@ class Decoder:
         return [
             self._pool.submit(work, part) for part in np.array_split(np.arange(len(picks)), -(-len(picks) // SLICE))
         ]
+
+    def pixels(self, rows: Rows, pick: int) -> Tensor:
+        """Entry `pick` of `rows`, uint8 (3, S, S). Raises BadImage."""
+        return self._image(rows.images[pick].as_buffer(), self.size)
 
     def empty(self, count: int, masks: bool) -> tuple[Tensor, Tensor | None]:
         """Room for `count` images and, when wanted, masks."""

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from engine.fit.batch import Batch
 from engine.fit.order import Order, Places, Walk
-from engine.fit.shards import Decode, Decoder, Rows, ShardIndex, Shards, threads
+from engine.fit.raw import RawDecoder, RawSet, RawShards
+from engine.fit.shards import Decode, Decoder, Readable, Rows, ShardIndex, Shards, threads
 from engine.gather.training_set import TrainingSet
 from engine.images.decode import decode, decode_mask
 from engine.settings import NoiseSettings
@@ -40,7 +41,7 @@ def decode_size(img_size: int, noise: NoiseSettings | None) -> int:
 
 def open_stream(
     name: str,
-    training_set: TrainingSet,
+    training_set: TrainingSet | RawSet,
     *,
     batch_size: int,
     seed: int,
@@ -62,10 +63,14 @@ def open_stream(
         )
     if training_set.draws == 0:
         raise ValueError(f"stream {name!r} is empty: {training_set.uri} holds no image")
-    shards = Shards(training_set)
-    order = Order([shard.draws for shard in training_set.shards], batch_size, seed, name)
     part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
     pool = ThreadPoolExecutor(threads(), thread_name_prefix=f"stream-{name}")
+    if isinstance(training_set, RawSet):
+        order = Order(training_set.manifest.rows.tolist(), batch_size, seed, name)
+        raw = RawShards(training_set, order.lanes)
+        return StreamedStream(raw, order, part, RawDecoder(raw, size, pool, decode_image), False, pool)
+    shards = Shards(training_set)
+    order = Order([shard.draws for shard in training_set.shards], batch_size, seed, name)
     decoder = Decoder(shards, size, pool, decode_image, decode_target)
     masks = shards.has_masks()
     if training_set.rows * (4 if masks else 3) * size * size <= cache_bytes:
@@ -142,7 +147,7 @@ class StreamedStream:
     """
 
     def __init__(
-        self, shards: Shards, order: Order, part: slice, decoder: Decoder, masks: bool, pool: ThreadPoolExecutor
+        self, shards: Readable, order: Order, part: slice, decoder: Decoder, masks: bool, pool: ThreadPoolExecutor
     ) -> None:
         self._shards, self._order, self._part = shards, order, part
         self._decoder, self._masks, self._pool = decoder, masks, pool
@@ -204,7 +209,7 @@ class StreamedStream:
     def _walk(self, key: tuple[int, int]) -> tuple[ShardIndex, Walk]:
         epoch, shard = key
         index = self._shards.index(shard)
-        return index, self._order.walk(epoch, shard, index.counts, index.groups, self._shards[shard].bytes)
+        return index, self._shards.walk(self._order, epoch, shard, index)
 
 
 def _by_shard(places: Places) -> Iterable[tuple[int, int, npt.NDArray[np.int64]]]:

@@ -16,19 +16,10 @@ from torch import Tensor, nn
 
 from engine.config import Block, SettingsError
 from engine.fit.batch import Batch
-from engine.fit.losses import LOSSES, dense, smooth, sparse_soft_ce
+from engine.fit.learner import WEAK, Learner, network, view
+from engine.fit.losses import LOSSES, dense, dense_labels, refuse_pairing, smooth, sparse_soft_ce
 from engine.fit.objective import Context, Objective
-from engine.fit.optimisers import optimiser, set_rate
-from engine.fit.schedule import learning_rate
-from engine.images.views import View
-from engine.models.build import build, normalisation
-from engine.models.checkpoint import initialise
-from engine.models.ema import moving_average
-from engine.progress import say
-from engine.settings import FitSettings, NoiseSettings
-
-WEAK = NoiseSettings()
-"""The view of a stream for which `fit.noise` has none: mirrored half of the time."""
+from engine.settings import FitSettings
 
 
 class SupervisedArguments(Block):
@@ -45,75 +36,51 @@ class Supervised(Objective):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         settings = context.settings
-        self.loss = choose_loss(settings.loss, context.arguments(SupervisedArguments).loss_args)
+        self.loss_args = context.arguments(SupervisedArguments).loss_args
+        self.loss = choose_loss(settings.loss, self.loss_args)
+        refuse_pairing(settings.loss, {name: context.targets.get(name, "distribution") for name in settings.batch})
         self.weights = stream_weights(settings)
-        # every rank draws the same weights, and the same ones after a restart
-        torch.manual_seed(settings.seed)
-        model = build(context.model, context.num_classes)
-        if context.init is not None:
-            report = initialise(model, context.init)
-            if context.rank == 0:
-                say("initial weights", str(report))
-        to = normalisation(context.model, model)
-        self.views = {
-            name: View(settings.noise.get(name, WEAK), context.model.img_size, to.mean, to.std)
-            for name in settings.batch
-        }
-        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self.model = model.to(context.device).to(memory_format=self.layout)
-        self.optimiser = optimiser(self.model, settings)
-        self.parts = {"model": self.model, "optimiser": self.optimiser}
-        self.average = moving_average(self.model, settings.model_ema_decay) if settings.model_ema else None
-        if self.average is not None:
-            self.parts["average"] = self.average
-        self.distributed = context.distribute(self.model)
+        model, self.loaded = network(context, context.class_names)
+        self.views = {name: view(context, model, settings.noise.get(name, WEAK)) for name in settings.batch}
+        self.learner = Learner(context, model)
+        self.model = self.learner.model
+        self.parts = self.learner.parts()
 
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         settings, device = self.context.settings, self.context.device
         here = {name: batches[name].to(device) for name in settings.batch}
         images = torch.cat([self.views[name](batch.images, batch.seeds)[0] for name, batch in here.items()])
-        self.distributed.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.context.precision == "bf16"):
-            logits = self.distributed(images.contiguous(memory_format=self.layout))
+        self.learner.begin(step)
+        logits = self.learner(images)
         loss = torch.zeros((), device=device)
         metrics: dict[str, Tensor | float] = {}
         for (name, batch), part in zip(
-            here.items(), logits.float().split([len(batch) for batch in here.values()]), strict=True
+            here.items(), logits.split([len(batch) for batch in here.values()]), strict=True
         ):
-            each = self.stream_loss(part, batch)
+            each = self.stream_loss(part, batch, self.context.targets.get(name, "distribution"))
             loss = loss + self.weights[name] * each
             metrics[f"loss/{name}"] = each.detach()
             metrics[f"agreement/{name}"] = agreement(part.detach(), batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if settings.clip_grad is not None:
-            metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_grad).detach()
-        metrics["lr"] = set_rate(self.optimiser, learning_rate(settings, step))
-        self.optimiser.step()
-        if self.average is not None:
-            self.average.update(self.model, step + 1)
-        return {"loss": loss.detach(), **metrics}
+        return {"loss": loss.detach(), **metrics, **self.learner.learn(loss, step)}
 
-    def stream_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean loss of one stream's rows, a scalar."""
+    def stream_loss(self, logits: Tensor, batch: Batch, kind: str = "distribution") -> Tensor:
+        """Mean loss of one stream's rows, whose targets are of `kind`, a scalar."""
+        if kind != "distribution":
+            targets = dense_labels(batch.classes, batch.weights, self.context.num_classes)
+            return LOSSES[self.context.settings.loss](logits, targets, **self.loss_args).mean()
         weights = smooth(batch.classes, batch.weights, self.context.settings.smoothing, self.context.num_classes)
         return self.loss(logits, batch.classes, weights).mean()
 
     def export(self) -> nn.Module:
-        return self.model if self.average is None else self.average.module
+        return self.learner.export()
 
 
 def choose_loss(name: str, arguments: Mapping[str, Any]) -> Any:
-    """The loss called `name` as (logits, classes, weights) -> (b,). Raises SettingsError for one that cannot learn from
-    training shards.
+    """The loss called `name` as (logits, classes, weights) -> (b,) on targets that are distributions. Raises SettingsError
+    for an unknown one.
     """
     if name not in LOSSES:
         raise SettingsError(f"loss {name!r} is unknown; known: {', '.join(LOSSES)}")
-    if name == "mse_logits":
-        raise SettingsError(
-            "loss 'mse_logits' wants the teacher's logits as targets; training shards hold probabilities: "
-            "use 'mse', 'kl' or 'soft_ce'"
-        )
     if name == "soft_ce":
         return sparse_soft_ce
     loss = partial(LOSSES[name], **arguments)

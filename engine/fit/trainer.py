@@ -25,12 +25,15 @@ from torch import nn
 
 from engine import storage
 from engine.fit.loop import train
+from engine.fit.losses import refuse_pairing
 from engine.fit.objective import Context, create_objective
 from engine.fit.precision import choose_precision, cpu_gains_from_bf16
+from engine.fit.raw import RawSet
 from engine.fit.streams import decode_size, open_stream
-from engine.gather.training_set import TrainingSet, TrainingShard
+from engine.gather.training_set import TrainingSet
 from engine.labels.classes import ClassManifest
 from engine.models import checkpoint as model_folder
+from engine.models.checkpoint import LoadReport
 from engine.models.fetch import FILES, fetch_model
 from engine.progress import say
 from engine.run import Run
@@ -41,8 +44,16 @@ REVISION = 1
 STATE = "state.pt"
 PROGRESS = "progress.json"
 FOLLOW_SECONDS = 5.0
+LOADED = "loaded.json"
 NOT_FINGERPRINTED = {"cache_bytes", "checkpoint_every", "log_every"}
 """Settings that change how a fit runs and not what it yields."""
+
+
+LATER = {"freeze_steps": 0, "layer_decay": 1.0}
+"""Settings that came later, and what they say of a fit that does not use them: such a fit keeps its name."""
+
+Source = tuple[Output, TrainingSet] | RawSet
+"""What a stream draws from: a gather step and its training set, or a collection as it is."""
 
 
 def fit(
@@ -50,24 +61,26 @@ def fit(
     label: str,
     model: ModelSettings,
     settings: FitSettings,
-    streams: Mapping[str, tuple[Output, TrainingSet]],
+    streams: Mapping[str, Source],
     classes: ClassManifest,
     init: Output | None = None,
 ) -> Output:
     """A model trained on named streams, saved in the timm hub layout below the step.
 
-    `streams`: for every stream of settings.batch the gather step and its training set; `init`: a fitted step whose weights the model starts from.
+    `streams`: for every stream of settings.batch its source; `init`: a fitted step whose weights the model starts from.
     Raises ValueError when a stream is missing, unknown or empty.
     """
     _check_streams(label, settings, streams)
-    inputs = {name: output.digest for name, (output, _) in streams.items()}
+    inputs = {name: (source if isinstance(source, RawSet) else source[0]).digest for name, source in streams.items()}
     if init is not None:
         inputs["init"] = init.digest
     fingerprinted = {
         "model": model.model_dump(mode="json"),
-        "fit": settings.model_dump(mode="json", exclude=NOT_FINGERPRINTED),
+        "fit": settings.model_dump(mode="json", exclude=NOT_FINGERPRINTED | idle(settings)),
         "classes": classes.hash,
     }
+    if kinds := {name: kind for name, kind in kinds_of(streams).items() if kind != "distribution"}:
+        fingerprinted["kinds"] = kinds
 
     def work(step: Step) -> Output:
         started = time.time()
@@ -75,7 +88,7 @@ def fit(
             "step": step,
             "model": model.model_dump(),
             "settings": settings.model_dump(),
-            "streams": {name: asdict(training_set) for name, (_, training_set) in streams.items()},
+            "streams": {name: source if isinstance(source, RawSet) else source[1] for name, source in streams.items()},
             "class_names": list(classes.names),
             "init": init.step if init is not None else None,
         }
@@ -99,6 +112,8 @@ def fit(
             metrics = dict(trainer.fit().metrics or {})
         if "model" not in metrics:
             raise RuntimeError(f"{label}: training ended without a model; its logs are in {step.uri}/train")
+        if (loaded := step.read_json(LOADED)) is not None:
+            say(label, f"initial weights: {LoadReport(**loaded)}; all names are in {step.uri}/{LOADED}")
         step.fs.delete_dir(f"{step.folder}/train")  # checkpoints are of no use once the model is committed
         parts = [_model_part(step, index, f"{metrics['model']}/{name}") for index, name in enumerate(FILES)]
         return step.commit(parts, metrics, started)
@@ -106,13 +121,25 @@ def fit(
     return run.step(label, "fit", REVISION, fingerprinted, inputs, work)
 
 
-def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, tuple[Output, TrainingSet]]) -> None:
+def idle(settings: FitSettings) -> set[str]:
+    """The later settings that this fit does not use."""
+    return {name for name, unused in LATER.items() if getattr(settings, name) == unused}
+
+
+def kinds_of(streams: Mapping[str, Source]) -> dict[str, str]:
+    """What the targets of each labelled stream are (`labels.tables.Kind`)."""
+    return {name: source[1].kind for name, source in streams.items() if not isinstance(source, RawSet)}
+
+
+def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Source]) -> None:
     if settings.batch.keys() != streams.keys():
         raise ValueError(
             f"{label}: batch names the streams {sorted(settings.batch)}, but this fit has {sorted(streams)}: give each its images a step"
         )
-    for name, (_, training_set) in streams.items():
-        if training_set.draws == 0:
+    if settings.objective == "supervised":
+        refuse_pairing(settings.loss, kinds_of(streams))
+    for name, source in streams.items():
+        if not isinstance(source, RawSet) and source[1].draws == 0:
             raise ValueError(
                 f"{label}: the stream {name!r} is empty: nothing passed the selection; lower select.threshold or raise select.per_class"
             )
@@ -191,12 +218,15 @@ def train_worker(config: dict[str, Any]) -> None:
             class_names=tuple(config["class_names"]),
             init=fetch_model(init, step.fs) if init else None,
             precision=plan["precision"],
+            targets={name: one.kind for name, one in config["streams"].items() if isinstance(one, TrainingSet)},
         )
     )
+    if objective.loaded is not None and rank == 0:
+        step.put_json(LOADED, asdict(objective.loaded))
     streams = {
         name: open_stream(
             name,
-            TrainingSet(**{**tree, "shards": tuple(TrainingShard(**shard) for shard in tree["shards"])}),
+            source,
             batch_size=settings.batch[name],
             seed=settings.seed,
             size=decode_size(model.img_size, settings.noise.get(name)),
@@ -204,7 +234,7 @@ def train_worker(config: dict[str, Any]) -> None:
             rank=rank,
             world=world,
         )
-        for name, tree in config["streams"].items()
+        for name, source in config["streams"].items()
     }
     start = 0
     if (latest := ray.train.get_checkpoint()) is not None:
@@ -216,7 +246,7 @@ def train_worker(config: dict[str, Any]) -> None:
     def on_checkpoint(at: int, state: dict[str, Any]) -> None:
         report: dict[str, Any] = {"step": at}
         if at == settings.steps and rank == 0:
-            report["model"] = put_model(step, objective.export(), model, config["class_names"])
+            report["model"] = put_model(step, objective.export(), model, list(objective.class_names))
         with tempfile.TemporaryDirectory() as folder:
             if rank == 0:
                 torch.save({"step": at, "objective": state}, Path(folder) / STATE)

@@ -13,6 +13,7 @@ from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.images.collection import Collection
 from engine.images.decode import BadImage, decode
 from engine.images.manifest import Manifest
+from engine.images.subset import Subset
 from engine.labels.classes import ClassManifest
 from engine.progress import Progress, say
 from engine.run import Run
@@ -25,31 +26,53 @@ CHECK_SIZE = 32
 
 
 def gather(
-    run: Run, label: str, pseudo: Output, collection: Collection, classes: ClassManifest, seed: int = 0
+    run: Run,
+    label: str,
+    pseudo: Output,
+    collection: Collection,
+    classes: ClassManifest,
+    seed: int = 0,
+    check: bool = False,
 ) -> Output:
-    """Training shards (schema.training) of the pseudo-labelled images: one pass over the shards that hold any."""
+    """Training shards (schema.training) of the images that have targets: one pass over the shards that hold any.
+
+    `pseudo`: a selection, or another step of targets (`schema.targets`). `check`: no verb has decoded the images yet; those that cannot be are
+    left out and counted.
+    """
     inputs = {"pseudo": pseudo.digest, "images": collection.digest, "classes": classes.hash}
-    settings = {"seed": seed, "group_rows": GROUP_ROWS}
+    kind = {"kind": pseudo.summary["kind"]} if "kind" in pseudo.summary else {}
+    settings = {"seed": seed, "group_rows": GROUP_ROWS, **({"check": True} if check else {}), **kind}
 
     def work(step: Step) -> Output:
         picks = pa.concat_tables(table for _, table in read_tables(pseudo, run.store.fs, list(PICKS)))
-        return _gather(run, label, step, picks, collection, classes, seed, check=False)
+        return _gather(run, label, step, picks, collection, classes, seed, check, kind)
 
     return run.step(label, "gather", REVISION, settings, inputs, work)
 
 
 def gather_labelled(
-    run: Run, label: str, collection: Collection, classes: ClassManifest, data: DataSettings, seed: int = 0
+    run: Run,
+    label: str,
+    collection: Collection,
+    classes: ClassManifest,
+    data: DataSettings,
+    seed: int = 0,
+    only: Subset | None = None,
 ) -> Output:
-    """Training shards of a labelled collection with hard targets. Images that cannot be decoded are left out and counted.
+    """Training shards of a labelled collection, or of `only` some images of it, with hard targets. Images that cannot be decoded are left
+    out and counted.
 
     Raises ValueError when an image has no label, or one that is not in `classes`.
     """
     inputs = {"images": collection.digest, "classes": classes.hash}
     settings = {"seed": seed, "group_rows": GROUP_ROWS, "max_rejected_percent": data.max_rejected_percent}
+    if only is not None:
+        inputs["only"] = only.digest
 
     def work(step: Step) -> Output:
         picks = hard_picks(collection, classes)
+        if only is not None:
+            picks = picks.filter(pa.array(only.holds(picks["shard"].to_numpy(), picks["row"].to_numpy())))
         return _gather(run, label, step, picks, collection, classes, seed, check=True)
 
     return run.step(label, "gather", REVISION, settings, inputs, work)
@@ -83,6 +106,7 @@ def training_set(output: Output, store: Store, classes: ClassManifest) -> Traini
         shards,
         len(classes.names),
         classes.hash,
+        output.summary.get("kind", "distribution"),
     )
 
 
@@ -100,6 +124,7 @@ def _gather(
     classes: ClassManifest,
     seed: int,
     check: bool,
+    more: dict[str, str] | None = None,
 ) -> Output:
     started = time.time()
     parts = step.found_parts()
@@ -123,6 +148,7 @@ def _gather(
         "rows": sum(part.rows for part in parts.values()),
         "draws": sum(part.stats["draws"] for part in parts.values()),
         "left_out": left_out,
+        **(more or {}),
     }
     return step.commit(parts.values(), summary, started)
 

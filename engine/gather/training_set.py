@@ -21,6 +21,8 @@ class TrainingSet:
     shards: tuple[TrainingShard, ...]
     num_classes: int
     classes_hash: str
+    kind: str = "distribution"
+    """What the targets are (`labels.tables.Kind`)."""
 
     @property
     def rows(self) -> int:

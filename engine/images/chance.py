@@ -25,3 +25,8 @@ def uniforms(seeds: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.float64]:
     counters = np.arange(1, n + 1, dtype=np.uint64) * _GAMMA
     bits = _mix(_mix(seeds.astype(np.uint64, copy=False))[:, None] + counters)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def further(seeds: npt.NDArray[np.uint64], number: int) -> npt.NDArray[np.uint64]:
+    """The seeds of each image's further view `number` (1, 2, …), which draws nothing that another view draws."""
+    return _mix(seeds.astype(np.uint64, copy=False) ^ _mix(np.array([number], np.uint64) * _GAMMA))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from engine import storage
 from engine.images.manifest import Manifest
@@ -47,6 +48,10 @@ class Collection:
         """Positions int64 (n,) in address order of the images at (shard, row)."""
         first = np.concatenate([[0], np.cumsum(self.manifest.rows, dtype=np.int64)])
         return first[shard] + row
+
+    def at(self, table: pa.Table) -> np.ndarray:
+        """`positions` of a table's columns `shard` and `row`."""
+        return self.positions(table["shard"].to_numpy(), table["row"].to_numpy())
 
     def class_indices(self, classes: ClassManifest) -> np.ndarray:
         """Class index int64 (N,) of every image in address order. Raises ValueError for an image without a label or with an unknown one."""

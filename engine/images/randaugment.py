@@ -65,6 +65,8 @@ FILL = 128
 """Grey of pixels that come from outside the image."""
 IGNORE = 255
 """Mask value of pixels that come from outside: no target."""
+LUMA = (0.299, 0.587, 0.114)
+"""ITU-R 601: what red, green and blue add to luminance."""
 DRAWS = 2
 """Uniform numbers an operation takes: which, and which sign."""
 

@@ -45,6 +45,24 @@ def sparse(classes: npt.NDArray[np.integer], weights: npt.NDArray[np.floating], 
     return _lists(np.arange(rows + 1) * width, classes.reshape(-1), weights.reshape(-1), num_classes)
 
 
+def ragged(
+    classes: npt.NDArray[np.integer], weights: npt.NDArray[np.floating], keep: npt.NDArray[np.bool_], num_classes: int
+) -> Targets:
+    """The entries of `classes` and `weights`, both (N, P), that `keep` (N, P) marks."""
+    ends = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
+    return _lists(ends, classes[keep], weights[keep], num_classes)
+
+
+def from_flat(
+    lengths: npt.NDArray[np.integer],
+    classes: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.floating],
+    num_classes: int,
+) -> Targets:
+    """Targets with `lengths` (N,) entries each, given one after the other."""
+    return _lists(np.concatenate([[0], np.cumsum(lengths)]), classes, weights, num_classes)
+
+
 def top(dense_targets: npt.NDArray[np.floating], m: int) -> Targets:
     """The m heaviest classes of each row of `dense_targets` (N, C), then by index; the rest is residual mass."""
     order = np.argsort(-dense_targets, axis=1, kind="stable")[:, :m]

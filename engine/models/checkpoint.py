@@ -6,8 +6,8 @@ models are equal to the byte.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,9 @@ class Description(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names of the tensors that initial weights filled, lacked, had too many of, and had in another shape."""
+    """Names of the tensors that initial weights filled, lacked, had too many of, and had in another shape or for other
+    classes.
+    """
 
     matched: list[str]
     missing: list[str]
@@ -64,7 +66,7 @@ class LoadReport:
         for names, what in (
             (self.missing, "missing there"),
             (self.unexpected, "not in this model"),
-            (self.mismatched, "of another shape"),
+            (self.mismatched, "of another shape or of other classes"),
         ):
             if names:
                 parts.append(f"{len(names)} {what} ({_shown(names)})")
@@ -106,7 +108,7 @@ def save(
         },
         "engine": {
             "model_settings": settings.model_dump(mode="json"),
-            "classes_hash": ClassManifest(tuple(class_names)).hash,
+            **({"classes_hash": ClassManifest(tuple(class_names)).hash} if class_names else {}),
             **(extra or {}),
         },
     }
@@ -150,13 +152,19 @@ def class_names(folder: Path) -> list[str]:
     return describe(folder).class_names
 
 
-def initialise(model: nn.Module, folder: Path) -> LoadReport:
+def initialise(model: nn.Module, folder: Path, class_names: Sequence[str] | None = None) -> LoadReport:
     """Start `model` from the weights of a folder: every tensor of the same name and shape is taken, the others stay.
 
-    So the classifier stays as it is when the number of classes differs. Raises ValueError when nothing fits.
+    The classifier stays as it is when its shape differs, or when the folder's classes are not `class_names`. Raises
+    ValueError when nothing fits.
     """
     weights = _read_weights(folder)
     report = _compare(model, weights)
+    if class_names is not None and _names(folder) not in (None, list(class_names)):
+        heads = _heads(model)
+        others = [name for name in report.matched if name.startswith(heads)]
+        matched = [name for name in report.matched if name not in others]
+        report = replace(report, matched=matched, mismatched=[*report.mismatched, *others])
     if not report.matched:
         raise ValueError(
             f"{folder / WEIGHTS} does not fit this model: {report}; initial weights come from the same architecture"
@@ -165,12 +173,27 @@ def initialise(model: nn.Module, folder: Path) -> LoadReport:
     return report
 
 
+def _names(folder: Path) -> list[str] | None:
+    """The label names of a folder; None where it tells none."""
+    try:
+        return json.loads((Path(folder) / CONFIG).read_text()).get("label_names")
+    except FileNotFoundError:
+        return None
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """How names of the classifier's tensors begin."""
+    named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
+
+
 def describe(folder: Path) -> Description:
     """What the folder's `config.json` says. Raises ValueError as `load` does."""
     file = Path(folder) / CONFIG
     try:
         config = json.loads(file.read_text())
-        names, origin = config.get("label_names") or config["labels"], config["pretrained_cfg"]
+        names = config["label_names"] if config.get("label_names") is not None else config["labels"]
+        origin = config["pretrained_cfg"]
         if len(names) != config["num_classes"]:
             raise ValueError(
                 f"{file}: {len(names)} label_names for num_classes {config['num_classes']}; make them agree"

@@ -23,12 +23,26 @@ default_cfgs = generate_default_cfgs(
 
 
 class CifarNetwork(nn.Module):
-    """A body that ends in `num_features` channels, and timm's head: pooling, dropout, linear classifier."""
+    """A body that ends in `num_features` channels, and timm's head: pooling, dropout, linear classifier.
+
+    `levels`: the layers of the body that give a feature map of each size, as {number: (channels, reduction)}.
+    """
 
     def __init__(
-        self, body: nn.Module, num_features: int, num_classes: int, global_pool: str, drop_rate: float
+        self,
+        body: nn.Sequential,
+        levels: dict[int, tuple[int, int]],
+        num_features: int,
+        num_classes: int,
+        global_pool: str,
+        drop_rate: float,
     ) -> None:
         super().__init__()
+        self.feature_info = [
+            {"num_chs": channels, "reduction": reduction, "module": f"body.{layer}"}
+            for layer, (channels, reduction) in levels.items()
+        ]
+        self._levels = tuple(levels)
         self.num_classes, self.num_features, self.head_hidden_size, self.drop_rate = (
             num_classes,
             num_features,
@@ -50,6 +64,16 @@ class CifarNetwork(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Feature map (B, num_features, h, w) of normalised images (B, in_chans, H, W)."""
         return self.body(x)
+
+    def forward_intermediates(self, x: Tensor, intermediates_only: bool = True) -> list[Tensor]:
+        """Feature maps of the levels in `feature_info`, the finest first."""
+        assert intermediates_only
+        maps = []
+        for number, layer in enumerate(self.body):
+            x = layer(x)
+            if number in self._levels:
+                maps.append(x)
+        return maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits (B, num_classes) of a feature map, or its pooled features (B, num_features)."""
@@ -119,13 +143,16 @@ class WideResNet(CifarNetwork):
         rates = torch.linspace(0, drop_path_rate, 3 * blocks_a_stage).tolist()
         channels = 16
         layers: list[nn.Module] = [nn.Conv2d(in_chans, channels, 3, 1, 1, bias=False)]
+        levels: dict[int, tuple[int, int]] = {}
         for stage in range(3):
             for block in range(blocks_a_stage):
                 outputs, stride = 16 * width * 2**stage, 2 if stage > 0 and block == 0 else 1
                 layers.append(PreActivationBlock(channels, outputs, stride, rates.pop(0), len(layers) == 1, norm))
                 channels = outputs
+            levels[len(layers) - 1] = (channels, 2**stage)
         layers += [norm(channels), nn.LeakyReLU(0.1, inplace=True)]
-        super().__init__(nn.Sequential(*layers), channels, num_classes, global_pool, drop_rate)
+        levels[len(layers) - 1] = levels.pop(len(layers) - 3)
+        super().__init__(nn.Sequential(*layers), levels, channels, num_classes, global_pool, drop_rate)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.1, mode="fan_out", nonlinearity="leaky_relu")
@@ -177,7 +204,8 @@ class SmallResNet(CifarNetwork):
             nn.MaxPool2d(2),
             ResidualPair(8 * width, drop_path_rate),
         )
-        super().__init__(body, 8 * width, num_classes, global_pool, drop_rate)
+        levels = {2: (2 * width, 2), 5: (8 * width, 4), 7: (8 * width, 8)}
+        super().__init__(body, levels, 8 * width, num_classes, global_pool, drop_rate)
 
 
 def _create(kind: type[CifarNetwork], variant: str, pretrained: bool, **kwargs: Any) -> CifarNetwork:

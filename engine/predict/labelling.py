@@ -13,6 +13,7 @@ from engine import schema
 from engine.images.decode import BadImage, content_hash, decode
 from engine.images.manifest import Manifest
 from engine.images.overlap import HeldOut
+from engine.images.subset import Subset
 from engine.labels.classes import ClassManifest
 from engine.predict.feed import Fed, Feed
 from engine.predict.predictor import Pending, Predictor
@@ -61,10 +62,19 @@ class LabelledShard:
 
 
 class ShardLabeller:
-    """Labels the shards of one collection with one teacher. `threads` decode ahead; 0 decodes between the batches."""
+    """Labels the shards of one collection with one teacher. `threads` decode ahead; 0 decodes between the batches.
+    `only`: the images to label; all when not given.
+    """
 
-    def __init__(self, manifest: Manifest, predictor: Predictor, held: HeldOut | None = None, threads: int = 0) -> None:
-        self.manifest, self.predictor, self.held = manifest, predictor, held
+    def __init__(
+        self,
+        manifest: Manifest,
+        predictor: Predictor,
+        held: HeldOut | None = None,
+        threads: int = 0,
+        only: Subset | None = None,
+    ) -> None:
+        self.manifest, self.predictor, self.held, self.only = manifest, predictor, held, only
         classes = ClassManifest(tuple(predictor.loaded.class_names))
         self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p)
         self.feed = Feed(self._decode, predictor.loaded.img_size, threads, pin=predictor.device.type == "cuda")
@@ -73,14 +83,15 @@ class ShardLabeller:
         result = LabelledShard(shard, self.schema.empty_table(), schema.QUARANTINE.empty_table())
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         set_aside: list[tuple[int, str, str]] = []
-        batches = self.manifest.read(shard, batch_rows=self.predictor.settings.batch_size)
+        rows = None if self.only is None else self.only.rows(shard)
+        batches = self.manifest.read(shard, rows, self.predictor.settings.batch_size)
         for fed, classes, scores in self._answers(self.feed(iter(batches)), result.seconds, set_aside):
             parts.append((fed.rows, classes, scores))
         if parts:
-            rows, classes, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-            order = np.argsort(rows, kind="stable")  # threads finish in any order; a part is in address order
-            columns = (rows[order], classes[order], scores[order])
-            result.predictions = pack(np.full(rows.size, shard, np.int32), *columns, self.schema)
+            answered, classes, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+            order = np.argsort(answered, kind="stable")  # threads finish in any order; a part is in address order
+            columns = (answered[order], classes[order], scores[order])
+            result.predictions = pack(np.full(answered.size, shard, np.int32), *columns, self.schema)
         if set_aside:
             rows_aside, keys, reasons = zip(*sorted(set_aside), strict=True)
             result.quarantine = pa.table(

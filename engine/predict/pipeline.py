@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 
 from engine.images.collection import Collection
 from engine.images.overlap import HeldOut
+from engine.images.subset import Subset
 from engine.models.fetch import fetch_model
 from engine.predict.budget import RejectBudget, TooManyRejectsError
 from engine.predict.failures import Budgets, Failure, History, WorkersFailedError, decide, of_ray, of_worker
@@ -59,6 +60,7 @@ class LabelActor:
         held: HeldOut | None,
         threads: int,
         decode_threads: int,
+        only: Subset | None = None,
     ) -> None:
         self.step = step
         self.write = 0.0
@@ -67,7 +69,7 @@ class LabelActor:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             torch.set_num_threads(1 if decode_threads else threads)  # decoders are threads of their own
             predictor = Predictor(fetch_model(model, step.fs), settings, device)
-            self.labeller = ShardLabeller(collection.manifest, predictor, held, decode_threads)
+            self.labeller = ShardLabeller(collection.manifest, predictor, held, decode_threads, only)
         except Exception as error:
             self.broken = of_worker(error, step.uri)
 
@@ -101,17 +103,21 @@ def predict(
     settings: PredictSettings,
     held: HeldOut | None = None,
     max_rejected_percent: float = 1.0,
+    only: Subset | None = None,
 ) -> Output:
     """Predictions of `model` for every usable image of `collection` that is not held out: one part a shard (schema.predictions).
+    `only`: the images to label, where not all are wanted; shards without any are not read.
 
     What was labelled until a failure stays. Raises TooManyRejectsError when more than `max_rejected_percent` of the images seen are unusable,
     ValueError for what a person can mend, StoreError when the store cannot be written, WorkersFailedError when a failure budget is spent, and
     StalledError when nothing is finished for `cluster.stall_minutes`.
     """
     inputs = {"model": model.digest, "images": collection.digest, "held": held.digest if held else "none"}
+    if only is not None:
+        inputs["only"] = only.digest
 
     def work(step: Step) -> Output:
-        return _Labelling(run, label, step, model, collection, settings, held, max_rejected_percent).work()
+        return _Labelling(run, label, step, model, collection, settings, held, max_rejected_percent, only).work()
 
     return run.step(label, "predict", REVISION, settings.fingerprinted(), inputs, work)
 
@@ -129,15 +135,18 @@ class _Labelling:
         settings: PredictSettings,
         held: HeldOut | None,
         max_rejected_percent: float,
+        only: Subset | None,
     ) -> None:
         self.cluster, self.label, self.step, self.model = run.cluster, label, step, model
         self.collection, self.settings, self.held = collection, settings, held
+        self.only = only
+        self.shards = only.shards if only is not None else np.arange(collection.manifest.num_shards)
         self.parts = step.found_parts()
         self.budget = RejectBudget(max_rejected_percent, self.parts.values())
         self.budgets = Budgets(run.cluster.max_failures, run.cluster.max_preemptions)
         self.history = History()
         self.spent: Counter[str] = Counter()
-        self.progress = Progress(label, collection.manifest.num_shards, "shards", done=len(self.parts))
+        self.progress = Progress(label, len(self.shards), "shards", done=len(self.parts))
 
     def work(self) -> Output:
         started = time.time()
@@ -160,7 +169,7 @@ class _Labelling:
         return self.step.commit(self.parts.values(), summary, started)
 
     def _missing(self) -> list[int]:
-        return [shard for shard in range(self.collection.manifest.num_shards) if shard not in self.parts]
+        return [int(shard) for shard in self.shards if shard not in self.parts]
 
     def _start(self, actors: Actors) -> dict[str, Any]:
         """The plan, made by a task on a worker's resources."""
@@ -169,9 +178,11 @@ class _Labelling:
         while True:
             alive = _machines()
             try:
-                return ray.get(
+                plan = ray.get(
                     task.remote(self.step, manifest, self.model, self.settings, actors.threads, actors.count)
                 )
+                asked = {} if self.only is None else {"shards": len(self.shards), "images": len(self.only.addresses)}
+                return {**plan, **asked}
             except RayError as error:
                 self._act(of_ray(error, len(alive - _machines()), self.step.uri), error)
 
@@ -203,6 +214,7 @@ class _Labelling:
                 "held": self.held,
                 "threads": actors.threads,
                 "decode_threads": threads if threads is not None else actors.threads if actors.gpus else 0,
+                "only": self.only,
             },
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors.count, max_tasks_in_flight_per_actor=2),

@@ -30,6 +30,11 @@ def top_log_odds(logits: Tensor, top_p: int) -> tuple[Tensor, Tensor]:
     return classes, log_p - log_rest
 
 
+def _mean(log_p: list[Tensor]) -> Tensor:
+    """The mean of one or two tensors of probabilities, all as logarithms."""
+    return log_p[0] if len(log_p) == 1 else torch.logaddexp(*log_p) - float(np.log(2))
+
+
 @dataclass
 class Pending:
     """A batch that the device works on: classes (N, P) and log-odds (N, P) there, and what times it."""
@@ -72,16 +77,30 @@ class Predictor:
         return (images.to(self.device, non_blocking=True).float() - self.mean) / self.std
 
     @torch.inference_mode()
-    def log_probabilities(self, images: Tensor) -> Tensor:
-        """Log-probabilities float32 (N, C) of uint8 images (N, 3, S, S), averaged as probabilities over the views asked for."""
+    def logits(self, images: Tensor) -> list[Tensor]:
+        """Logits float (N, C) of uint8 images (N, 3, S, S), one for each of the views asked for."""
         pixels = self.normalised(images)
         if self.backend.fixed_shape and len(images) < self.settings.batch_size:
             pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.settings.batch_size - len(images)))
-        log_p = torch.log_softmax(self.forward(pixels), dim=1)
-        if self.settings.views == "flip":
-            flipped = torch.log_softmax(self.forward(pixels.flip(3)), dim=1)
-            log_p = torch.logaddexp(log_p, flipped) - float(np.log(2))
-        return log_p[: len(images)]
+        views = [pixels, pixels.flip(3)] if self.settings.views == "flip" else [pixels]
+        return [self.forward(view)[: len(images)] for view in views]
+
+    @torch.inference_mode()
+    def log_probabilities(self, images: Tensor) -> Tensor:
+        """Log-probabilities float32 (N, C) of uint8 images (N, 3, S, S), averaged as probabilities over the views asked for."""
+        return _mean([torch.log_softmax(logits, dim=1) for logits in self.logits(images)])
+
+    @torch.inference_mode()
+    def best(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The top-P classes int64 (N, P) of uint8 images (N, 3, S, S) and their log-odds float32 (N, P), best first."""
+        if self.settings.activation == "softmax":
+            return top_log_odds(self.log_probabilities(images) / self.settings.temperature, self.top_p)
+        views = [logits.float() / self.settings.temperature for logits in self.logits(images)]
+        odds = _mean([F.logsigmoid(z) for z in views]) - _mean(
+            [F.logsigmoid(-z) for z in views]
+        )  # of one view: z itself
+        scores, classes = odds.topk(self.top_p, dim=1)
+        return classes, scores
 
     def start(self, images: Tensor) -> Pending:
         """Set the device to work on at most a batch of images; on a GPU this returns at once."""
@@ -90,7 +109,7 @@ class Predictor:
         if self.device.type == "cuda":
             events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             events[0].record()
-        classes, odds = top_log_odds(self.log_probabilities(images) / self.settings.temperature, self.top_p)
+        classes, odds = self.best(images)
         if events:
             events[1].record()
         else:

@@ -1,5 +1,7 @@
 """The guard rails at work: evidence from what the store holds of two generations, and the one place that acts on the decision."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 
@@ -13,12 +15,18 @@ from engine.settings import GuardSettings
 from engine.steps import Output, read_output, read_tables
 
 
-def next_teacher(setup: Setup, number: int, teacher: Generation, student: Generation) -> Generation | None:
+def next_teacher(
+    setup: Setup, number: int, teacher: Generation, student: Generation, settles: bool = True
+) -> Generation | None:
     """Who teaches after generation `number`; None ends the self-training. The verdict is said and stays with the student.
 
-    A teacher that is kept must have something else to try: with the selection of this generation it would repeat it.
+    A teacher that is kept must have something else to try: with the selection of this generation it would repeat it. `settles`: labels that no
+    longer change mean that nothing does, as they do on a pool; on images that a model was trained on they seldom change at all.
     """
-    verdict = student.guard = weigh(_evidence(setup, teacher, student), _share(student), setup.settings.guard)
+    evidence = _evidence(setup, teacher, student)
+    if not settles:
+        evidence = replace(evidence, churn=None)
+    verdict = student.guard = weigh(evidence, _share(student), setup.settings.guard)
     say(f"{student.name} guard", verdict.sentence)
     if not verdict.obeyed or verdict.decision.action == "go on":
         return student

@@ -2,14 +2,36 @@
 
 from collections.abc import Callable
 
+from engine.recipes.billion_scale import billion_scale
+from engine.recipes.clean_labels import clean_labels
+from engine.recipes.fixmatch import fixmatch
+from engine.recipes.inpainting import inpainting
+from engine.recipes.meta_pseudo_labels import meta_pseudo_labels
 from engine.recipes.noisy_student import noisy_student
+from engine.recipes.rotation import rotation
+from engine.recipes.self_distillation import self_distillation
+from engine.recipes.self_supervised import self_supervised
 from engine.recipes.setup import Generation, Setup
 from engine.recipes.supervised import supervised
 from engine.recipes.threshold import threshold
+from engine.recipes.uda import uda
 
 Recipe = Callable[[Setup], list[Generation]]
 
-RECIPES: dict[str, Recipe] = {"noisy_student": noisy_student, "supervised": supervised, "threshold": threshold}
+RECIPES: dict[str, Recipe] = {
+    "noisy_student": noisy_student,
+    "supervised": supervised,
+    "threshold": threshold,
+    "billion_scale": billion_scale,
+    "self_distillation": self_distillation,
+    "clean_labels": clean_labels,
+    "rotation": rotation,
+    "inpainting": inpainting,
+    "self_supervised": self_supervised,
+    "fixmatch": fixmatch,
+    "uda": uda,
+    "meta_pseudo_labels": meta_pseudo_labels,
+}
 
 
 def run_recipe(setup: Setup) -> list[Generation]:

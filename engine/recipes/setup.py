@@ -1,5 +1,6 @@
 """What every recipe stands on: the run, its collections and classes, and the verbs with the run's settings filled in."""
 
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,19 +10,24 @@ import pyarrow as pa
 
 from engine.evaluate.calibrate import calibrate
 from engine.evaluate.evaluate import evaluate
-from engine.fit.trainer import fit
+from engine.fit.raw import RawSet
+from engine.fit.trainer import Source, fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.gather.training_set import TrainingSet
 from engine.images.collection import Collection, collect
 from engine.images.hashing import hashed
 from engine.images.overlap import HeldOut, held_out, refuse_overlaps
+from engine.images.subset import Subset
 from engine.labels.classes import ClassManifest
+from engine.labels.mixture import mixed_table
 from engine.predict.pipeline import predict
 from engine.recipes.policy import Verdict
 from engine.run import Run
 from engine.select.reduce import select
 from engine.settings import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
-from engine.steps import Output, read_output, read_tables
+from engine.steps import Output, Step, read_output, read_tables
+
+MIX_REVISION = 1
 
 Stream = tuple[Output, TrainingSet]
 
@@ -72,20 +78,47 @@ class Setup:
         )
         return output, training_set(output, self.run.store, self.classes)
 
+    @cached_property
+    def pool(self) -> RawSet:
+        """The pool as it lies, without the images held out: for objectives that train on raw images."""
+        if "pool" not in self.collections:
+            raise ValueError("a stream called pool draws from the pool: set data.pool")
+        return RawSet(self.collections["pool"].manifest, self.held)
+
+    @cached_property
+    def pretext(self) -> Output | None:
+        """What `settings.pretext` makes of raw images; None without it. The run's labels have no part in it."""
+        settings, wanted = self.settings, self.settings.pretext
+        if wanted is None:
+            return None
+        streams = {name: getattr(self, name) for name in ("labelled", "pool") if name in wanted.batch}
+        return fit(self.run, "pretext fit", settings.teacher_model, wanted, streams, self.classes)
+
+    def labelled_of(self, label: str, only: Subset) -> Stream:
+        """The true labels of some labelled images as a training set."""
+        collection = self.collections["labelled"]
+        output = gather_labelled(self.run, label, collection, self.classes, self.settings.data, only=only)
+        return output, training_set(output, self.run.store, self.classes)
+
     def fit(
-        self, label: str, model: ModelSettings, settings: FitSettings, init: Output | None = None, **streams: Stream
+        self, label: str, model: ModelSettings, settings: FitSettings, init: Output | None = None, **streams: Source
     ) -> Output:
+        """A network that starts from `init`, else from the pretext when it is of the teacher's architecture, else at random."""
         used = {name: stream for name, stream in streams.items() if name in settings.batch}
+        if init is None and model == self.settings.teacher_model:
+            init = self.pretext
         return fit(self.run, label, model, settings, used, self.classes, init)
 
-    def predict(self, label: str, model: Output) -> Output:
+    def predict(self, label: str, model: Output, on: str = "pool", only: Subset | None = None) -> Output:
+        """Answers of `model` on the collection called `on`, or on `only` some of its images; the pool's without the images held out."""
         percent = self.settings.data.max_rejected_percent
         settings = self.settings.predict
         if settings.calibrate:
             validation = self.collections["validation"]
             fitted = calibrate(self.run, f"{label} calibrate", model, validation, self.classes, settings)
             settings = settings.model_copy(update={"temperature": fitted.summary["temperature"]})
-        return predict(self.run, label, model, self.collections["pool"], settings, self.held, percent)
+        held = self.held if on == "pool" else None
+        return predict(self.run, label, model, self.collections[on], settings, held, percent, only)
 
     def select(self, label: str, predictions: Output, settings: SelectSettings, keep: Output | None = None) -> Output:
         labelled = None
@@ -102,8 +135,28 @@ class Setup:
             )
         return select(self.run, label, predictions, self.classes, settings, keep, labelled)
 
-    def gather(self, label: str, pseudo: Output) -> Stream:
-        output = gather(self.run, label, pseudo, self.collections["pool"], self.classes)
+    def mix(self, label: str, answers: Output, truth_share: float) -> Output:
+        """`answers`, a selection of the labelled images, with their true labels mixed into its targets."""
+        if truth_share == 0:
+            return answers
+        labelled = self.collections["labelled"]
+        truth = labelled.class_indices(self.classes)
+
+        def work(step: Step) -> Output:
+            started = time.time()
+            parts = [
+                step.put_part(part.unit, mixed_table(table, truth[labelled.at(table)], truth_share, len(self.classes)))
+                for part, table in read_tables(answers, self.run.store.fs)
+            ]
+            return step.commit(parts, answers.summary, started)
+
+        inputs = {"answers": answers.digest, "labelled": labelled.digest, "classes": self.classes.hash}
+        return self.run.step(label, "mix", MIX_REVISION, {"truth_share": truth_share}, inputs, work)
+
+    def gather(self, label: str, pseudo: Output, on: str = "pool") -> Stream:
+        """Training shards of the images of `on` that have targets."""
+        check = on != "pool"  # the pool's images were decoded when they were labelled
+        output = gather(self.run, label, pseudo, self.collections[on], self.classes, check=check)
         return output, training_set(output, self.run.store, self.classes)
 
     def evaluate(self, label: str, model: Output, on: str) -> dict[str, Any] | None:
@@ -113,15 +166,14 @@ class Setup:
         output = evaluate(self.run, label, model, self.collections[on], self.classes, self.settings.predict)
         return output.summary | {"step": output.step}
 
-    def pseudo_quality(self, pseudo: Output) -> dict[str, Any]:
-        """How many pseudo-labels there are and, where the pool's truth is known, how many of them are right. For the report, never for training."""
+    def pseudo_quality(self, pseudo: Output, on: str = "pool") -> dict[str, Any]:
+        """How many pseudo-labels there are and, where the truth is known, how many of them are right. For the report, never for training."""
         table = pa.concat_tables(t for _, t in read_tables(pseudo, self.run.store.fs, ["shard", "row", "class"]))
         quality: dict[str, Any] = {"kept": table.num_rows, "accuracy": None, "step": pseudo.step}
-        pool = self.collections["pool"]
-        if table.num_rows and pool.has_labels:
-            truth = pool.class_indices(self.classes)
-            chosen = truth[pool.positions(table["shard"].to_numpy(), table["row"].to_numpy())]
-            quality["accuracy"] = float(np.mean(chosen == table["class"].to_numpy()))
+        images = self.collections[on]
+        if table.num_rows and images.has_labels:
+            truth = images.class_indices(self.classes)[images.at(table)]
+            quality["accuracy"] = float(np.mean(truth == table["class"].to_numpy()))
         return quality
 
 

@@ -7,19 +7,23 @@ accepted never changes, rounds only add to it).
 """
 
 from engine.recipes.guard import next_teacher, starved
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.setup import Generation, Setup, Stream
 from engine.steps import Output
 
 
 def threshold(setup: Setup) -> list[Generation]:
     """The teacher and every student, oldest first."""
     settings = setup.settings
-    student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
-
     first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
     teacher = Generation("teacher", first, [first], setup.evaluate("teacher validation", first, "validation"))
-    generations = [teacher]
+    return [teacher, *rounds(setup, teacher, setup.labelled)]
 
+
+def rounds(setup: Setup, teacher: Generation, labelled: Stream) -> list[Generation]:
+    """The students of `teacher` and of one another on true labels `labelled` and what each teacher is sure of."""
+    settings = setup.settings
+    student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
+    generations: list[Generation] = []
     accepted: Output | None = None
     for number in range(1, settings.generations + 1):
         name = f"round {number}"
@@ -30,7 +34,7 @@ def threshold(setup: Setup) -> list[Generation]:
             break
         images, _ = stream = setup.gather(f"{name} gather", pseudo)
         start = teacher.model if settings.warm_start else None
-        model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=setup.labelled, pseudo=stream)
+        model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=labelled, pseudo=stream)
         validation = setup.evaluate(f"{name} validation", model, "validation")
         steps = [predictions, pseudo, images, model]
         student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(pseudo))

@@ -12,9 +12,12 @@ import torch
 
 from engine import schema
 from engine.export.answers import find_answers
-from engine.export.writers import cell, class_folders, export, file_name, safe_json
+from engine.export.writers import class_folders, export, file_name, safe_json
 from engine.images.collection import Collection, collect
+from engine.labels.cells import cell, plain, plain_column
 from engine.labels.classes import ClassManifest
+from engine.labels.tables import read_soft
+from engine.labels.targets import dense
 from engine.models.build import build
 from engine.models.checkpoint import save
 from engine.models.imported import find_model
@@ -152,6 +155,32 @@ def test_mistakes_are_told(loose: Made) -> None:
 def test_formulas_are_defused(text: str) -> None:
     assert cell(text) == "'" + text
     assert cell("a=b") == "a=b"
+    assert plain(cell(text)) == text
+    assert plain("'tis") == "'tis"
+
+
+def test_a_column_comes_back_plain() -> None:
+    column = pa.chunked_array([["'=a", "b"], ["'c", None, "'-d"]], pa.string())
+    assert plain_column(column).to_pylist() == ["=a", "b", "'c", None, "-d"]
+
+
+@pytest.mark.parametrize("kind", ["soft-csv", "soft-parquet", "npy"])
+def test_soft_labels_come_back_as_they_were_predicted(loose: Made, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / f"soft.{ {'soft-csv': 'csv', 'soft-parquet': 'parquet', 'npy': 'npy'}[kind] }"
+    assert export(find_answers(loose.store, loose.predictions), kind, str(out)) == 4
+    keys = loose.pool.manifest.keys()["key"]
+    labels = read_soft(str(out), "distribution", loose.classes, keys)
+    odds = np.array([[2, -2, np.nan], [np.nan, 0, -1], [-3, np.nan, 1], [-5, 4, np.nan]])
+    listed = 1 / (1 + np.exp(-odds))
+    expected = np.where(np.isnan(listed), np.clip(1 - np.nansum(listed, 1, keepdims=True), 0, None), listed)
+    expected /= expected.sum(1, keepdims=True)
+    made = dense(labels.targets, 3)[np.argsort(labels.place)]
+    np.testing.assert_allclose(made, expected, atol=2e-3)
+
+
+def test_a_selection_is_no_table_of_soft_labels(loose: Made, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name a predict-… step"):
+        export(find_answers(loose.store, loose.selection), "soft-csv", str(tmp_path / "x.csv"))
 
 
 def test_names_stay_in_their_folder() -> None:

@@ -102,3 +102,19 @@ def test_certainty_keeps_values_and_gradients_finite(name: str, truth: int) -> N
     value = LOSSES[name](logits, torch.eye(3)[[truth]], **options)
     assert value.isfinite().all()
     assert torch.autograd.grad(value.sum(), logits)[0].isfinite().all()
+
+
+def test_every_loss_says_what_it_is_defined_on_and_refuses_the_rest() -> None:
+    assert losses.PAIRS.keys() == LOSSES.keys()
+    for name, kinds in losses.PAIRS.items():
+        for kind in ("distribution", "logits", "labels"):
+            if kind in kinds:
+                losses.refuse_pairing(name, {"soft": kind})
+            else:
+                with pytest.raises(ValueError, match=f"loss {name} wants .* 'soft' holds {kind}: set fit.loss to"):
+                    losses.refuse_pairing(name, {"labelled": kinds[0], "soft": kind})
+
+
+def test_several_labels_have_no_residual_mass() -> None:
+    classes, weights = torch.tensor([[2, 0], [-1, -1]]), torch.tensor([[1.0, 0.5], [0, 0]])
+    assert losses.dense_labels(classes, weights, 4).tolist() == [[0.5, 0, 1, 0], [0, 0, 0, 0]]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
+from engine.images.subset import Subset
 from engine.models.build import build
 from engine.models.checkpoint import save
 from engine.predict.labelling import LabelledShard, ShardLabeller
@@ -53,6 +55,24 @@ def test_look_ahead_gives_the_same_part(manifest: Manifest, teacher: Path) -> No
     assert plain.quarantine.equals(ahead.quarantine)
     assert ahead.predictions["row"].to_pylist() == [row for row in range(30) if row not in (3, 17, 20)]
     assert plain.seconds.wait == 0 < ahead.seconds.wait
+
+
+def test_only_the_images_asked_for_are_labelled_and_as_they_are_among_all(manifest: Manifest, teacher: Path) -> None:
+    wanted = [5, 17, 29]  # 17 is broken
+    labeller = ShardLabeller(
+        manifest,
+        Predictor(teacher, PredictSettings(top_p=3, batch_size=8)),
+        only=Subset.of(np.zeros(3, np.int64), np.array(wanted)),
+    )
+    some, everything = labeller(0), label(manifest, teacher)
+    assert some.predictions["row"].to_pylist() == [5, 29]
+    assert some.quarantine["row"].to_pylist() == [17]
+    whole = everything.predictions.filter(
+        pa.compute.is_in(everything.predictions["row"], pa.array([5, 29], pa.int32()))
+    )
+    assert classes_of(some.predictions).tolist() == classes_of(whole).tolist()
+    np.testing.assert_allclose(scores_of(some.predictions), scores_of(whole), atol=2e-2)
+    assert labeller(1).predictions.num_rows == 0
 
 
 def test_reasons_are_few_words_and_the_quarantine_has_the_details(manifest: Manifest, teacher: Path) -> None:

@@ -1,9 +1,14 @@
 """Log-odds: exact order where rounded probabilities are all one."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
-from engine.predict.predictor import top_log_odds
+from engine.models.build import build
+from engine.models.checkpoint import save
+from engine.predict.predictor import Predictor, top_log_odds
+from engine.settings import ModelSettings, PredictSettings
 
 
 def test_log_odds_match_high_precision() -> None:
@@ -33,3 +38,20 @@ def test_log_odds_are_the_same_for_logits_and_log_probabilities() -> None:
     logits = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
     for one, other in zip(top_log_odds(logits, 5), top_log_odds(torch.log_softmax(logits, 1), 5), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_with_a_sigmoid_every_class_has_a_probability_of_its_own(tmp_path: Path) -> None:
+    settings = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
+    torch.manual_seed(0)
+    save(tmp_path, build(settings, 5), settings, list("abcde"))
+    images = torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8)
+    one = Predictor(tmp_path, PredictSettings(top_p=5, activation="sigmoid", backend="eager", temperature=2))
+    logits = one.logits(images)[0] / 2
+    classes, scores = one(images)
+    np.testing.assert_allclose(scores, np.take_along_axis(logits.numpy(), classes, 1).astype(np.float16))
+    assert (np.diff(scores.astype(np.float32), axis=1) <= 0).all()
+
+    both = Predictor(tmp_path, PredictSettings(top_p=5, activation="sigmoid", backend="eager", views="flip"))
+    mean = torch.stack([view.sigmoid() for view in both.logits(images)]).mean(0).logit()
+    classes, scores = both(images)
+    np.testing.assert_allclose(scores, np.take_along_axis(mean.numpy(), classes, 1), atol=5e-3)

@@ -1,0 +1,173 @@
+"""The `meta_pseudo_labels` objective: a teacher that learns from how its student does (Pham et al. 2021, arXiv 2003.10580).
+
+One step, METHODS §12:
+
+1  The teacher answers for labelled images, and for weak and strong views of pool images; its answers for the strong
+   ones become the student's labels: drawn (`labels: sampled`) or as they are (`soft`).
+2  The student takes a step on these labels alone.
+3  How its loss on the labelled batch changed by that is the feedback (engine.fit.feedback).
+4  The teacher takes a step on feedback + labelled loss + UDA.
+
+The student is what comes out; a recipe then fine-tunes it on true labels. Both of its labelled losses are of the same
+images, in fp32, without dropout, and with batch norm by the batch's own statistics, which leave no trace: running
+statistics, which a step moves too, have no part in them, so that their difference is what the weights have learnt. Losses
+and products are means over all workers before the feedback is formed.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from engine.config import Block
+from engine.fit.batch import Batch
+from engine.fit.feedback import draw, product, sampled_term, slopes, soft_term
+from engine.fit.learner import WEAK, Learner, network, own_statistics, view
+from engine.fit.losses import soft_ce
+from engine.fit.objective import Context, Objective
+from engine.fit.schedule import learning_rate
+from engine.fit.weak_strong import STRONG, average_over_workers, labelled_loss, needs_labelled_and_pool
+from engine.images.chance import further, uniforms
+from engine.settings import NoiseSettings
+
+
+class MetaArguments(Block):
+    """`fit.objective_args`; the defaults are those of the paper's CIFAR-10 run, but for the ones that are steps."""
+
+    arm: Literal["full", "no_feedback", "uda_only"] = Field(
+        "full",
+        description="no_feedback: h = 0, the student follows a UDA teacher; uda_only: that teacher without student",
+    )
+    labels: Literal["sampled", "soft"] = "sampled"
+    feedback: Literal["difference", "product"] = Field(
+        "difference",
+        description="h of sampled labels: old minus new loss, or its first-order form, exact for SGD steps",
+    )
+    feedback_weight: float = Field(
+        1.0, ge=0, description="1: the derivative; the published programs take 1 / batch.pool"
+    )
+    baseline: float = Field(
+        0.99, ge=0, lt=1, description="momentum of the mean feedback that is taken off sampled h, against its variance"
+    )
+    student_lr: float | None = Field(None, gt=0, description="the student's rate; the teacher's when not given")
+    student_wait: int = Field(0, ge=0, description="first steps in which the teacher learns alone")
+    uda_weight: float = Field(8.0, ge=0)
+    uda_steps: int = Field(
+        0, ge=0, description="steps over which uda_weight rises from 0; 5000 of 300,000 in the paper"
+    )
+    temperature: float = Field(0.7, gt=0, description="UDA's targets are softmax(logits / temperature)")
+    threshold: float = Field(0.6, ge=0, le=1, description="least probability of UDA's targets, after the temperature")
+    weak: NoiseSettings = Field(WEAK, description="weak view of the pool; noise.pool is the strong one")
+
+
+class Baseline(nn.Module):
+    """The mean of the feedback so far; a module, so that it travels in checkpoints."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+
+class MetaPseudoLabels(Objective):
+    """Teacher and student of one architecture, drawn apart at random, each with its optimiser."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        settings = context.settings
+        needs_labelled_and_pool(settings)
+        arguments = self.arguments = context.arguments(MetaArguments)
+        teacher, self.loaded = network(context, context.class_names)
+        student, _ = network(context, context.class_names, another=1)
+        self.views = {
+            "labelled": view(context, teacher, settings.noise.get("labelled", WEAK)),
+            "weak": view(context, teacher, arguments.weak),
+            "strong": view(context, teacher, settings.noise.get("pool", STRONG)),
+        }
+        self.weight = 0.0 if arguments.arm == "no_feedback" else arguments.feedback_weight
+        averaged = settings.model_ema and arguments.arm == "uda_only"
+        self.teacher = Learner(context, teacher, settings.model_copy(update={"model_ema": averaged}))
+        self.parts = self.teacher.parts("teacher")
+        if arguments.arm != "uda_only":
+            rate = arguments.student_lr or settings.lr
+            self.student = Learner(context, student, settings.model_copy(update={"lr": rate}))
+            self.baseline = Baseline().to(context.device)
+            self.parts |= {**self.student.parts("student"), "baseline": self.baseline}
+
+    def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
+        arguments = self.arguments
+        labelled, pool = (batches[name].to(self.context.device) for name in ("labelled", "pool"))
+        known = self.views["labelled"](labelled.images, labelled.seeds)[0]
+        weak = self.views["weak"](pool.images, further(pool.seeds, 1))[0]
+        strong = self.views["strong"](pool.images, further(pool.seeds, 2))[0]
+        self.teacher.begin(step)
+        answers = self.teacher(torch.cat([known, weak, strong])).split([len(known), len(weak), len(strong)])
+        true = labelled_loss(answers[0], labelled, self.context)
+        target = (answers[1].detach() / arguments.temperature).softmax(1)
+        uda = (soft_ce(answers[2], target) * (target.amax(1) >= arguments.threshold)).mean()
+        ramp = min(1.0, step / arguments.uda_steps) if arguments.uda_steps else 1.0
+        loss = true + ramp * arguments.uda_weight * uda
+        metrics: dict[str, Tensor | float] = {"loss/labelled": true.detach(), "loss/uda": uda.detach()}
+        if arguments.arm != "uda_only":
+            term, told = self.teach(answers[2], strong, pool, known, labelled, step)
+            loss = loss + self.weight * term
+            metrics |= told
+        return {"loss": loss.detach(), **metrics, **self.teacher.learn(loss, step)}
+
+    def teach(
+        self, answers: Tensor, strong: Tensor, pool: Batch, known: Tensor, labelled: Batch, step: int
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The student's step on the teacher's `answers` (B, C) for the `strong` views, and what the teacher pays for it."""
+        if step < self.arguments.student_wait:
+            nothing = torch.zeros((), device=answers.device)
+            return nothing, {"loss/student": nothing, "feedback": nothing}
+        probabilities, rate = answers.detach().softmax(1), learning_rate(self.student.settings, step)
+        if self.arguments.labels == "soft":
+            before = {name: weight.detach().clone() for name, weight in self.student.model.named_parameters()}
+            loss = self.follow(strong, probabilities, step)
+            with own_statistics(self.student.model):
+                slope = slopes(self.student.model, before, self.heading(known, labelled), strong)
+            term = soft_term(answers, rate, slope)
+            return term, {"loss/student": loss, "feedback": -term.detach()}
+        drawn = draw(probabilities, uniforms(further(pool.seeds, 3), 1)[:, 0])
+        old = self.standing(known, labelled)
+        loss = self.follow(strong, F.one_hot(drawn, answers.shape[1]).to(answers.dtype), step)
+        if self.arguments.feedback == "difference":
+            feedback = average_over_workers(old - self.standing(known, labelled))
+        else:
+            weights = self.student.model.named_parameters()
+            gradient = {name: weight.grad for name, weight in weights if weight.grad is not None}
+            feedback = product(rate, self.heading(known, labelled), gradient)
+        term = self.context.world * sampled_term(answers, drawn, feedback - self.baseline.mean)
+        self.baseline.mean.lerp_(feedback, 1 - self.arguments.baseline)
+        return term, {"loss/student": loss, "feedback": feedback}
+
+    def follow(self, strong: Tensor, target: Tensor, step: int) -> Tensor:
+        """One step of the student on the teacher's labels; returns its loss before it, a scalar."""
+        self.student.begin(step)
+        loss = soft_ce(self.student(strong), target).mean()
+        self.student.learn(loss, step)
+        return loss.detach()
+
+    @torch.no_grad()
+    def standing(self, known: Tensor, labelled: Batch) -> Tensor:
+        """This worker's labelled loss of the student as it is, a scalar."""
+        with own_statistics(self.student.model):
+            return labelled_loss(self.student.model(known), labelled, self.context)
+
+    def heading(self, known: Tensor, labelled: Batch) -> dict[str, Tensor]:
+        """The gradient of the labelled loss of the student as it is, the mean over workers."""
+        weights = dict(self.student.model.named_parameters())
+        with own_statistics(self.student.model):
+            loss = labelled_loss(self.student.model(known), labelled, self.context)
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        flat = average_over_workers(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = flat.split([weight.numel() for weight in weights.values()])
+        return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}
+
+    def export(self) -> nn.Module:
+        return (self.teacher if self.arguments.arm == "uda_only" else self.student).export()

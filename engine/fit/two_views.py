@@ -1,0 +1,105 @@
+"""The `two_views` pretext: two views of an image should have the same features (consistency; METHODS §8).
+
+Features that agree could all be one point. What keeps them apart is that of VICReg (Bardes, Ponce, LeCun 2022, arXiv
+2105.04906): every feature must vary over the batch, and no two may say the same. Nothing is kept between steps.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from engine.config import Block
+from engine.fit.batch import Batch
+from engine.fit.learner import Learner, network, view
+from engine.fit.objective import Context, Objective
+from engine.images.chance import further
+from engine.settings import NoiseSettings
+
+STRONG = NoiseSettings(scale=(0.35, 1.0), aa_num_ops=2, aa_magnitude=9.0)
+"""The views of a stream for which `fit.noise` has none."""
+
+
+class TwoViewsArguments(Block):
+    """`fit.objective_args`; the weights are those of VICReg."""
+
+    features: int = Field(256, ge=2, description="width of the projection on which views are compared")
+    agree: float = Field(25.0, ge=0)
+    vary: float = Field(25.0, ge=0)
+    differ: float = Field(1.0, ge=0)
+
+
+class Projected(nn.Module):
+    """A timm model without classifier, and the projection of its features."""
+
+    def __init__(self, body: nn.Module, features: int) -> None:
+        super().__init__()
+        self.body = body
+        self.projection = nn.Sequential(
+            nn.Linear(int(body.num_features), features),
+            nn.BatchNorm1d(features),
+            nn.ReLU(inplace=True),
+            nn.Linear(features, features),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.body(x))
+
+
+class TwoViews(Objective):
+    """Learns from the images of every stream alike; the body is what comes out."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.arguments = context.arguments(TwoViewsArguments)
+        body, self.loaded = network(context, ())
+        settings = context.settings
+        self.views = {name: view(context, body, settings.noise.get(name, STRONG)) for name in settings.batch}
+        self.learner = Learner(context, Projected(body, self.arguments.features))
+        self.parts = self.learner.parts()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return ()
+
+    def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
+        here = {name: batch.to(self.context.device) for name, batch in batches.items()}
+        pair = [
+            self.views[name](batch.images, further(batch.seeds, which))[0]
+            for which in (1, 2)
+            for name, batch in here.items()
+        ]
+        self.learner.begin(step)
+        first, second = self.learner(torch.cat(pair)).chunk(2)
+        agreeing, varying, differing = agreement(first, second), variety(first, second), redundancy(first, second)
+        told = {"agree": agreeing.detach(), "vary": varying.detach(), "differ": differing.detach()}
+        weights = self.arguments
+        loss = weights.agree * agreeing + weights.vary * varying + weights.differ * differing
+        return {"loss": loss.detach(), **told, **self.learner.learn(loss, step)}
+
+    def export(self) -> nn.Module:
+        trained = self.learner.export()
+        assert isinstance(trained, Projected)
+        return trained.body
+
+
+def agreement(first: Tensor, second: Tensor) -> Tensor:
+    """Mean squared difference of the features (B, D) of two views: 0 for views that are the same."""
+    return F.mse_loss(first, second)
+
+
+def variety(first: Tensor, second: Tensor) -> Tensor:
+    """How much the features' standard deviations over the batch lack to 1, a mean; 0 when each reaches it."""
+    return sum(F.relu(1 - (one.var(0) + 1e-4).sqrt()).mean() for one in (first, second)) / 2  # type: ignore[return-value]
+
+
+def redundancy(first: Tensor, second: Tensor) -> Tensor:
+    """Sum of the squared covariances of different features, over their number; 0 when none are correlated."""
+
+    def off_diagonal(features: Tensor) -> Tensor:
+        covariance = features.T.cov()
+        return (covariance.square().sum() - covariance.diagonal().square().sum()) / features.shape[1]
+
+    return off_diagonal(first) + off_diagonal(second)

@@ -1,0 +1,69 @@
+"""Soft labels from another tool as a step of targets, ready to be gathered."""
+
+import hashlib
+import time
+
+import numpy as np
+import pyarrow as pa
+
+from engine import schema, storage
+from engine.images.collection import Collection
+from engine.job_settings import SoftSettings
+from engine.labels.classes import ClassManifest
+from engine.labels.tables import SoftLabels, read_soft, slices
+from engine.progress import say
+from engine.run import Run
+from engine.steps import Output, Step
+
+REVISION = 1
+PART_ROWS = 1_000_000
+CHUNK = 16 * 2**20
+
+
+def import_soft(run: Run, label: str, soft: SoftSettings, collection: Collection, classes: ClassManifest) -> Output:
+    """Targets (schema.targets) of the images that the table names; images that it does not name have none."""
+    settings = soft.model_dump(exclude={"table"})
+    inputs = {"table": file_digest(soft.table), "images": collection.digest, "classes": classes.hash}
+
+    def work(step: Step) -> Output:
+        started = time.time()
+        labels = read_labels(soft, collection, classes)
+        addresses = collection.manifest.labels()
+        parts = []
+        for unit, piece in enumerate(slices(labels, PART_ROWS)):
+            place = pa.array(piece.place)
+            count = pa.array(np.ones(len(piece.place), np.int32))
+            columns = [
+                *(addresses[name].take(place).combine_chunks() for name in ("shard", "row")),
+                count,
+                *piece.targets,
+            ]
+            table = pa.Table.from_arrays(columns, schema=schema.targets(len(classes), classes.hash))
+            parts.append(step.put_part(unit, table))
+        say(label, f"{len(labels.place)} of {collection.manifest.num_rows} images have soft labels")
+        return step.commit(parts, {"kind": soft.kind, "images": len(labels.place)}, started)
+
+    return run.step(label, "import", REVISION, settings, inputs, work)
+
+
+def read_labels(soft: SoftSettings, collection: Collection, classes: ClassManifest) -> SoftLabels:
+    """The table's labels for the images of `collection`."""
+    return read_soft(soft.table, soft.kind, classes, collection.manifest.keys()["key"], soft.top)
+
+
+def file_digest(uri: str) -> str:
+    """SHA-256 in hex of a table's file, and of those that stand beside an array."""
+    fs, path = storage.resolve(uri)
+    stem = path.removesuffix(".npy")
+    beside = [f"{stem}.classes.json", f"{stem}.keys.csv"] if path.endswith(".npy") else []
+    digest = hashlib.sha256()
+    for one in [path, *beside]:
+        if one != path and not storage.exists(fs, one):
+            continue
+        try:
+            with fs.open_input_stream(one) as stream:
+                while data := stream.read(CHUNK):
+                    digest.update(data)
+        except FileNotFoundError:
+            raise ValueError(f"{uri}: no such file; soft.table names a table of soft labels") from None
+    return digest.hexdigest()

@@ -1,0 +1,134 @@
+"""Settings that belong to one recipe, and what each recipe cannot do without."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field
+
+from engine.config import Block
+
+
+class DistilSettings(Block):
+    """`self_distillation`: what a round learns from."""
+
+    truth_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="a: targets are a · true label + (1 - a) · last round's answer; 0 is the paper, 0.35 a start for its sequel",
+    )
+
+
+class CleanSettings(Block):
+    """`clean_labels`: how labels are judged, and what becomes of those that are denied."""
+
+    folds: int = Field(
+        5, ge=2, description="models, each judging what it was not trained on; the post used 2 and advises 5"
+    )
+    seed: int = Field(0, description="of the split into folds")
+    top: int = Field(5000, ge=1, description="images listed for review at most, the most confident denials first")
+    threshold: float = Field(0.0, ge=0, lt=1, description="list denials above this probability only")
+    relabel_above: float | None = Field(
+        None, ge=0, lt=1, description="denials above this probability take the model's label; none do when not given"
+    )
+    reviewed: str | None = Field(
+        None,
+        description="CSV or Parquet with key and label, such as audit.csv after a person has mended it: these labels win; empty leaves the image out",
+    )
+    truth: str | None = Field(
+        None,
+        description="CSV or Parquet with key and label of every image, where errors were planted: for the report alone",
+    )
+
+
+Refusal = tuple[Callable[[Any], bool], str]
+"""(whether the settings of a run are refused, the remedy)."""
+
+_POOL: Refusal = (lambda run: run.data.pool is None, "labels a pool: set data.pool")
+_STUDENT: Refusal = (lambda run: run.student is None, "trains students: set student")
+
+
+def _selections(run: Any) -> list[Any]:
+    return run.selects if run.selects is not None else [run.select]
+
+
+_BILLION: list[Refusal] = [
+    _POOL,
+    _STUDENT,
+    (
+        lambda run: run.student is not None and set(run.student.batch) != {"pseudo"},
+        "trains students on pseudo-labels alone: set student.batch={pseudo: …}; true labels come in the finetune",
+    ),
+    (
+        lambda run: run.finetune is None or set(run.finetune.batch) != {"labelled"},
+        "ends with a fit on true labels alone: set finetune with batch={labelled: …}",
+    ),
+    (lambda run: run.warm_start, "trains students from scratch: leave out warm_start, or take recipe noisy_student"),
+    (
+        lambda run: any(select.per_class is None for select in _selections(run)),
+        "takes the K best images of each class: set select.per_class, 16000 in the paper",
+    ),
+    (
+        lambda run: any(select.targets != "hard" for select in _selections(run)),
+        "learns (image, class) pairs: set select.targets=hard; its rank in another class is what makes a pair, not its probability",
+    ),
+]
+
+_PRETEXTS = ("rotation", "inpainting", "colourisation", "two_views")
+
+
+def _pretext(*objectives: str) -> list[Refusal]:
+    """A recipe that begins with one of these objectives."""
+    return [
+        (
+            lambda run: run.pretext is None or run.pretext.objective not in objectives,
+            f"learns from raw images first: set pretext, with pretext.objective={' or '.join(objectives)}",
+        ),
+        (
+            lambda run: "pool" in run.pretext.batch and run.data.pool is None,
+            "has the pool in pretext.batch: set data.pool",
+        ),
+    ]
+
+
+def _together(objective: str) -> list[Refusal]:
+    """A recipe that learns from labelled images and the pool in one fit."""
+    return [
+        (lambda run: run.data.pool is None, "learns from a pool: set data.pool"),
+        (lambda run: run.teacher.objective != objective, f"is one fit, `teacher`: set teacher.objective={objective}"),
+    ]
+
+
+REFUSED: dict[str, list[Refusal]] = {
+    "noisy_student": [_POOL, _STUDENT],
+    "threshold": [_POOL, _STUDENT],
+    "supervised": [],
+    "billion_scale": _BILLION,
+    "clean_labels": [
+        (lambda run: run.data.pool is not None and run.student is None, "trains students on the pool: set student")
+    ],
+    "self_distillation": [
+        (lambda run: run.student_model is not None, "trains one architecture again and again: leave out student_model"),
+        (
+            lambda run: set((run.student or run.teacher).batch) != {"labelled"},
+            "learns from the labelled images alone: set student.batch={labelled: …}, or leave out student",
+        ),
+    ],
+    "rotation": _pretext("rotation"),
+    "inpainting": _pretext("inpainting"),
+    "self_supervised": _pretext(*_PRETEXTS),
+    "fixmatch": _together("fixmatch"),
+    "uda": _together("uda"),
+    "meta_pseudo_labels": [
+        *_together("meta_pseudo_labels"),
+        (lambda run: run.finetune is None, "ends with the student fine-tuned on true labels: set finetune"),
+    ],
+}
+"""What a recipe cannot work without, by name; only asked when it has any generation to make."""
+
+
+def refuse(run: Any) -> None:
+    """Raise ValueError with the remedy when the settings of a run (`SelfTrainSettings`) cannot be those of its recipe."""
+    for refused, remedy in REFUSED[run.recipe] if run.generations > 0 else []:
+        if refused(run):
+            raise ValueError(f"recipe {run.recipe} {remedy}")

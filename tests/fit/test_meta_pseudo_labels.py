@@ -1,0 +1,290 @@
+"""The feedback of Meta Pseudo Labels against derivatives that are known: finite differences, full enumeration, small steps."""
+
+import copy
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.fit.batch import Batch
+from engine.fit.feedback import draw, product, sampled_term, slopes, soft_term
+from engine.fit.learner import own_statistics
+from engine.fit.loop import train
+from engine.fit.meta_pseudo_labels import MetaPseudoLabels
+from engine.fit.objective import create_objective
+from engine.fit.raw import RawSet
+from engine.fit.streams import open_stream
+from engine.gather.training_set import TrainingSet
+from engine.settings import NoiseSettings
+from tests.fit.objectives import context, labelled, noise, unlabelled
+from tests.fit.sets import write_set
+from tests.fit.test_loop import same
+from tests.images import making
+
+RATE, CLASSES, IMAGES = 0.3, 3, 4
+STILL = NoiseSettings(hflip=0).model_dump()
+
+
+class World:
+    """A linear teacher and a small student in float64, with everything about them computed the long way."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.x_u, self.x_l = torch.randn(IMAGES, 5).double(), torch.randn(6, 5).double()
+        self.y_l = torch.arange(6) % CLASSES
+        self.teacher = torch.randn(5, CLASSES).double().requires_grad_()
+        self.student = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, CLASSES)).double()
+        self.weights = {name: p.detach() for name, p in self.student.named_parameters()}
+
+    def answers(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(self.student, dict(weights), (x,))
+
+    def gradient(self, target: Tensor) -> dict[str, Tensor]:
+        """g of the mean loss on `target`, at the student's weights."""
+
+        def loss(weights: dict[str, Tensor]) -> Tensor:
+            return -(target * self.answers(weights, self.x_u).log_softmax(1)).sum(1).mean()
+
+        return torch.func.grad(loss)(self.weights)
+
+    def loss_after(self, target: Tensor, rate: float = RATE) -> Tensor:
+        """M: the labelled loss after one step of gradient descent on `target`."""
+        gradient = self.gradient(target)
+        return F.cross_entropy(
+            self.answers({n: w - rate * gradient[n] for n, w in self.weights.items()}, self.x_l), self.y_l
+        )
+
+    def progress(self, target: Tensor, rate: float = RATE) -> dict[str, Tensor]:
+        """v at the weights after the step."""
+        gradient = self.gradient(target)
+        after = {n: w - rate * gradient[n] for n, w in self.weights.items()}
+        return torch.func.grad(lambda w: F.cross_entropy(self.answers(w, self.x_l), self.y_l))(after)
+
+    def logits(self) -> Tensor:
+        return self.x_u @ self.teacher
+
+
+def soft_gradient(world: World, progress: Mapping[str, Tensor]) -> Tensor:
+    slope = slopes(world.student, world.weights, progress, world.x_u)
+    return torch.autograd.grad(soft_term(world.logits(), RATE, slope), world.teacher)[0]
+
+
+def test_the_gradient_of_soft_labels_is_that_of_finite_differences() -> None:
+    world = World()
+    found = soft_gradient(world, world.progress(world.logits().detach().softmax(1)))
+    expected, step = torch.zeros_like(found), 1e-5
+    for place in np.ndindex(5, CLASSES):
+        moved = []
+        for sign in (1, -1):
+            teacher = world.teacher.detach().clone()
+            teacher[place] += sign * step
+            moved.append(float(world.loss_after((world.x_u @ teacher).softmax(1))))
+        expected[place] = (moved[0] - moved[1]) / (2 * step)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-10)
+    assert float(found.norm()) > 1e-4
+
+
+def test_drawn_labels_give_the_same_gradient_in_the_mean_over_all_draws() -> None:
+    """REINFORCE by full enumeration of 3^4 labellings, with any constant taken off the feedback."""
+    world = World()
+    probabilities = world.logits().detach().softmax(1)
+    progress = world.progress(probabilities)
+    expected = soft_gradient(world, progress)
+    for baseline in (0.0, 0.7):
+        total = torch.zeros_like(world.teacher)
+        for labels in itertools.product(range(CLASSES), repeat=IMAGES):
+            drawn = torch.tensor(labels)
+            chance = probabilities.gather(1, drawn[:, None]).prod()
+            h = product(RATE, progress, world.gradient(F.one_hot(drawn, CLASSES).double()))
+            term = sampled_term(world.logits(), drawn, h - baseline)
+            total += chance * torch.autograd.grad(term, world.teacher)[0]
+        torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-14)
+
+
+def test_old_minus_new_is_the_product_for_small_steps() -> None:
+    """The ratio of the two goes to 1, with its sign: new minus old would go to -1."""
+    world = World()
+    target = F.one_hot(torch.tensor([0, 1, 2, 0]), CLASSES).double()
+    old = F.cross_entropy(world.answers(world.weights, world.x_l), world.y_l)
+    errors = []
+    for rate in (1e-1, 1e-2, 1e-3, 1e-4):
+        h = product(rate, world.progress(target, rate), world.gradient(target))
+        errors.append(abs(float(h / (old - world.loss_after(target, rate))) - 1))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-3
+    assert errors[0] < 1
+
+
+def test_labels_are_drawn_as_often_as_they_are_likely() -> None:
+    probabilities = torch.tensor([[0.5, 0.0, 0.2, 0.3]]).expand(20_000, -1)
+    drawn = draw(probabilities, (np.arange(20_000) + 0.5) / 20_000)
+    assert drawn.bincount(minlength=4).tolist() == [10_000, 0, 4_000, 6_000]
+    assert draw(probabilities[:2], np.array([0.0, np.nextafter(1, 0)])).tolist() == [0, 3]
+
+
+def made(net: Mapping[str, object] | None = None, **changes: object) -> MetaPseudoLabels:
+    arguments = {"uda_weight": 0.0, "baseline": 0.0, "weak": STILL, **changes.pop("objective_args", {})}  # type: ignore[call-overload]
+    settings = {
+        "batch": {"labelled": 8, "pool": 12},
+        "noise": {"labelled": STILL, "pool": STILL},
+        "opt": "sgd",
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "sched": "constant",
+        "model_ema": False,
+        "lr": 0.1,
+        **changes,
+    }
+    objective = create_objective(
+        context("meta_pseudo_labels", objective_args=arguments, net={"hidden": 6, **(net or {})}, **settings)
+    )
+    assert isinstance(objective, MetaPseudoLabels)
+    return objective
+
+
+def batches() -> dict[str, Batch]:
+    return {"labelled": labelled(noise(8), torch.arange(8) % 4), "pool": unlabelled(noise(12, seed=1), 1)}
+
+
+def weights(model: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"labels": "soft"}, {"feedback": "product"}, {"feedback": "difference"}],
+    ids=lambda a: next(iter(a.values())),
+)
+def test_the_feedback_reaches_the_teacher(arguments: dict[str, str], norm: bool) -> None:
+    """Fails when the gradient of the feedback is zero, as it is in the program that was published."""
+    full, none = (made({"norm": norm}, objective_args={**arguments, "arm": arm}) for arm in ("full", "no_feedback"))
+    start = weights(full.teacher.model)
+    metrics = [each.step(batches(), 0) for each in (full, none)]
+    assert float(metrics[0]["feedback"]) == float(metrics[1]["feedback"]) != 0
+    moved, labels_alone = (weights(each.teacher.model) - start for each in (full, none))
+    assert float((moved - labels_alone).norm()) > 1e-5
+    assert torch.equal(weights(full.student.model), weights(none.student.model))  # the same first labels
+
+
+def test_the_objectives_step_is_the_derivative() -> None:
+    """The teacher's own step against finite differences of the student's labelled loss, through the whole objective."""
+    objective = made(objective_args={"labels": "soft"}, lr=0.5)
+    plain = made(objective_args={"labels": "soft", "arm": "no_feedback"}, lr=0.5)
+    batch = batches()
+    start, student = weights(objective.teacher.model), weights(objective.student.model)
+    objective.step(batch, 0)
+    plain.step(batch, 0)
+    found = (weights(plain.teacher.model) - weights(objective.teacher.model)) / 0.5
+    probe = made(objective_args={"labels": "soft", "arm": "no_feedback"}, lr=0.5)
+    direction = found / found.norm()
+    losses = []
+    for sign in (1, -1):
+        nn.utils.vector_to_parameters(start + sign * 0.05 * direction, probe.teacher.model.parameters())
+        nn.utils.vector_to_parameters(student.clone(), probe.student.model.parameters())
+        probe.step(batch, 0)
+        images = probe.views["labelled"](batch["labelled"].images, batch["labelled"].seeds)[0]
+        losses.append(float(probe.standing(images, batch["labelled"])))
+    slope = (losses[0] - losses[1]) / 0.1
+    assert slope == pytest.approx(float(found.norm()), rel=0.02)
+
+
+@pytest.mark.parametrize("arguments", [{"feedback": "difference"}, {"labels": "soft"}])
+def test_batch_norm_has_no_part_in_the_feedback(arguments: dict[str, str]) -> None:
+    """A student that learns nothing has made no progress, though its running statistics moved; measuring leaves no trace."""
+    objective = made({"norm": True}, objective_args={**arguments, "student_lr": 1e-30})
+    model, batch = objective.student.model, batches()
+    running = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    images = objective.views["labelled"](batch["labelled"].images, batch["labelled"].seeds)[0]
+    objective.standing(images, batch["labelled"])
+    objective.heading(images, batch["labelled"])
+    assert all(torch.equal(tensor, running[name]) for name, tensor in model.named_buffers())
+    metrics = objective.step(batch, 0)
+    assert abs(float(metrics["feedback"])) < 1e-20
+    assert not all(torch.equal(tensor, running[name]) for name, tensor in model.named_buffers())
+
+
+def test_own_statistics_put_everything_back() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)).train()
+    model[2].eval()
+    x = torch.randn(16, 3) * 5 + 2
+    with own_statistics(model):
+        inside = model(x)
+        assert torch.equal(inside, model(x)), "dropout was on"
+    assert inside.mean().abs() < 1e-5
+    assert [module.training for module in model] == [True, True, False]
+    assert model[1].track_running_stats
+    assert model[1].num_batches_tracked == 0
+
+
+def test_arms_are_what_they_say() -> None:
+    batch = batches()
+    alone = made(objective_args={"arm": "uda_only", "uda_weight": 8.0})
+    follower = made(objective_args={"arm": "no_feedback", "uda_weight": 8.0})
+    for step in range(3):
+        alone.step(batch, step)
+        follower.step(batch, step)
+    assert torch.equal(weights(alone.teacher.model), weights(follower.teacher.model))
+    assert alone.export() is alone.teacher.model
+    assert follower.export() is follower.student.model
+    assert "student" not in alone.parts
+    waiting = made(objective_args={"student_wait": 2})
+    start = weights(waiting.student.model)
+    for step in range(2):
+        assert float(waiting.step(batch, step)["feedback"]) == 0
+    assert torch.equal(weights(waiting.student.model), start)
+    waiting.step(batch, 2)
+    assert not torch.equal(weights(waiting.student.model), start)
+
+
+def test_checkpoints_hold_both_networks_and_the_baseline() -> None:
+    one, other = made(objective_args={"baseline": 0.9}), made(objective_args={"baseline": 0.9}, seed=7)
+    one.step(batches(), 0)
+    other.load_state_dict(one.state_dict())
+    for each in (one, other):
+        each.step(batches(), 1)
+    assert torch.equal(weights(one.teacher.model), weights(other.teacher.model))
+    assert torch.equal(weights(one.student.model), weights(other.student.model))
+    assert float(one.baseline.mean) == float(other.baseline.mean) != 0
+
+
+def test_resumed_equals_undisturbed_on_a_raw_stream(tmp_path: Path) -> None:
+    """The pool as it lies, two networks, the baseline: bit for bit, with the same loss curve."""
+    making.folder(tmp_path / "pool", [f"{n}.png" for n in range(30)])
+    pool = RawSet(making.manifest(tmp_path / "pool", tmp_path / "list"))
+    sets: dict[str, TrainingSet | RawSet] = {"labelled": write_set(tmp_path / "labelled"), "pool": pool}
+
+    def objective() -> MetaPseudoLabels:
+        return made(
+            {"norm": True}, steps=8, checkpoint_every=4, log_every=1, objective_args={"uda_weight": 1.0}, momentum=0.9
+        )
+
+    def run(learner: MetaPseudoLabels, start: int) -> tuple[list[dict[str, float]], dict[int, dict[str, object]]]:
+        settings = learner.context.settings
+        streams = {
+            name: open_stream(name, one, batch_size=settings.batch[name], seed=0, size=4, cache_bytes=0)
+            for name, one in sets.items()
+        }
+        logs: list[dict[str, float]] = []
+        saved: dict[int, dict[str, object]] = {}
+        train(
+            learner,
+            streams,
+            settings,
+            start_step=start,
+            on_checkpoint=lambda step, state: saved.update({step: copy.deepcopy(state)}),
+            on_log=logs.append,
+        )
+        return [{key: log[key] for key in ("loss", "loss/student", "feedback")} for log in logs], saved
+
+    whole, checkpoints = run(objective(), 0)
+    second = objective()
+    second.load_state_dict(checkpoints[4])  # type: ignore[arg-type]
+    curve, again = run(second, 4)
+    assert curve == whole[4:]
+    same(again[8], checkpoints[8])

@@ -1,0 +1,202 @@
+"""Pretexts against what is known of them: exact turns, ln 4, 25 % where there is nothing to learn; holes, errors, colours; two views."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.config import SettingsError
+from engine.fit.objective import create_objective
+from engine.fit.restoration import Inpainting, squared_error
+from engine.fit.rotation import ANGLES, Rotation, four_ways
+from engine.fit.two_views import TwoViews, agreement, redundancy, variety
+from engine.images.holes import holes
+from engine.models.checkpoint import initialise, load, save
+from engine.models.unet import UNet
+from engine.settings import ModelSettings, NoiseSettings
+from tests.fit.objectives import context, noise, seeds, unlabelled
+
+SMALL = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
+
+
+def rotation(side: int = 4, **changes: object) -> Rotation:
+    changes = {"lr": 0.05, "batch": {"pool": 32}, "model_ema": False, "weight_decay": 0.0, **changes}
+    made = create_objective(context("rotation", side, sched="constant", **changes))
+    assert isinstance(made, Rotation)
+    return made
+
+
+def test_four_quarter_turns_are_none_and_each_angle_has_its_label() -> None:
+    images = noise(5)
+    turned, angle = four_ways(images)
+    assert torch.equal(angle.bincount(), torch.full((4,), 5)), "the histogram of labels is uniform in every batch"
+    parts = turned.chunk(4)
+    for quarter in range(4):
+        assert torch.equal(torch.rot90(parts[quarter], 4 - quarter, (2, 3)), images)
+    # why mirrors come before: after, they would exchange the labels 90 and 270
+    assert torch.equal(parts[1].flip(3), torch.rot90(images.flip(3), 3, (2, 3)))
+
+
+def test_mirrored_images_are_turned_not_turned_images_mirrored() -> None:
+    objective = rotation(noise={"pool": NoiseSettings(hflip=1.0).model_dump()})
+    images = noise(2)
+    mirrored = objective.views["pool"](images, seeds(2))[0]
+    torch.testing.assert_close(mirrored, objective.views["pool"].normalise(images.flip(3)))
+
+
+def test_uniform_answers_cost_ln_4() -> None:
+    objective = rotation()
+    nn.init.zeros_(objective.learner.model.fc.weight)
+    nn.init.zeros_(objective.learner.model.fc.bias)
+    assert float(objective.step({"pool": unlabelled(noise(32))}, 0)["loss"]) == pytest.approx(math.log(4), rel=1e-6)
+
+
+def test_nothing_is_learnt_where_every_turn_is_as_likely() -> None:
+    objective, right = rotation(lr=0.002), []
+    for step in range(400):
+        metrics = objective.step({"pool": unlabelled(noise(32, seed=step), seed=step)}, step)
+        right.append(float(metrics["accuracy"]))
+    answers = 200 * 128
+    assert abs(np.mean(right[200:]) - 0.25) < 4 * math.sqrt(0.25 * 0.75 / answers)
+
+
+def test_a_bright_top_row_is_learnt_completely() -> None:
+    objective = rotation()
+    for step in range(60):
+        images = noise(32, seed=step)
+        images[:, :, 0] = 255
+        images[:, :, 1:] //= 2
+        metrics = objective.step({"pool": unlabelled(images, seed=step)}, step)
+    assert float(metrics["accuracy"]) == 1.0
+
+
+def test_holes_are_an_images_own() -> None:
+    """The same for any number of workers and any batch, and as many and as large as asked for."""
+    own = seeds(64)
+    cut = holes(own, 32, (2, 5), (3, 9))
+    np.testing.assert_array_equal(cut, np.concatenate([holes(part, 32, (2, 5), (3, 9)) for part in np.split(own, 4)]))
+    single = holes(own, 32, (1, 2), (3, 9))
+    for mask in single:
+        rows, columns = mask.any(1), mask.any(0)
+        assert np.array_equal(mask, rows[:, None] & columns)  # one rectangle
+        assert 1 <= rows.sum() <= 8
+        assert 1 <= columns.sum() <= 8
+    whole = [mask for mask in single if not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())]
+    assert {int(mask.any(0).sum()) for mask in whole} == set(range(3, 9))
+    assert (cut.sum((1, 2)) > 0).all()
+    assert not np.array_equal(cut[0], cut[1])
+
+
+def test_the_error_of_a_network_that_changes_nothing_is_known() -> None:
+    pictures = torch.randn(6, 3, 16, 16)
+    where = torch.from_numpy(holes(seeds(6), 16, (1, 4), (3, 9)))[:, None]
+    cut = pictures.masked_fill(where, 0)
+    inside = pictures.square()[where.expand_as(pictures)]
+    assert float(squared_error(pictures, pictures, None)) == 0
+    torch.testing.assert_close(squared_error(cut, pictures, None), inside.sum() / pictures.numel())
+    torch.testing.assert_close(squared_error(cut, pictures, where), inside.mean())
+
+
+@pytest.mark.parametrize("loss_over", ["picture", "holes"])
+def test_inpainting_aims_at_the_picture_without_holes(loss_over: str) -> None:
+    made = create_objective(
+        context(
+            "inpainting",
+            model=SMALL,
+            batch={"pool": 8},
+            model_ema=False,
+            lr=0.05,
+            objective_args={"holes": [2, 4], "side": [3, 7], "loss_over": loss_over, "width": 8},
+        )
+    )
+    assert isinstance(made, Inpainting)
+    batch = unlabelled(noise(8, 16) // 8 + 100)
+    pictures = made.views["pool"](batch.images, batch.seeds)[0]
+    before = pictures.clone()
+    damaged, where = made.damage(pictures, batch.seeds)
+    assert torch.equal(pictures, before), "the target was cut as well"
+    assert (where is None) == (loss_over == "picture")
+    assert not torch.equal(damaged, pictures)
+    losses = [float(made.step({"pool": batch}, step)["loss"]) for step in range(12)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_colours_come_back_from_grey() -> None:
+    made = create_objective(
+        context("colourisation", model=SMALL, batch={"pool": 8}, model_ema=False, lr=0.05, objective_args={"width": 8})
+    )
+    batch = unlabelled(noise(8, 16) // 8 + 100)
+    grey, _ = made.damage(torch.randn(2, 3, 4, 4), batch.seeds)  # type: ignore[attr-defined]
+    assert torch.equal(grey[:, 0], grey[:, 2])
+    losses = [float(made.step({"pool": batch}, step)["loss"]) for step in range(12)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "resnet8_cifar", "wrn_28_2"])
+def test_a_unet_stands_on_the_encoders_own_weights(name: str) -> None:
+    made = create_objective(context("inpainting", model=ModelSettings(model=name, img_size=32), batch={"pool": 2}))
+    assert isinstance(made, Inpainting)
+    with torch.no_grad():
+        assert made.learner.model.eval()(torch.randn(2, 3, 32, 32)).shape == (2, 3, 32, 32)
+    own = {id(p) for p in made.learner.model.parameters()}
+    assert {id(p) for p in made.encoder.parameters()} <= own
+
+
+def test_what_has_no_pyramid_is_refused() -> None:
+    with pytest.raises(ValueError, match="no feature maps of several sizes"):
+        UNet(nn.Linear(3, 3))
+    with pytest.raises(SettingsError, match=r"objective_args.side: \[5, 5\]"):
+        create_objective(context("inpainting", model=SMALL, objective_args={"side": [5, 5]}))
+
+
+def two_views(**changes: object) -> TwoViews:
+    made = create_objective(context("two_views", model=SMALL, batch={"pool": 16}, model_ema=False, **changes))
+    assert isinstance(made, TwoViews)
+    return made
+
+
+def test_two_views_agree_when_they_are_one() -> None:
+    still = two_views(noise={"pool": NoiseSettings(hflip=0).model_dump()})
+    moved = two_views()
+    batch = {"pool": unlabelled(noise(16, 16))}
+    assert float(still.step(batch, 0)["agree"]) < 1e-10
+    assert float(moved.step(batch, 0)["agree"]) > 1e-3
+
+
+def test_the_order_of_the_views_does_not_matter_and_collapse_costs() -> None:
+    first, second = torch.randn(2, 64, 8)
+    for measure in (agreement, variety, redundancy):
+        torch.testing.assert_close(measure(first, second), measure(second, first))
+    point = torch.zeros(64, 8)
+    assert float(agreement(point, point)) == 0
+    assert float(variety(point, point)) == pytest.approx(0.99)
+    one = torch.randn(64)
+    twins = torch.stack([one, one], 1)
+    torch.testing.assert_close(redundancy(twins, twins), 2 * one.var() ** 2)
+    alternating = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert float(redundancy(alternating, alternating)) == 0
+
+
+@pytest.mark.parametrize("task", ["rotation", "inpainting", "colourisation", "two_views"])
+def test_any_pretext_gives_the_initial_weights(tmp_path: Path, task: str) -> None:
+    """Everything but the classifier is taken, also where a pretext has as many classes as the task."""
+    made = create_objective(context(task, model=SMALL, batch={"pool": 8}))
+    made.step({"pool": unlabelled(noise(8, 16))}, 0)
+    save(tmp_path, made.export(), SMALL, list(made.class_names))
+    student = create_objective(context("supervised", model=SMALL))
+    model = student.export()
+    head = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith("head.fc")}
+    report = initialise(model, tmp_path, student.class_names)
+    expected = [name for name in model.state_dict() if not name.startswith("head.fc")]
+    assert report.matched == expected
+    if task == "rotation":
+        assert load(tmp_path).class_names == list(ANGLES)
+        assert sorted(report.mismatched) == ["head.fc.bias", "head.fc.weight"]
+    else:
+        assert sorted(report.missing) == ["head.fc.bias", "head.fc.weight"]
+    after, trained = model.state_dict(), made.export().state_dict()
+    assert all(torch.equal(after[name], trained[name]) for name in expected)
+    assert all(torch.equal(after[name], tensor) for name, tensor in head.items())

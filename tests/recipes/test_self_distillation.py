@@ -1,0 +1,127 @@
+"""Self-distillation's rounds with kernel ridge plugged in for the network: the closed forms of METHODS §10, to 1e-10."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.kernel_ridge import KernelRidge
+
+from engine.config import SettingsError, parse
+from engine.labels.mixture import mixed
+from engine.recipes import self_distillation as module
+from engine.settings import SelfTrainSettings
+
+LAMBDA, GAMMA = 0.2, 20.0
+X = np.linspace(0, 1, 11)[:, None]
+Y = np.sin(2 * np.pi * X[:, 0]) + np.random.default_rng(0).normal(0, 0.5, 11)
+GRAM = np.exp(-GAMMA * (X - X.T) ** 2)
+SHRINK = GRAM @ np.linalg.inv(GRAM + LAMBDA * np.eye(11))
+
+
+def settings(rounds: int, truth_share: float) -> SelfTrainSettings:
+    tree = {
+        "recipe": "self_distillation",
+        "run": "r",
+        "generations": rounds,
+        "data": {"labelled": "l"},
+        "teacher_model": {"model": "resnet18"},
+        "teacher": {"steps": 1, "batch": {"labelled": 1}},
+        "distil": {"truth_share": truth_share},
+    }
+    return parse(SelfTrainSettings, tree, "test")
+
+
+class Kernel:
+    """The verbs on 11 points of a noisy sinusoid: a stream is its targets (11,), a model its answers on the same points."""
+
+    def __init__(self, rounds: int, truth_share: float) -> None:
+        self.settings = settings(rounds, truth_share)
+        self.labelled = (None, Y)
+        self.seeds: list[int] = []
+
+    def fit(self, _: str, __: Any, learner: Any, labelled: tuple[None, np.ndarray]) -> np.ndarray:
+        self.seeds.append(learner.seed)
+        ridge = KernelRidge(alpha=LAMBDA, kernel="rbf", gamma=GAMMA)
+        return ridge.fit(X, labelled[1]).predict(X)
+
+    def predict(self, _: str, model: np.ndarray, on: str) -> np.ndarray:
+        assert on == "labelled"
+        return model
+
+    def select(self, _: str, predictions: np.ndarray, __: Any) -> np.ndarray:
+        return predictions
+
+    def mix(self, _: str, answers: np.ndarray, truth_share: float) -> np.ndarray:
+        return mixed(Y, answers, truth_share)
+
+    def gather(self, _: str, targets: np.ndarray, on: str) -> tuple[None, np.ndarray]:
+        assert on == "labelled"
+        return None, targets
+
+    def evaluate(self, *_: Any) -> None:
+        return None
+
+    def pseudo_quality(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {}
+
+
+def rounds(monkeypatch: pytest.MonkeyPatch, number: int, truth_share: float) -> tuple[list[np.ndarray], list[int]]:
+    monkeypatch.setattr(module, "next_teacher", lambda *args, **_: args[3])
+    setup: Any = Kernel(number, truth_share)
+    return [generation.model for generation in module.self_distillation(setup)], setup.seeds
+
+
+def test_teacher_targets_alone_shrink_by_the_same_matrix_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    models, seeds = rounds(monkeypatch, 6, 0.0)
+    for number, model in enumerate(models):
+        np.testing.assert_allclose(model, np.linalg.matrix_power(SHRINK, number + 1) @ Y, atol=1e-10)
+    assert len(set(seeds)) == 7, "rounds that start alike would retrace one another"
+
+
+def test_they_collapse_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    models, _ = rounds(monkeypatch, 200, 0.0)
+    norms = [np.linalg.norm(model) for model in models]
+    assert all(later < earlier for earlier, later in pairwise(norms))
+    assert norms[-1] < 0.01 * norms[0]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.35])
+def test_endless_rounds_with_true_labels_are_one_fit_with_lambda_over_the_share(
+    monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    models, _ = rounds(monkeypatch, 300, share)
+    once = KernelRidge(alpha=LAMBDA / share, kernel="rbf", gamma=GAMMA).fit(X, Y).predict(X)
+    np.testing.assert_allclose(models[-1], once, atol=1e-10)
+    assert np.abs(models[1] - once).max() > 1e-3, "the first round is there already: the test shows nothing"
+
+
+def test_with_true_labels_alone_every_round_is_round_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    models, _ = rounds(monkeypatch, 4, 1.0)
+    for model in models[1:]:
+        np.testing.assert_array_equal(model, models[0])
+
+
+def test_what_is_not_self_distillation_is_refused() -> None:
+    tree = settings(1, 0.0).model_dump(exclude={"student_model"})
+    for changed, told in (
+        ({"student_model": {"model": "resnet34"}}, "one architecture"),
+        ({"student": {"steps": 1, "batch": {"pseudo": 1}}}, "labelled images alone"),
+    ):
+        with pytest.raises(SettingsError, match=told):
+            parse(SelfTrainSettings, {**tree, **changed}, "test")
+
+
+def test_the_rounds_are_watched_on_validation_images_but_not_for_settled_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[SimpleNamespace] = []
+
+    def stop(*args: Any, settles: bool) -> None:
+        asked.append(SimpleNamespace(number=args[1], settles=settles))
+
+    monkeypatch.setattr(module, "next_teacher", stop)
+    setup: Any = Kernel(5, 0.0)
+    assert len(module.self_distillation(setup)) == 2, "the guard said stop"
+    assert [(one.number, one.settles) for one in asked] == [(1, False)]
