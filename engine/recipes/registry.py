@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from engine.recipes.billion_scale import billion_scale
 from engine.recipes.clean_labels import clean_labels
+from engine.recipes.hashtags import hashtags, semi_weakly_supervised
 from engine.recipes.noisy_student import noisy_student
 from engine.recipes.self_distillation import self_distillation
 from engine.recipes.setup import Generation, Setup
@@ -19,6 +20,8 @@ RECIPES: dict[str, Recipe] = {
     "billion_scale": billion_scale,
     "self_distillation": self_distillation,
     "clean_labels": clean_labels,
+    "hashtags": hashtags,
+    "semi_weakly_supervised": semi_weakly_supervised,
 }
 
 
