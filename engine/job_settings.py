@@ -113,3 +113,8 @@ class EvaluateJobSettings(PredictJobSettings):
         None,
         description="compare with a table of soft labels instead: KL of distributions, average precision of labels",
     )
+    corruptions: list[str] = Field(
+        default_factory=list,
+        description="families of common corruptions to look at, too: fog, jpeg_compression …, or [all]",
+    )
+    severities: list[int] = Field(default=[1, 2, 3, 4, 5], min_length=1, description="of corruptions, 1 to 5")

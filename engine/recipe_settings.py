@@ -1,7 +1,7 @@
 """Settings that belong to one recipe, and what each recipe cannot do without."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,31 @@ class CleanSettings(Block):
     truth: str | None = Field(
         None,
         description="CSV or Parquet with key and label of every image, where errors were planted: for the report alone",
+    )
+
+
+class TagSettings(Block):
+    """`hashtags` and `semi_weakly_supervised`: what the pool's images were tagged with, and how often each is drawn."""
+
+    table: str = Field(
+        description="CSV or Parquet with key and tags: a list, or text with tags between spaces or commas"
+    )
+    synonyms: str | None = Field(
+        None, description="CSV or Parquet with tag and canonical, e.g. WordNet's synsets: one label each"
+    )
+    vocabulary: list[str] | None = Field(
+        None, description="tags to learn; those that match the target task matter more than how many there are"
+    )
+    min_images: int = Field(1, ge=1, description="without a vocabulary: tags of fewer images are dropped")
+    max_tags: int | None = Field(None, ge=2, description="without a vocabulary: the most frequent tags")
+    resample: Literal["natural", "sqrt", "uniform"] = Field(
+        "sqrt", description="how far rare tags are drawn more often"
+    )
+    length: float = Field(
+        2.0, ge=1, description="draws an epoch over tagged images, which sets how often the rarest are repeated"
+    )
+    transfer: Literal["full", "frozen"] = Field(
+        "full", description="fine-tune the whole network, or a classifier on its frozen features"
     )
 
 
@@ -99,11 +124,41 @@ def _together(objective: str) -> list[Refusal]:
     ]
 
 
+_TAGS: list[Refusal] = [
+    _POOL,
+    (lambda run: run.tags is None, "learns the pool's tags: set tags.table"),
+    (
+        lambda run: run.tagging is None or set(run.tagging.batch) != {"tags"},
+        "learns the tags before the labels: set tagging, with batch={tags: …}",
+    ),
+]
+
 REFUSED: dict[str, list[Refusal]] = {
-    "noisy_student": [_POOL, _STUDENT],
-    "threshold": [_POOL, _STUDENT],
+    "noisy_student": [
+        _POOL,
+        _STUDENT,
+        (lambda run: run.relabel == "sticky", "labels anew in every generation: set relabel=everything or filtered"),
+        (
+            lambda run: run.relabel == "filtered" and any(select.classes_per_image > 1 for select in _selections(run)),
+            "gives an image one label when relabel=filtered: set select.classes_per_image=1",
+        ),
+        (
+            lambda run: run.finetune_img_size is not None and run.finetune is None,
+            "changes the image size in its finetune: set finetune, e.g. a hundredth of the student's steps with noise: {labelled: {hflip: 0}}",
+        ),
+    ],
+    "threshold": [
+        _POOL,
+        _STUDENT,
+        (
+            lambda run: run.relabel == "filtered",
+            "knows relabel=everything and sticky; filtered belongs to noisy_student",
+        ),
+    ],
     "supervised": [],
     "billion_scale": _BILLION,
+    "hashtags": _TAGS,
+    "semi_weakly_supervised": [*_TAGS, *_BILLION],
     "clean_labels": [
         (lambda run: run.data.pool is not None and run.student is None, "trains students on the pool: set student")
     ],
@@ -124,11 +179,13 @@ REFUSED: dict[str, list[Refusal]] = {
         (lambda run: run.finetune is None, "ends with the student fine-tuned on true labels: set finetune"),
     ],
 }
-"""What a recipe cannot work without, by name; only asked when it has any generation to make."""
+"""What a recipe cannot work without, by name."""
+FIRST = {"hashtags", "semi_weakly_supervised"}
+"""Recipes whose first model needs it already; the others are only asked when there is a generation to make."""
 
 
 def refuse(run: Any) -> None:
     """Raise ValueError with the remedy when the settings of a run (`SelfTrainSettings`) cannot be those of its recipe."""
-    for refused, remedy in REFUSED[run.recipe] if run.generations > 0 else []:
+    for refused, remedy in REFUSED[run.recipe] if run.generations > 0 or run.recipe in FIRST else []:
         if refused(run):
             raise ValueError(f"recipe {run.recipe} {remedy}")

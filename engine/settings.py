@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from engine.config import Block
-from engine.recipe_settings import CleanSettings, DistilSettings, refuse
+from engine.recipe_settings import CleanSettings, DistilSettings, TagSettings, refuse
 
 
 class SourceSettings(Block):
@@ -122,6 +122,10 @@ class FitSettings(Block):
         2 * 2**30, ge=0, description="decoded sets up to this size are kept in memory, larger ones are streamed"
     )
     log_every: int = Field(100, ge=1)
+    freeze: list[str] = Field(
+        default_factory=list,
+        description="names, or beginnings of names, of weights that stay as they are, e.g. [conv_stem, bn1, blocks.0]; batch norms among them too",
+    )
     freeze_steps: int = Field(0, ge=0, description="first steps in which the classifier alone learns, the body stays")
     layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer group over that of the one after it")
 
@@ -345,6 +349,8 @@ class SelfTrainSettings(Block):
         "fixmatch",
         "uda",
         "meta_pseudo_labels",
+        "hashtags",
+        "semi_weakly_supervised",
     ] = "noisy_student"
     task: Literal["classify"] = "classify"
     run: str = Field(description="name of the run below STORE/runs/")
@@ -360,8 +366,19 @@ class SelfTrainSettings(Block):
     )
     finetune: FitSettings | None = Field(None, description="a last fit on true labels only: pre-train then fine-tune")
     warm_start: bool = Field(False, description="students start from their teacher's weights instead of from scratch")
-    relabel: Literal["everything", "sticky"] = Field(
-        "everything", description="sticky: a label once accepted never changes (scikit-learn's mode)"
+    relabel: Literal["everything", "sticky", "filtered"] = Field(
+        "everything",
+        description="sticky: a label once accepted never changes (scikit-learn's mode, recipe threshold); filtered: later teachers label"
+        " only what the first selection chose (recipe noisy_student)",
+    )
+    published_noise: bool = Field(
+        False,
+        description="noisy_student: the noise, dropout, image size and batch ratio that its program gives an EfficientNet student of this size",
+    )
+    finetune_img_size: int | None = Field(
+        None,
+        ge=1,
+        description="noisy_student: the finetune sees larger images than the fit (the fix of train and test resolution)",
     )
     predict: PredictSettings = PredictSettings()
     select: SelectSettings = SelectSettings()
@@ -370,6 +387,8 @@ class SelfTrainSettings(Block):
     )
     distil: DistilSettings = DistilSettings()
     clean: CleanSettings = CleanSettings()
+    tags: TagSettings | None = None
+    tagging: FitSettings | None = Field(None, description="how the pool's tags are learned, before the labels")
     guard: GuardSettings = GuardSettings()
     generations: int = Field(2, ge=0)
     cluster: ClusterSettings = ClusterSettings()

@@ -2,10 +2,12 @@
 
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=fit-0123456789abcdef images.uri=/photos/test
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos soft.table=teacher.parquet   (KL to a table of soft labels)
+python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos/test 'corruptions=[all]'   (robustness, 75 passes)
 """
 
 from engine.config import load
 from engine.evaluate.evaluate import evaluate
+from engine.evaluate.robustness import robustness
 from engine.evaluate.soft import evaluate_soft
 from engine.images.collection import collect
 from engine.job_settings import EvaluateJobSettings
@@ -35,10 +37,15 @@ def main() -> None:
         return
     with connect(settings.cluster):
         summary = evaluate(run, "evaluate", model, images, classes, settings.predict).summary
+        suffered = robustness(run, model, images, classes, settings.predict, settings.corruptions, settings.severities)
     for name, accuracy in summary["per_class"].items():
         print(f"  {name:<24} {accuracy:7.2%}")
     interval = f"[{summary['low']:.2%}, {summary['high']:.2%}] of {summary['images']} images"
     print(f"accuracy {summary['accuracy']:.2%} {interval}, calibration error {summary['ece']:.3f}")
+    for family, error in suffered.items():
+        print(f"  {family:<24} {error:7.2%} wrong, mean of severities {settings.severities}")
+    if suffered:
+        print(f"mean corruption error {sum(suffered.values()) / len(suffered):.2%} of {len(suffered)} families")
 
 
 if __name__ == "__main__":

@@ -38,16 +38,25 @@ ANSWERS = pa.schema(
 
 
 def evaluate(
-    run: Run, label: str, model: Output, collection: Collection, classes: ClassManifest, settings: PredictSettings
+    run: Run,
+    label: str,
+    model: Output,
+    collection: Collection,
+    classes: ClassManifest,
+    settings: PredictSettings,
+    corruption: tuple[str, int] | None = None,
 ) -> Output:
-    """Accuracy of `model` on a labelled collection: summary {images, correct, accuracy, low, high, ece, per_class}; parts are ANSWERS."""
+    """Accuracy of `model` on a labelled collection: summary {images, correct, accuracy, low, high, ece, per_class}; parts are ANSWERS.
+
+    `corruption`: family and severity (`images.corruptions`) of what every image goes through first.
+    """
     inputs = {"model": model.digest, "images": collection.digest, "classes": classes.hash}
     one = settings.model_copy(update={"top_p": 1})
 
     def work(step: Step) -> Output:
         started = time.time()
         truth = collection.class_indices(classes)
-        table = answers(collection, truth, predict_all(run, step, model, collection, one))
+        table = answers(collection, truth, predict_all(run, step, model, collection, one, corruption))
         part = step.put_part(0, table)
         summary = summarise(table, classes)
         say(
@@ -56,26 +65,45 @@ def evaluate(
         )
         return step.commit([part], summary, started)
 
-    return run.step(label, "evaluate", REVISION, one.fingerprinted(), inputs, work)
+    corrupted = {} if corruption is None else {"corruption": list(corruption)}
+    return run.step(label, "evaluate", REVISION, {**one.fingerprinted(), **corrupted}, inputs, work)
 
 
-def predict_all(run: Run, step: Step, model: Output, collection: Collection, settings: PredictSettings) -> pa.Table:
+def predict_all(
+    run: Run,
+    step: Step,
+    model: Output,
+    collection: Collection,
+    settings: PredictSettings,
+    corruption: tuple[str, int] | None = None,
+) -> pa.Table:
     """Predictions (schema.predictions) of a whole collection, in memory, in no particular order."""
     actors = labelling_actors(run.cluster, collection.manifest.num_shards)
     task = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=run.cluster.max_failures)(predict_shards)
     shares = np.array_split(np.arange(collection.manifest.num_shards), actors.count)
     return pa.concat_tables(
-        ray.get([task.remote(step, model, collection.manifest, settings, s.tolist(), actors.threads) for s in shares])
+        ray.get(
+            [
+                task.remote(step, model, collection.manifest, settings, s.tolist(), actors.threads, corruption)
+                for s in shares
+            ]
+        )
     )
 
 
 def predict_shards(
-    step: Step, model: Output, manifest: Manifest, settings: PredictSettings, shards: list[int], threads: int
+    step: Step,
+    model: Output,
+    manifest: Manifest,
+    settings: PredictSettings,
+    shards: list[int],
+    threads: int,
+    corruption: tuple[str, int] | None = None,
 ) -> pa.Table:
     """Predictions (schema.predictions) of whole shards, in memory: for sets of up to some 100,000 images."""
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    labeller = ShardLabeller(manifest, Predictor(fetch_model(model, step.fs), settings, device))
+    labeller = ShardLabeller(manifest, Predictor(fetch_model(model, step.fs), settings, device), corruption=corruption)
     return pa.concat_tables([labeller.schema.empty_table(), *(labeller(shard).predictions for shard in shards)])
 
 

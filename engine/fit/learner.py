@@ -44,7 +44,7 @@ class Learner:
 
     `settings`: those of the fit, or a copy with another rate. While `settings.freeze_steps` last only the classifier
     learns: the body has no gradients and stays in eval mode, so that its weights, its running statistics and what it
-    answers are as they were. `options`: those of `Context.distribute`.
+    answers are as they were. What `settings.freeze` names stays so to the end. `options`: those of `Context.distribute`.
     """
 
     def __init__(
@@ -56,11 +56,13 @@ class Learner:
         self.optimiser = optimiser(self.model, self.settings)
         decay = self.settings.model_ema_decay
         self.average = moving_average(self.model, decay) if self.settings.model_ema else None
+        self.frozen = _frozen(self.model, self.settings.freeze)
         self.head: nn.Module | None = None  # what alone is learning, while the body is frozen
         if self.settings.freeze_steps:
             self.head = _classifier(self.model)
             self.model.requires_grad_(False)
             self.head.requires_grad_(True)
+        self._keep_frozen()
         self.distributed = context.distribute(self.model, **self.options)
 
     def parts(self, name: str = "model") -> dict[str, object]:
@@ -74,11 +76,19 @@ class Learner:
         if self.head is not None and step >= self.settings.freeze_steps:
             self.head = None
             self.model.requires_grad_(True)
+            self._keep_frozen()
             self.distributed = self.context.distribute(self.model, **self.options)
         self.distributed.train()
         if self.head is not None:
             self.model.eval()
             self.head.train()
+        for module in self.frozen:
+            module.eval()
+
+    def _keep_frozen(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(tuple(self.settings.freeze)):
+                parameter.requires_grad_(False)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Outputs float32 for normalised images (B, 3, S, S), in the fit's precision."""
@@ -103,6 +113,17 @@ class Learner:
     def export(self) -> nn.Module:
         """The averaged weights where there is an average, else the model."""
         return self.model if self.average is None else self.average.module
+
+
+def _frozen(model: nn.Module, names: list[str]) -> list[nn.Module]:
+    """Modules inside what `names` begin. Raises ValueError for a beginning that no weight has."""
+    for name in names:
+        if not any(weight.startswith(name) for weight, _ in model.named_parameters()):
+            known = ", ".join(child for child, _ in model.named_children())
+            raise ValueError(
+                f"freeze names {name!r}, but no weight of {type(model).__name__} begins so; its parts are {known}"
+            )
+    return [module for name, module in model.named_modules() if name and name.startswith(tuple(names))]
 
 
 def _classifier(model: nn.Module) -> nn.Module:

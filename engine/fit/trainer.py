@@ -49,7 +49,7 @@ NOT_FINGERPRINTED = {"cache_bytes", "checkpoint_every", "log_every"}
 """Settings that change how a fit runs and not what it yields."""
 
 
-LATER = {"freeze_steps": 0, "layer_decay": 1.0}
+LATER: dict[str, Any] = {"freeze": [], "freeze_steps": 0, "layer_decay": 1.0}
 """Settings that came later, and what they say of a fit that does not use them: such a fit keeps its name."""
 
 Source = tuple[Output, TrainingSet] | RawSet

@@ -11,8 +11,9 @@ from engine import schema
 from engine.gather.pick import PICKS, Group, groups
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.images.collection import Collection
-from engine.images.decode import BadImage, decode
+from engine.images.decode import BadImage, content_hash, decode
 from engine.images.manifest import Manifest
+from engine.images.overlap import HeldOut
 from engine.images.subset import Subset
 from engine.labels.classes import ClassManifest
 from engine.progress import Progress, say
@@ -33,19 +34,22 @@ def gather(
     classes: ClassManifest,
     seed: int = 0,
     check: bool = False,
+    held: HeldOut | None = None,
 ) -> Output:
     """Training shards (schema.training) of the images that have targets: one pass over the shards that hold any.
 
     `pseudo`: a selection, or another step of targets (`schema.targets`). `check`: no verb has decoded the images yet; those that cannot be are
-    left out and counted.
+    left out and counted, and so are those `held` out.
     """
     inputs = {"pseudo": pseudo.digest, "images": collection.digest, "classes": classes.hash}
+    if held is not None:
+        inputs["held"] = held.digest
     kind = {"kind": pseudo.summary["kind"]} if "kind" in pseudo.summary else {}
     settings = {"seed": seed, "group_rows": GROUP_ROWS, **({"check": True} if check else {}), **kind}
 
     def work(step: Step) -> Output:
         picks = pa.concat_tables(table for _, table in read_tables(pseudo, run.store.fs, list(PICKS)))
-        return _gather(run, label, step, picks, collection, classes, seed, check, kind)
+        return _gather(run, label, step, picks, collection, classes, seed, check, kind, held)
 
     return run.step(label, "gather", REVISION, settings, inputs, work)
 
@@ -125,6 +129,7 @@ def _gather(
     seed: int,
     check: bool,
     more: dict[str, str] | None = None,
+    held: HeldOut | None = None,
 ) -> Output:
     started = time.time()
     parts = step.found_parts()
@@ -137,13 +142,17 @@ def _gather(
         classes,
         seed,
         check,
+        held,
         run.cluster.max_failures,
     ):
         parts[part.unit] = part
         progress.add(1, part.rows, part.stats["left_out"])
     left_out = sum(part.stats["left_out"] for part in parts.values())
     if left_out:
-        say(label, f"{left_out} images could not be decoded and were left out; they are in the step's quarantine/")
+        say(
+            label,
+            f"{left_out} images could not be used and were left out; they are in the step's quarantine/ with the reason",
+        )
     summary = {
         "rows": sum(part.rows for part in parts.values()),
         "draws": sum(part.stats["draws"] for part in parts.values()),
@@ -154,21 +163,37 @@ def _gather(
 
 
 def _on_ray(
-    work: list[Group], step: Step, manifest: Manifest, classes: ClassManifest, seed: int, check: bool, retries: int
+    work: list[Group],
+    step: Step,
+    manifest: Manifest,
+    classes: ClassManifest,
+    seed: int,
+    check: bool,
+    held: HeldOut | None,
+    retries: int,
 ) -> Iterator[Part]:
     """Parts as the tasks finish them, a bounded number of tasks in flight."""
     task = ray.remote(num_cpus=1, max_retries=retries)(gather_group)
     at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    shared = ray.put(held)
     waiting = list(reversed(work))
     flying: list[ray.ObjectRef] = []
     while waiting or flying:
         while waiting and len(flying) < at_once:
-            flying.append(task.remote(waiting.pop(), step, manifest, classes, seed, check))
+            flying.append(task.remote(waiting.pop(), step, manifest, classes, seed, check, shared))
         ready, flying = ray.wait(flying, num_returns=1)
         yield from ray.get(ready)
 
 
-def gather_group(group: Group, step: Step, manifest: Manifest, classes: ClassManifest, seed: int, check: bool) -> Part:
+def gather_group(
+    group: Group,
+    step: Step,
+    manifest: Manifest,
+    classes: ClassManifest,
+    seed: int,
+    check: bool,
+    held: HeldOut | None = None,
+) -> Part:
     """Read the picked images of one group's shards, shuffle them, and put them as one training shard."""
     kept: list[pa.Table] = []
     left_out: list[tuple[int, int, str, str]] = []
@@ -185,6 +210,8 @@ def gather_group(group: Group, step: Step, manifest: Manifest, classes: ClassMan
             for i, (key, image) in enumerate(zip(images["key"].to_pylist(), images["image"], strict=True)):
                 try:
                     decode(image.as_buffer(), CHECK_SIZE)
+                    if held is not None and (reason := _held(held, manifest, key, image.as_buffer())):
+                        raise BadImage(reason)
                 except BadImage as bad:
                     usable[i] = False
                     left_out.append((int(shard), int(rows[i]), key, str(bad)))
@@ -201,3 +228,8 @@ def gather_group(group: Group, step: Step, manifest: Manifest, classes: ClassMan
         step.put_beside("quarantine", group.unit, pa.table(columns, schema=schema.QUARANTINE))
     # row groups of 256: a stream reads a few at a time; JPEGs do not compress
     return step.put_part(group.unit, table, stats, compression="none", row_group_size=256, use_dictionary=["classes"])
+
+
+def _held(held: HeldOut, manifest: Manifest, key: str, image: pa.Buffer) -> str | None:
+    """Why an image is kept out, or None."""
+    return held.reason(key if manifest.has_keys else None, content_hash(image))

@@ -4,12 +4,14 @@ import difflib
 from typing import Any, NamedTuple
 
 import timm
+import torch
 from timm.data import resolve_model_data_config
 from timm.layers import DropPath
 from timm.models import get_pretrained_cfg
 from torch import nn
 
 from engine.models import cifar as _registers_networks  # noqa: F401
+from engine.progress import say
 from engine.settings import ModelSettings
 
 OWN_SETTINGS = {
@@ -70,6 +72,26 @@ def normalisation(settings: ModelSettings, model: nn.Module) -> Normalisation:
         crop_pct=config["crop_pct"],
         interpolation=config["interpolation"],
     )
+
+
+def num_parameters(settings: ModelSettings, num_classes: int) -> int:
+    """Weights of the network that `settings` describe, counted without making any."""
+    with torch.device("meta"):
+        model = build(settings.model_copy(update={"pretrained": False}), num_classes)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def tell_smaller(teacher: ModelSettings, student: ModelSettings, num_classes: int) -> bool:
+    """Whether the student is smaller than its teacher, which is said: Noisy Student is for equal or larger ones, smaller ones are distillation."""
+    if (teacher.model, teacher.model_args) == (student.model, student.model_args):
+        return False
+    sizes = [num_parameters(one, num_classes) for one in (teacher, student)]
+    if sizes[1] < sizes[0]:
+        say(
+            "student",
+            f"{sizes[1]:,} weights are fewer than its teacher's {sizes[0]:,}: an equal or larger student can go beyond its teacher",
+        )
+    return sizes[1] < sizes[0]
 
 
 def _check_name(name: str) -> None:

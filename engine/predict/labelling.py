@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from engine import schema
+from engine.images.corruptions import corrupt
 from engine.images.decode import BadImage, content_hash, decode
 from engine.images.manifest import Manifest
 from engine.images.overlap import HeldOut
@@ -63,7 +64,7 @@ class LabelledShard:
 
 class ShardLabeller:
     """Labels the shards of one collection with one teacher. `threads` decode ahead; 0 decodes between the batches.
-    `only`: the images to label; all when not given.
+    `only`: the images to label; all when not given. `corruption`: family and severity that every image goes through first (robustness).
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class ShardLabeller:
         held: HeldOut | None = None,
         threads: int = 0,
         only: Subset | None = None,
+        corruption: tuple[str, int] | None = None,
     ) -> None:
         self.manifest, self.predictor, self.held, self.only = manifest, predictor, held, only
+        self.corruption = corruption
         classes = ClassManifest(tuple(predictor.loaded.class_names))
         self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p)
         self.feed = Feed(self._decode, predictor.loaded.img_size, threads, pin=predictor.device.type == "cuda")
@@ -130,4 +133,7 @@ class ShardLabeller:
             if reason := self.held.reason(named, content_hash(data)):
                 raise BadImage(reason)
         loaded, scaled = self.predictor.loaded, self.predictor.settings.decode == "scaled"
-        return decode(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
+        pixels = decode(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
+        if self.corruption is not None and data is not None:
+            return corrupt(pixels, *self.corruption, seed=content_hash(data))
+        return pixels

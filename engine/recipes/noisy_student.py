@@ -3,26 +3,42 @@
 1  Learn a teacher on labelled images, noised.
 2  Let the un-noised teacher label the unlabelled images, softly or hardly.
 3  Learn an equal-or-larger student on labelled and pseudo-labelled images together, noised: augmentation, dropout, stochastic depth.
-4  Make the student the teacher and go back to 2.
+4  Fix the resolution: a last short fit on labelled images, larger and without augmentation, shallow layers frozen (`finetune`).
+5  Make the student the teacher and go back to 2; later teachers may label only what the first one chose (`relabel: filtered`).
+
+The loss is one mean over the concatenated batch, as the paper says. Its program adds r times the pseudo-labelled mean to the labelled one, (1 + r)
+times as much: `stream_weight: {labelled: 1, pseudo: r}`. Under SGD that is a learning rate (1 + r) times as large.
 """
 
+from engine.models.build import tell_smaller
+from engine.recipes.efficientnet import published
 from engine.recipes.guard import next_teacher, starved
 from engine.recipes.setup import Generation, Setup
+from engine.steps import Output
 
 
 def noisy_student(setup: Setup) -> list[Generation]:
     """The teacher and every student, oldest first."""
     settings = setup.settings
     student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
+    if settings.published_noise:
+        student_model, student_fit = published(student_model, student_fit)
+    tell_smaller(settings.teacher_model, student_model, len(setup.classes))
+    final_model = student_model.model_copy(update={"img_size": settings.finetune_img_size or student_model.img_size})
 
     first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
     teacher = Generation("teacher", first, [first], setup.evaluate("teacher validation", first, "validation"))
     generations = [teacher]
 
+    filtered: Output | None = None
     for number in range(1, settings.generations + 1):
         name = f"generation {number}"
-        predictions = setup.predict(f"{name} predict", teacher.model)
-        pseudo = setup.select(f"{name} select", predictions, settings.selection(number))
+        if settings.relabel == "filtered" and filtered is not None:
+            predictions = setup.predict(f"{name} predict", teacher.model, only=setup.images_of(filtered))
+            pseudo = setup.reassign(f"{name} reassign", predictions, filtered, settings.selection(number))
+        else:
+            predictions = setup.predict(f"{name} predict", teacher.model)
+            pseudo = filtered = setup.select(f"{name} select", predictions, settings.selection(number))
         if starved(name, teacher, pseudo):
             break
         images, _ = stream = setup.gather(f"{name} gather", pseudo)
@@ -30,7 +46,7 @@ def noisy_student(setup: Setup) -> list[Generation]:
         model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=setup.labelled, pseudo=stream)
         steps = [predictions, pseudo, images, model]
         if settings.finetune is not None:
-            model = setup.fit(f"{name} finetune", student_model, settings.finetune, model, labelled=setup.labelled)
+            model = setup.fit(f"{name} finetune", final_model, settings.finetune, model, labelled=setup.labelled)
             steps.append(model)
         validation = setup.evaluate(f"{name} validation", model, "validation")
         student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(pseudo))

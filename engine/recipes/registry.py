@@ -5,6 +5,7 @@ from collections.abc import Callable
 from engine.recipes.billion_scale import billion_scale
 from engine.recipes.clean_labels import clean_labels
 from engine.recipes.fixmatch import fixmatch
+from engine.recipes.hashtags import hashtags, semi_weakly_supervised
 from engine.recipes.inpainting import inpainting
 from engine.recipes.meta_pseudo_labels import meta_pseudo_labels
 from engine.recipes.noisy_student import noisy_student
@@ -31,6 +32,8 @@ RECIPES: dict[str, Recipe] = {
     "fixmatch": fixmatch,
     "uda": uda,
     "meta_pseudo_labels": meta_pseudo_labels,
+    "hashtags": hashtags,
+    "semi_weakly_supervised": semi_weakly_supervised,
 }
 
 

@@ -23,11 +23,12 @@ from engine.labels.mixture import mixed_table
 from engine.predict.pipeline import predict
 from engine.recipes.policy import Verdict
 from engine.run import Run
+from engine.select.reassign import reassign
 from engine.select.reduce import select
 from engine.settings import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
 from engine.steps import Output, Step, read_output, read_tables
 
-MIX_REVISION = 1
+MIX_REVISION = REASSIGN_REVISION = 1
 
 Stream = tuple[Output, TrainingSet]
 
@@ -101,13 +102,22 @@ class Setup:
         return output, training_set(output, self.run.store, self.classes)
 
     def fit(
-        self, label: str, model: ModelSettings, settings: FitSettings, init: Output | None = None, **streams: Source
+        self,
+        label: str,
+        model: ModelSettings,
+        settings: FitSettings,
+        init: Output | None = None,
+        classes: ClassManifest | None = None,
+        **streams: Source,
     ) -> Output:
-        """A network that starts from `init`, else from the pretext when it is of the teacher's architecture, else at random."""
+        """A model of the run's classes, or of those given, trained on the streams that `settings.batch` asks for.
+
+        It starts from `init`, else from the pretext when it is of the teacher's architecture, else at random.
+        """
         used = {name: stream for name, stream in streams.items() if name in settings.batch}
         if init is None and model == self.settings.teacher_model:
             init = self.pretext
-        return fit(self.run, label, model, settings, used, self.classes, init)
+        return fit(self.run, label, model, settings, used, classes or self.classes, init)
 
     def predict(self, label: str, model: Output, on: str = "pool", only: Subset | None = None) -> Output:
         """Answers of `model` on the collection called `on`, or on `only` some of its images; the pool's without the images held out."""
@@ -152,6 +162,26 @@ class Setup:
 
         inputs = {"answers": answers.digest, "labelled": labelled.digest, "classes": self.classes.hash}
         return self.run.step(label, "mix", MIX_REVISION, {"truth_share": truth_share}, inputs, work)
+
+    def images_of(self, pseudo: Output) -> Subset:
+        """The images that a selection holds."""
+        tables = [table for _, table in read_tables(pseudo, self.run.store.fs, ["shard", "row"])]
+        table = pa.concat_tables(tables)
+        return Subset.of(table["shard"].to_numpy(), table["row"].to_numpy())
+
+    def reassign(self, label: str, predictions: Output, filtered: Output, settings: SelectSettings) -> Output:
+        """The images of the selection `filtered` with the labels that `predictions` give them, whatever their scores."""
+        everything = SelectSettings(targets=settings.targets, temperature=settings.temperature)
+        fresh = self.select(f"{label} all", predictions, everything)
+
+        def work(step: Step) -> Output:
+            started = time.time()
+            tables = [pa.concat_tables(t for _, t in read_tables(one, step.fs)) for one in (filtered, fresh)]
+            table = reassign(*tables)
+            return step.commit([step.put_part(0, table)], {"selected": table.num_rows}, started)
+
+        inputs = {"filtered": filtered.digest, "fresh": fresh.digest}
+        return self.run.step(label, "reassign", REASSIGN_REVISION, {}, inputs, work)
 
     def gather(self, label: str, pseudo: Output, on: str = "pool") -> Stream:
         """Training shards of the images of `on` that have targets."""

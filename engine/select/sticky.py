@@ -83,7 +83,7 @@ def carry_over(accepted: pa.Table, fresh: pa.Table) -> pa.Table:
     """
     if not accepted.schema.equals(fresh.schema, check_metadata=True):
         raise ValueError("pseudo-labels of the two generations differ in schema or class list")
-    known = np.isin(_address(fresh), _address(accepted))
+    known = np.isin(addresses(fresh), addresses(accepted))
     together = pa.concat_tables([accepted, fresh.filter(pa.array(~known))])
     classes, rank = np.asarray(together["class"]).astype(np.int64), np.asarray(together["rank"])
     generation = np.repeat([0, 1], [len(accepted), len(together) - len(accepted)])
@@ -96,5 +96,6 @@ def carry_over(accepted: pa.Table, fresh: pa.Table) -> pa.Table:
     )
 
 
-def _address(table: pa.Table) -> npt.NDArray[np.int64]:
+def addresses(table: pa.Table) -> npt.NDArray[np.int64]:
+    """(shard, row) of each row as one int64 (N,)."""
     return (np.asarray(table["shard"]).astype(np.int64) << 32) | np.asarray(table["row"])

@@ -1,0 +1,62 @@
+"""The noise that Noisy Student's program gives an EfficientNet of each size (google-research/noisystudent; METHODS §6).
+
+RandAugment's magnitude 27 of B7 goes beyond the program's own scale of 10; here as there it is passed on, and operations that end earlier (posterize
+at 0 bits, solarize at 0) stop at their end.
+"""
+
+import re
+from dataclasses import dataclass
+
+from engine.settings import FitSettings, ModelSettings, NoiseSettings
+
+SURVIVAL_DROP = 0.2
+"""Stochastic depth of every size: 0.2 at the last block, linear in depth."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What one size is trained with."""
+
+    img_size: int
+    drop: float
+    magnitude: float
+    """Of RandAugment's two operations; 0 is none."""
+    ratio: int
+    """Pseudo-labelled images for each labelled one."""
+
+
+SIZES = {
+    "b0": Published(224, 0.2, 0, 1),
+    "b1": Published(240, 0.2, 0, 3),
+    "b2": Published(260, 0.3, 6, 3),
+    "b3": Published(300, 0.3, 12, 3),
+    "b4": Published(380, 0.4, 15, 3),
+    "b5": Published(456, 0.4, 18, 3),
+    "b6": Published(528, 0.5, 24, 3),
+    "b7": Published(600, 0.5, 27, 3),
+    "l2": Published(475, 0.5, 27, 14),
+}
+
+
+def published(model: ModelSettings, fit: FitSettings) -> tuple[ModelSettings, FitSettings]:
+    """Both with the published noise of the model's size, and fit's pseudo-labelled batch that multiple of its labelled one.
+
+    Raises ValueError for another family than EfficientNet.
+    """
+    found = re.match(r"(?:tf_)?efficientnet_(b[0-7]|l2)(?![0-9])", model.model)
+    if found is None:
+        raise ValueError(
+            f"published_noise is of EfficientNets B0 to B7 and L2, and the student is {model.model}: set student.noise and drop yourself"
+        )
+    size = SIZES[found.group(1)]
+    noise = NoiseSettings(scale=(0.08, 1.0), aa_num_ops=2 if size.magnitude else 0, aa_magnitude=size.magnitude)
+    labelled = fit.batch["labelled"]
+    return (
+        model.model_copy(update={"img_size": size.img_size, "drop": size.drop, "drop_path": SURVIVAL_DROP}),
+        fit.model_copy(
+            update={
+                "batch": {**fit.batch, "pseudo": size.ratio * labelled},
+                "noise": {"labelled": noise, "pseudo": noise},
+            }
+        ),
+    )

@@ -1,0 +1,77 @@
+"""The pool's tags as a step of targets: read, canonicalised, counted, resampled."""
+
+import time
+
+import numpy as np
+import pyarrow as pa
+
+from engine import schema
+from engine.gather.pipeline import gather, training_set
+from engine.gather.soft import file_digest
+from engine.labels import targets
+from engine.labels.by_key import places_of, read_table
+from engine.labels.classes import ClassManifest
+from engine.labels.tags import Synonyms, Tagged, canonicalise, image_factors, read_synonyms, rounded, threshold_for
+from engine.progress import say
+from engine.recipe_settings import TagSettings
+from engine.recipes.setup import Setup, Stream
+from engine.select.scores import tie_hash
+from engine.steps import Output, Step
+
+REVISION = 1
+COIN = np.uint64(0xD1B54A32D192ED03)
+
+
+def tagged(setup: Setup, settings: TagSettings) -> tuple[ClassManifest, Output, Stream]:
+    """The vocabulary, the step of targets (schema.targets, `count` the draws of an image), and the training set of the tagged images.
+
+    Images that also stand in a labelled or evaluation set are left out.
+    """
+    pool = setup.collections["pool"]
+    inputs = {"table": file_digest(settings.table), "images": pool.digest}
+    if settings.synonyms is not None:
+        inputs["synonyms"] = file_digest(settings.synonyms)
+
+    def work(step: Step) -> Output:
+        started = time.time()
+        table = read_table(settings.table, ("key", "tags"))
+        if not {"key", "tags"} <= set(table.column_names):
+            raise ValueError(
+                f"{settings.table}: its columns are {', '.join(table.column_names)}; it needs key and tags"
+            )
+        place = places_of(pool.manifest.keys()["key"], table["key"].cast(pa.string()), settings.table)
+        synonyms = Synonyms() if settings.synonyms is None else read_synonyms(settings.synonyms)
+        found = canonicalise(
+            table["tags"],
+            synonyms,
+            given=settings.vocabulary,
+            min_images=settings.min_images,
+            max_tags=settings.max_tags,
+        )
+        addresses = pool.manifest.labels().select(["shard", "row"]).take(pa.array(place))
+        made = as_targets(found, addresses, settings)
+        draws = int(made["count"].to_numpy().sum())
+        say("tags", f"{made.num_rows} of {len(place)} images with {len(found.vocabulary)} tags, {draws} draws an epoch")
+        summary = {"images": made.num_rows, "draws": draws, "vocabulary": list(found.vocabulary.names)}
+        return step.commit([step.put_part(0, made)], summary, started)
+
+    recorded = settings.model_dump(exclude={"table", "synonyms", "transfer"})
+    output = setup.run.step("tags", "tags", REVISION, recorded, inputs, work)
+    vocabulary = ClassManifest(tuple(output.summary["vocabulary"]))
+    shards = gather(setup.run, "tags gather", output, pool, vocabulary, check=True, held=setup.held)
+    return vocabulary, output, (shards, training_set(shards, setup.run.store, vocabulary))
+
+
+def as_targets(found: Tagged, addresses: pa.Table, settings: TagSettings) -> pa.Table:
+    """schema.targets of the images that have a tag; `addresses` (shard, row) of all N. The coin of a fractional draw is a hash of the address."""
+    with_tags = found.lengths > 0
+    t = threshold_for(found, settings.length * int(with_tags.sum()), settings.resample)
+    shard, row = (addresses[name].to_numpy() for name in ("shard", "row"))
+    coin = (tie_hash(shard, row) * COIN) / np.float64(2**64)
+    count = rounded(image_factors(found, t, settings.resample), coin)[with_tags]
+    lengths = found.lengths[with_tags]
+    target = targets.from_flat(lengths, found.flat, np.repeat(1 / lengths, lengths), len(found.vocabulary))
+    kept = addresses.filter(pa.array(with_tags)).combine_chunks()
+    columns = [*kept.columns, pa.array(count), *target]
+    form = schema.targets(len(found.vocabulary), found.vocabulary.hash)
+    return pa.Table.from_arrays(columns, schema=form)

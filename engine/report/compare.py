@@ -1,0 +1,178 @@
+"""Several recipes side by side: one table with intervals, cost and pseudo-label quality, and its picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.metrics.accuracy import Interval, mcnemar, over_states, wilson
+from engine.report.cost import Cost
+from engine.settings import SelfTrainSettings
+from engine.steps import differences
+
+Right = npt.NDArray[np.bool_]
+
+SAME = ("data", "teacher_model")
+"""Settings in which all arms have to agree for the comparison to mean anything."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One arm in one random state: the metrics of the model that its run recommends, what the run cost, and which images it got right."""
+
+    row: dict[str, Any]
+    cost: Cost
+    right: dict[str, Right]
+    """By collection ("validation", "test"), in address order."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A recipe's config and its outcome in every random state."""
+
+    name: str
+    recipe: str
+    outcomes: list[Outcome]
+
+
+def refuse_unlike(arms: dict[str, SelfTrainSettings]) -> None:
+    """Raise ValueError with what differs unless all arms have the same data and network; a student must be the teacher's network, too."""
+    names = list(arms)
+    for name, settings in arms.items():
+        for block in SAME:
+            ours, theirs = (getattr(arms[one], block).model_dump(mode="json") for one in (names[0], name))
+            if changed := differences(ours, theirs, block):
+                raise ValueError(
+                    f"{name} cannot be compared with {names[0]}: {'; '.join(changed)}; give all arms the same with --set"
+                )
+        student = settings.student_model
+        if student is not None and (student.model, student.model_args) != (
+            settings.teacher_model.model,
+            settings.teacher_model.model_args,
+        ):
+            raise ValueError(f"{name}: its student is {student.model}, another network: leave out student_model")
+
+
+def accuracy_of(outcomes: Sequence[Outcome], on: str) -> Interval | None:
+    """Over random states with Student's t interval where there are several, else of the images with Wilson's; None where it was not measured."""
+    rights = [outcome.right[on] for outcome in outcomes if on in outcome.right]
+    if not rights:
+        return None
+    if len(rights) > 1:
+        return over_states([float(right.mean()) for right in rights])
+    (right,) = rights
+    return Interval(float(right.mean()), *wilson(int(right.sum()), right.size))
+
+
+def difference_to(first: Sequence[Outcome], outcomes: Sequence[Outcome], on: str) -> Interval | None:
+    """Accuracy minus that of the first arm, the same images and random states paired."""
+    pairs = [
+        (a.right[on], b.right[on]) for a, b in zip(first, outcomes, strict=False) if on in a.right and on in b.right
+    ]
+    if not pairs:
+        return None
+    if len(pairs) == 1:
+        return mcnemar(*pairs[0]).difference
+    return over_states([float(b.mean() - a.mean()) for a, b in pairs])
+
+
+def rows(arms: Sequence[Arm], budget: int | None = None) -> list[dict[str, Any]]:
+    """The table as plain values, ready for JSON; the first arm is the one that the others are compared with."""
+    made = []
+    for arm in arms:
+        trained = int(np.mean([outcome.cost.trained for outcome in arm.outcomes]))
+        quality = [o.row["pseudo_accuracy"] for o in arm.outcomes if o.row["pseudo_accuracy"] is not None]
+        made.append(
+            {
+                "arm": arm.name,
+                "recipe": arm.recipe,
+                "states": len(arm.outcomes),
+                **{on: _plain(accuracy_of(arm.outcomes, on)) for on in ("validation", "test")},
+                "difference": None if arm is arms[0] else _plain(_difference(arms[0], arm)),
+                "trained": trained,
+                "labelled": int(np.mean([outcome.cost.labelled for outcome in arm.outcomes])),
+                "over_budget": budget is not None and trained > 1.01 * budget,
+                "pseudo_labels": arm.outcomes[0].row["pseudo_labels"],
+                "pseudo_accuracy": float(np.mean(quality)) if quality else None,
+            }
+        )
+    return made
+
+
+def _difference(first: Arm, arm: Arm) -> Interval | None:
+    tested = difference_to(first.outcomes, arm.outcomes, "test")
+    return tested if tested is not None else difference_to(first.outcomes, arm.outcomes, "validation")
+
+
+def _plain(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.value, interval.low, interval.high]
+
+
+def markdown(table: Sequence[dict[str, Any]]) -> str:
+    """The table in Markdown: accuracies in % with 95 % intervals."""
+    lines = [
+        "| arm | states | validation | test | paired difference to the first | images trained on | labelled | pseudo-labels | right |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in table:
+        over = " (over budget)" if row["over_budget"] else ""
+        kept, right = row["pseudo_labels"], row["pseudo_accuracy"]
+        cells = [
+            row["arm"],
+            str(row["states"]),
+            _percent(row["validation"]),
+            _percent(row["test"]),
+            _percent(row["difference"], "+"),
+            f"{row['trained']:,}{over}",
+            f"{row['labelled']:,}",
+            "-" if kept is None else f"{kept:,}",
+            "-" if right is None else f"{right:.1%}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(interval: list[float] | None, sign: str = "") -> str:
+    if interval is None:
+        return "-"
+    value, low, high = (100 * one for one in interval)
+    around = f" [{low:{sign}.2f}, {high:{sign}.2f}]" if np.isfinite(low) else ""
+    return f"{value:{sign}.2f}{around}"
+
+
+ROW, LEFT, WIDTH = 26, 190, 760
+
+
+def svg(table: Sequence[dict[str, Any]]) -> str:
+    """The accuracies as dots with their intervals, an arm a line; of the test set, or of validation images where nothing was tested."""
+    found = [(row, row["test"] or row["validation"]) for row in table]
+    bounds = [bound for _, told in found if told for bound in told if np.isfinite(bound)]
+    low, high = (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
+    low, high = low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3
+
+    def x(value: float) -> float:
+        return round(LEFT + (min(max(value, low), high) - low) / (high - low) * (WIDTH - LEFT - 20), 1)
+
+    height = ROW * (len(table) + 2)
+    body = []
+    for number, (row, told) in enumerate(found):
+        y = ROW * (number + 1)
+        body.append(f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(row["arm"])}</text>')
+        if told:
+            value, start, end = told
+            body.append(f'<line x1="{x(start)}" y1="{y}" x2="{x(end)}" y2="{y}" stroke="#4a6fa5" stroke-width="2"/>')
+            body.append(
+                f'<circle cx="{x(value)}" cy="{y}" r="4" fill="#4a6fa5"><title>{_percent(told)}</title></circle>'
+            )
+    for tick in np.linspace(low, high, 6):
+        body.append(f'<text x="{x(tick)}" y="{height - 8}" text-anchor="middle" fill="#666">{100 * tick:.1f}</text>')
+        body.append(f'<line x1="{x(tick)}" y1="8" x2="{x(tick)}" y2="{height - ROW}" stroke="#eee"/>')
+    style = 'font-family="sans-serif" font-size="13"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" {style}>\n'
+        + "\n".join(body)
+        + "\n</svg>\n"
+    )

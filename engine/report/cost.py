@@ -1,0 +1,70 @@
+"""What a run spent, counted in images: the currency in which recipes are compared, whatever the machine."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from engine.run import pointers
+from engine.settings import FitSettings, SelfTrainSettings
+from engine.steps import Store, read_output
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Images that went `trained`, forward and backward, and `labelled`, forward alone; evaluation is not counted."""
+
+    trained: int = 0
+    labelled: int = 0
+
+    def __add__(self, other: Self) -> "Cost":
+        return Cost(self.trained + other.trained, self.labelled + other.labelled)
+
+    @property
+    def passes(self) -> float:
+        """Forward passes of an image: a backward one counts as two."""
+        return 3 * self.trained + self.labelled
+
+
+def spent(store: Store, run: str) -> Cost:
+    """The cost of every fit and labelling pass that the run stands on, whoever made it first: a shared teacher counts in every run."""
+    total = Cost()
+    seen: set[str] = set()
+    for pointer in pointers(store, run):
+        output = read_output(store, pointer.step)
+        if output is not None and pointer.step not in seen:
+            seen.add(pointer.step)
+            total += of_step(pointer.record, output.summary)
+    return total
+
+
+def of_step(record: dict[str, Any], summary: dict[str, Any]) -> Cost:
+    """The cost of one step by its record and summary; that of verbs that neither train nor label is nothing."""
+    if record["verb"] == "fit":
+        fit = record["settings"]["fit"]
+        return Cost(trained=fit["steps"] * sum(fit["batch"].values()))
+    if record["verb"] == "predict":
+        return Cost(labelled=summary["images"] * (2 if record["settings"]["views"] == "flip" else 1))
+    return Cost()
+
+
+def planned(settings: SelfTrainSettings) -> int:
+    """Images that the recipe's fits will train on if no generation is cut short."""
+    teacher, student = _images(settings.teacher), _images(settings.student or settings.teacher)
+    students = settings.generations * (student + _images(settings.finetune))
+    if settings.recipe == "supervised":
+        return teacher
+    if settings.recipe == "self_distillation":
+        return teacher + settings.generations * student
+    if settings.recipe == "hashtags":
+        return _images(settings.tagging) + teacher
+    if settings.recipe == "semi_weakly_supervised":
+        return _images(settings.tagging) + teacher + students
+    if settings.recipe == "clean_labels":
+        grown = settings.generations * student if settings.data.pool is not None else 0
+        return (settings.clean.folds + 2) * teacher + grown
+    if settings.recipe == "threshold":
+        return teacher + settings.generations * student
+    return teacher + students
+
+
+def _images(fit: FitSettings | None) -> int:
+    return 0 if fit is None else fit.steps * sum(fit.batch.values())

@@ -1,0 +1,57 @@
+"""What belongs to Noisy Student alone: published noise by size, the two normalisations of the loss, the zero gradient, the size of the student."""
+
+import pytest
+import torch
+
+from engine.fit.losses import soft_ce
+from engine.fit.supervised import stream_weights
+from engine.models.build import num_parameters, tell_smaller
+from engine.recipes.efficientnet import SIZES, published
+from engine.settings import FitSettings, ModelSettings
+
+FIT = FitSettings(steps=1, batch={"labelled": 8, "pseudo": 8})
+
+
+def test_every_published_size_is_reached_by_its_name() -> None:
+    for size, told in SIZES.items():
+        model, fit = published(ModelSettings(model=f"tf_efficientnet_{size}"), FIT)
+        assert (model.img_size, model.drop, model.drop_path) == (told.img_size, told.drop, 0.2)
+        assert fit.batch == {"labelled": 8, "pseudo": 8 * told.ratio}
+        assert all(noise.aa_magnitude == told.magnitude for noise in fit.noise.values())
+        assert all((noise.aa_num_ops == 2) == (told.magnitude > 0) for noise in fit.noise.values())
+    assert (SIZES["b0"].magnitude, SIZES["b7"].magnitude, SIZES["l2"].ratio) == (0, 27, 14)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_b8", "efficientnetv2_s"])
+def test_other_networks_have_no_published_noise(name: str) -> None:
+    with pytest.raises(ValueError, match="published_noise is of EfficientNets"):
+        published(ModelSettings(model=name), FIT)
+
+
+def test_the_programs_loss_is_one_plus_r_times_the_papers() -> None:
+    labelled, pseudo = torch.rand(4, dtype=torch.float64), torch.rand(12, dtype=torch.float64)
+    batch = {"labelled": 4, "pseudo": 12}
+    paper = stream_weights(FitSettings(steps=1, batch=batch))
+    program = stream_weights(FitSettings(steps=1, batch=batch, stream_weight={"labelled": 1, "pseudo": 3}))
+    loss = [w["labelled"] * labelled.mean() + w["pseudo"] * pseudo.mean() for w in (paper, program)]
+    torch.testing.assert_close(loss[0], torch.cat([labelled, pseudo]).mean())
+    torch.testing.assert_close(loss[1], (1 + 3) * loss[0])
+
+
+def test_without_noise_soft_labels_of_an_identical_net_teach_nothing() -> None:
+    net = torch.nn.Linear(5, 3, dtype=torch.float64)
+    images = torch.randn(7, 5, dtype=torch.float64)
+    loss = soft_ce(net(images), net(images).softmax(1).detach()).mean()
+    assert torch.autograd.grad(loss, net.weight)[0].abs().max() < 1e-15
+    noised = soft_ce(net(images + 0.1), net(images).softmax(1).detach()).mean()
+    assert torch.autograd.grad(noised, net.weight)[0].abs().max() > 1e-4
+
+
+def test_a_smaller_student_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = (ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": width}) for width in (8, 16))
+    assert num_parameters(small, 10) < num_parameters(large, 10)
+    assert tell_smaller(large, small, 10)
+    assert "fewer than its teacher's" in capsys.readouterr().out
+    assert not tell_smaller(small, large, 10)
+    assert not tell_smaller(small, small, 10)
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,119 @@
+"""Recipes compared: like with like, the cost in images, intervals over images or states, and a picture that can be parsed."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.config import load, parse
+from engine.metrics.accuracy import wilson
+from engine.report.compare import Arm, Outcome, accuracy_of, difference_to, markdown, refuse_unlike, rows, svg
+from engine.report.cost import Cost, of_step, planned
+from engine.settings import SelfTrainSettings
+from jobs.compare import APART, compare, in_state
+
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
+
+
+def settings(**changed: Any) -> SelfTrainSettings:
+    fit = {"steps": 10, "batch": {"labelled": 4}}
+    tree = {
+        "run": "r",
+        "recipe": "noisy_student",
+        "generations": 2,
+        "data": {"labelled": "l", "pool": "p"},
+        "teacher_model": {"model": "resnet18"},
+        "teacher": fit,
+        "student": {"steps": 5, "batch": {"labelled": 4, "pseudo": 8}},
+        **changed,
+    }
+    return parse(SelfTrainSettings, tree, "test")
+
+
+def test_only_like_is_compared_with_like() -> None:
+    refuse_unlike({"a": settings(), "b": settings(recipe="threshold")})
+    for changed, told in (
+        ({"data": {"labelled": "other", "pool": "p"}}, "data.labelled: l -> other"),
+        ({"teacher_model": {"model": "resnet34"}}, "teacher_model.model: resnet18 -> resnet34"),
+        ({"student_model": {"model": "resnet50"}}, "another network"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            refuse_unlike({"a": settings(), "b": settings(**changed)})
+
+
+def test_planned_images_are_those_of_every_fit() -> None:
+    tune = {"steps": 1, "batch": {"labelled": 2}}
+    assert planned(settings()) == 40 + 2 * 60
+    assert planned(settings(finetune=tune)) == 40 + 2 * 62
+    assert planned(settings(recipe="supervised")) == 40
+    assert planned(settings(recipe="threshold", finetune=tune)) == 40 + 2 * 60
+    assert planned(settings(recipe="clean_labels", clean={"folds": 3})) == 5 * 40 + 2 * 60
+    assert planned(settings(recipe="clean_labels", data={"labelled": "l"})) == 7 * 40
+    assert planned(settings(recipe="self_distillation", student=None)) == 3 * 40
+    tagging = {"steps": 3, "batch": {"tags": 7}}
+    assert planned(settings(recipe="hashtags", tags={"table": "t"}, tagging=tagging)) == 21 + 40
+
+
+def test_the_cost_of_a_step_is_in_its_record() -> None:
+    fit = {"verb": "fit", "settings": {"fit": {"steps": 5, "batch": {"labelled": 4, "pseudo": 8}}}}
+    assert of_step(fit, {}) == Cost(trained=60)
+    for views, passes in (("one", 100), ("flip", 200)):
+        assert of_step({"verb": "predict", "settings": {"views": views}}, {"images": 100}) == Cost(labelled=passes)
+    assert of_step({"verb": "evaluate", "settings": {}}, {"images": 9}) == Cost()
+    assert (Cost(2, 3) + Cost(1, 1)).passes == 13
+
+
+def outcome(right: np.ndarray, trained: int = 100) -> Outcome:
+    row = {"pseudo_labels": 10, "pseudo_accuracy": 0.5}
+    return Outcome(row, Cost(trained, 7), {"test": right})
+
+
+def test_one_state_has_the_interval_of_its_images_several_that_of_the_states() -> None:
+    a, b = np.arange(100) < 80, np.arange(100) < 90
+    one = accuracy_of([outcome(a)], "test")
+    assert one is not None
+    assert (one.value, one.low, one.high) == (0.8, *wilson(80, 100))
+    two = accuracy_of([outcome(a), outcome(b)], "test")
+    assert two is not None
+    assert two.value == pytest.approx(0.85)
+    assert two.high - two.value == pytest.approx(12.706 * 0.05, rel=1e-3)
+    assert accuracy_of([outcome(a)], "validation") is None
+    paired = difference_to([outcome(a)], [outcome(b)], "test")
+    assert paired is not None
+    assert paired.value == pytest.approx(0.1)
+    assert paired.low > 0
+
+
+def test_the_table_says_who_went_over_the_budget_and_the_picture_can_be_parsed() -> None:
+    a, b = np.arange(100) < 80, np.arange(100) < 90
+    table = rows([Arm("a<b", "supervised", [outcome(a)]), Arm("b", "threshold", [outcome(b, trained=102)])], budget=100)
+    assert [row["over_budget"] for row in table] == [False, True]
+    assert table[0]["difference"] is None
+    assert table[1]["difference"][0] == pytest.approx(0.1)
+    text = markdown(table)
+    assert "| b | 1 | - | 90.00 [82.56, 94.48] | +10.00 [" in text
+    assert "102 (over budget)" in text
+    drawn = ElementTree.fromstring(svg(table))
+    dots = [float(dot.attrib["cx"]) for dot in drawn.iter("{http://www.w3.org/2000/svg}circle")]
+    assert len(dots) == 2
+    assert dots[0] < dots[1]
+
+
+def test_a_state_moves_the_seed_of_every_fit_and_a_budget_is_checked_before_anything_runs(tmp_path: Path) -> None:
+    moved = in_state(settings(), "r-1", 1)
+    assert (moved.run, moved.teacher.seed) == ("r-1", APART)
+    assert moved.student is not None
+    assert moved.student.seed == APART
+    with pytest.raises(ValueError, match="160 images, over the budget of 100"):
+        compare({"a": settings()}, str(tmp_path), "c", [0], budget=100)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_configs_of_one_data_set_can_be_compared() -> None:
+    same = ["data.labelled=l", "data.pool=p"]
+    arms = {
+        name: load(SelfTrainSettings, CONFIGS / f"{name}.yaml", same) for name in ("self_distillation", "clean_labels")
+    }
+    refuse_unlike(arms)
