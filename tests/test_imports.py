@@ -16,6 +16,7 @@ ORDER = [
         "storage",
         "progress",
         "steps",
+        "lease",
         "run",
         "prune",
         "session",

@@ -20,6 +20,8 @@ def next_teacher(setup: Setup, number: int, teacher: Generation, student: Genera
     """
     verdict = student.guard = weigh(_evidence(setup, teacher, student), _share(student), setup.settings.guard)
     say(f"{student.name} guard", verdict.sentence)
+    if setup.run.on_generation is not None:
+        setup.run.on_generation(number, (teacher if verdict.rejects else student).validation)
     if not verdict.obeyed or verdict.decision.action == "go on":
         return student
     if verdict.decision.action == "stop":
