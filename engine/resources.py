@@ -7,6 +7,10 @@ import ray
 
 from engine.settings import ClusterSettings
 
+ANYWHERE = "DEFAULT"
+"""Scheduling strategy of every task of the engine: those that a search's trial starts are placed on the whole cluster, too, and not in the trial's
+own placement group, which holds no CPU."""
+
 
 @dataclass(frozen=True)
 class Actors:
