@@ -9,7 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engine.config import Block
+from engine.config import Block, parse
+from engine.schedule import scheduled
 
 
 class SourceSettings(Block):
@@ -337,6 +338,11 @@ class SelfTrainSettings(Block):
     )
     guard: GuardSettings = GuardSettings()
     generations: int = Field(2, ge=0)
+    schedule: list[dict[str, Any]] | None = Field(
+        None,
+        description="settings of single generations, dotted, one mapping a generation, as a search finds them:"
+        " [{select.threshold: 0.9}, {select.threshold: 0.7, student.lr: 0.05}]",
+    )
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
@@ -352,8 +358,29 @@ class SelfTrainSettings(Block):
             )
         if self.predict.calibrate and self.data.validation is None:
             raise ValueError("predict.calibrate fits the temperature on validation images: set data.validation")
+        if self.schedule is not None:
+            if self.selects is not None or len(self.schedule) != self.generations:
+                raise ValueError(
+                    f"schedule has one mapping for each of the {self.generations} generations, and selects is left out: found"
+                    f" {len(self.schedule)} mappings{' and selects' if self.selects is not None else ''}"
+                )
+            for generation in range(1, self.generations + 1):
+                self.at(generation)
         return self
+
+    def at(self, generation: int) -> Self:
+        """The settings of a generation, counted from 1: those of the run with the generation's own on top."""
+        if not self.schedule:
+            return self
+        where = f"schedule of generation {generation}"
+        tree = self.model_dump(mode="json", exclude={"schedule"})
+        return parse(type(self), scheduled(tree, self.schedule[generation - 1], where), where)
 
     def selection(self, generation: int) -> SelectSettings:
         """The selection of a generation, counted from 1."""
-        return self.selects[generation - 1] if self.selects is not None else self.select
+        return self.selects[generation - 1] if self.selects is not None else self.at(generation).select
+
+    def learner(self, generation: int) -> tuple[ModelSettings, FitSettings]:
+        """The student of a generation, counted from 1, and its fit."""
+        now = self.at(generation)
+        return now.student_model or now.teacher_model, now.student or now.teacher

@@ -11,6 +11,7 @@ ENGINE = Path(__file__).parents[1] / "engine"
 ORDER = [
     (
         "config",
+        "schedule",
         "settings",
         "job_settings",
         "schema",

@@ -13,7 +13,6 @@ from engine.recipes.setup import Generation, Setup
 def noisy_student(setup: Setup) -> list[Generation]:
     """The teacher and every student, oldest first."""
     settings = setup.settings
-    student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
 
     first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
     teacher = Generation("teacher", first, [first], setup.evaluate("teacher validation", first, "validation"))
@@ -21,6 +20,7 @@ def noisy_student(setup: Setup) -> list[Generation]:
 
     for number in range(1, settings.generations + 1):
         name = f"generation {number}"
+        student_model, student_fit = settings.learner(number)
         predictions = setup.predict(f"{name} predict", teacher.model)
         pseudo = setup.select(f"{name} select", predictions, settings.selection(number))
         if starved(name, teacher, pseudo):

@@ -14,7 +14,6 @@ from engine.steps import Output
 def threshold(setup: Setup) -> list[Generation]:
     """The teacher and every student, oldest first."""
     settings = setup.settings
-    student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
 
     first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
     teacher = Generation("teacher", first, [first], setup.evaluate("teacher validation", first, "validation"))
@@ -23,6 +22,7 @@ def threshold(setup: Setup) -> list[Generation]:
     accepted: Output | None = None
     for number in range(1, settings.generations + 1):
         name = f"round {number}"
+        student_model, student_fit = settings.learner(number)
         predictions = setup.predict(f"{name} predict", teacher.model)
         keep = accepted if settings.relabel == "sticky" else None
         pseudo = setup.select(f"{name} select", predictions, settings.selection(number), keep)
