@@ -14,6 +14,7 @@ ORDER = [
         "schedule",
         "settings",
         "job_settings",
+        "search_settings",
         "schema",
         "storage",
         "progress",
@@ -52,6 +53,7 @@ ON_RAY = {
     "gather/pipeline.py",
     "fit/trainer.py",
     "evaluate/evaluate.py",
+    "search/tuner.py",
 }
 """The thin modules that put a verb on Ray: all that may import it."""
 
