@@ -22,9 +22,10 @@ class Cohort:
         found: list[Record],
         size: int,
         propose: Callable[[int, list[Record]], Trial],
-        halving: HalvingSettings | None,
+        halving: HalvingSettings | None = None,
+        generations: int = 1,
     ) -> None:
-        self.records, self.propose, self.halving = records, propose, halving
+        self.records, self.propose, self.halving, self.generations = records, propose, halving, generations
         self.known = {record.trial.name: record for record in found}
         begun = {record.trial.number: record for record in found}
         self.waiting = deque(n for n in range(size) if n not in begun or not begun[n].over)
@@ -45,7 +46,7 @@ class Cohort:
         """Take a report down and decide whether the trial goes on; one that does not is recorded as stopped."""
         record = self.known[name] = self.known[name].after(report)
         others = [other for key, other in self.known.items() if key != name]
-        decision = decide(record, others, self.halving)
+        decision = decide(record, others, self.halving, self.generations)
         span = f"[{report.low:.2%}, {report.high:.2%}]"
         verdict = "" if decision.goes_on else f"; stopped: {decision.reason}"
         say(f"trial {name}", f"generation {report.generation}: {report.accuracy:.2%} {span}{verdict}")

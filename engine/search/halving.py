@@ -19,11 +19,11 @@ class Decision:
     reason: str
 
 
-def decide(record: Record, others: list[Record], settings: HalvingSettings | None) -> Decision:
-    """The decision after the last report of `record`. `others`: the cohort's other records, whatever their state."""
+def decide(record: Record, others: list[Record], settings: HalvingSettings | None, last: int) -> Decision:
+    """The decision after the last report of `record`. `others`: the cohort's other records, whatever their state; `last`: the run's last generation."""
     report = record.reports[-1]
-    if settings is None or report.generation < settings.grace:
-        return Decision(True, "every trial finishes this generation")
+    if settings is None or report.generation < settings.grace or report.generation >= last:
+        return Decision(True, "no trial is stopped after this generation")
     rung = [one.accuracy for other in others for one in other.reports if one.generation == report.generation]
     better = sum(accuracy > report.accuracy for accuracy in rung)
     kept = math.ceil(settings.keep * (len(rung) + 1))

@@ -47,7 +47,7 @@ def run_search(run: Run, settings: SearchJobSettings, share: Share, run_cohort: 
         found = [record for record in records.all() if record.trial.cohort == number]
         proposals = partial(propose, settings, number, earlier)
         halving = settings.search.halving if settings.search.mode == "runs" else None
-        cohort = Cohort(records, found, settings.search.trials, proposals, halving)
+        cohort = Cohort(records, found, settings.search.trials, proposals, halving, settings.generations)
         over = settings.search.trials - len(cohort.waiting)
         say(f"cohort {number}", f"{settings.search.trials} trials, {over} of them over before")
         earlier = run_cohort(run, cohort, base, share)
