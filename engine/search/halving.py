@@ -20,7 +20,8 @@ class Decision:
 
 
 def decide(record: Record, others: list[Record], settings: HalvingSettings | None, last: int) -> Decision:
-    """The decision after the last report of `record`. `others`: the cohort's other records, whatever their state; `last`: the run's last generation."""
+    """The decision after the last report of `record`. `others`: the cohort's other records, whatever their state;
+    `last`: the run's last generation, after which there is nothing to save."""
     report = record.reports[-1]
     if settings is None or report.generation < settings.grace or report.generation >= last:
         return Decision(True, "no trial is stopped after this generation")
