@@ -39,6 +39,7 @@ ORDER = [
     ("report",),
     ("export",),
     ("plan",),
+    ("cluster",),
 ]
 """From the ground to the roof."""
 
@@ -54,6 +55,8 @@ ON_RAY = {
     "fit/trainer.py",
     "evaluate/evaluate.py",
     "search/tuner.py",
+    "cluster/probe.py",
+    "cluster/submission.py",
 }
 """The thin modules that put a verb on Ray: all that may import it."""
 

@@ -7,6 +7,7 @@ trials a setting that does nothing accounts for about 1/(trials - 1) by chance: 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.search.space import Space
 from engine.search.trials import Record
@@ -46,17 +47,17 @@ def importances(space: Space, records: list[Record]) -> list[Importance]:
             chances.append(min(1.0, free / (len(pairs) - 1)))
             weights.append(len(pairs))
         if weights:
-            means = (float(np.average(column, weights=weights)) for column in (shares, chances))
-            found.append(Importance(path, *means, sum(weights)))
+            share, chance = (float(np.average(column, weights=weights)) for column in (shares, chances))
+            found.append(Importance(path, share, chance, sum(weights)))
     return sorted(found, key=lambda one: -one.share)
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's correlation of two columns (n,); ties share their mean rank. 0 where one of them does not vary."""
-    ranks = [_ranks(column) for column in (first, second)]
-    if any(np.ptp(column) == 0 for column in ranks):
+    one, other = _ranks(first), _ranks(second)
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 def correlation_ratio(groups: list[str], values: np.ndarray) -> float:
@@ -71,7 +72,7 @@ def correlation_ratio(groups: list[str], values: np.ndarray) -> float:
     return float(between / total)
 
 
-def _ranks(column: np.ndarray) -> np.ndarray:
+def _ranks(column: np.ndarray) -> npt.NDArray[np.float64]:
     _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[place]

@@ -89,7 +89,7 @@ def test_population_moves_towards_the_better_settings(tmp_path: Path) -> None:
     search = {"mode": "population", "trials": 8, "population": {"resample": 0}}
     found = go(searched(tmp_path, search), Tuner())
     second = [record for record in found.records if record.trial.cohort == 2]
-    assert sorted({record.trial.parent for record in second}) != list(range(8)), "nobody copied anybody"
+    assert {record.trial.parent for record in second} != set(range(8)), "nobody copied anybody"
     assert found.winner.trial.cohort == 2
 
 
