@@ -311,6 +311,9 @@ class ClusterSettings(Block):
         ge=0,
         description="threads that decode ahead of a labelling worker; when not given its share of CPUs on a GPU, none on a CPU",
     )
+    trackers: list[Literal["tensorboard", "jsonl", "mlflow", "wandb"]] = Field(
+        ["tensorboard", "jsonl"], description="where the curves of a fit go; mlflow and wandb are extras"
+    )
     worker_logs: bool = Field(False, description="print what the workers print; it is in Ray's logs all the same")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from engine import job_settings as module
 from engine.config import Block, SettingsError, dump, load, parse
+from engine.search_settings import SearchJobSettings
 from engine.settings import FitSettings, SelfTrainSettings
 
 CONFIG = """
@@ -88,6 +89,7 @@ def test_every_shipped_config_loads(path: Path) -> None:
         "fit": module.FitJobSettings,
         "evaluate": module.EvaluateJobSettings,
         "plan": module.PlanJobSettings,
+        "search": SearchJobSettings,
     }
     assert load(kinds.get(path.stem, SelfTrainSettings), path)
 

@@ -42,7 +42,7 @@ def test_the_setting_that_matters_is_found_and_a_generations_gain_is_not_taken_f
             values = {"a.x": float(rng.random()), "b": "pq"[number % 2], "c": float(0.1 * cohort + 1e-3 * rng.random())}
             records.append(record(cohort, number, 0.5 + 0.2 * cohort + 0.1 * values["a.x"], values=values))
     found = {one.path: one for one in importances(SPACE, records)}
-    assert list(found)[0] == "a.x"
+    assert next(iter(found)) == "a.x"
     assert found["a.x"].share > 0.99
     assert found["b"].share < 0.15
     assert found["c"].share < 0.15, "c differs between generations only, and so does the accuracy"
