@@ -1,6 +1,5 @@
 """What is wrong with a cluster and what to do about it: pure functions of the facts that `probe` collects."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -87,10 +86,6 @@ def _whole(nodes: list[Facts]) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "work", "", told)
-    kinds = Counter("GPU" if node.gpus_seen else "no GPU" for node in nodes if node.cpus)
-    if len(kinds) > 1:
-        remedy = "name a backend (predict.backend) if two runs must agree to the last bit"
-        yield Finding("warning", "devices", "", f"workers differ: {dict(kinds)}", remedy)
     if not all(node.token for node in nodes):
         open_nodes = ", ".join(node.node for node in nodes if not node.token)
         remedy = "set RAY_AUTH_MODE=token on every node and for whoever submits (cluster/README.md)"

@@ -56,7 +56,6 @@ def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
         ({"ahead": 7.0}, "warning", "clock", "7.0 s ahead of", "NTP"),
         ({"decode_rate": 40.0}, "warning", "decoding", "40 JPEGs/s", "torchvision"),
         ({"token": False}, "wrong", "authentication", "off on sick", "RAY_AUTH_MODE=token"),
-        ({"gpus_declared": 0, "gpus_seen": 0}, "warning", "devices", "workers differ", "predict.backend"),
     ],
 )
 def test_each_illness_is_found_on_its_node_with_a_remedy(
