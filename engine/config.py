@@ -60,16 +60,24 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise SettingsError(
             f"override {override!r}: write it as key=value, with dots between levels, e.g. select.threshold=0.9"
         )
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"override {override!r}: the value is not valid YAML: {error}") from None
+    set_value(tree, path, parsed, f"override {override!r}")
+
+
+def set_value(tree: dict[str, Any], path: str, value: Any, where: str) -> None:
+    """Put `value` at the dotted `path` of a plain tree, making the groups on the way. Raises SettingsError for a way through a value."""
     *parents, leaf = path.split(".")
     node = tree
     for parent in parents:
-        node = node.setdefault(parent, {})
+        if node.get(parent) is None:
+            node[parent] = {}
+        node = node[parent]
         if not isinstance(node, dict):
-            raise SettingsError(f"override {override!r}: {parent!r} is a value, not a group of settings")
-    try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"override {override!r}: the value is not valid YAML: {error}") from None
+            raise SettingsError(f"{where}: {parent!r} is a value, not a group of settings")
+    node[leaf] = value
 
 
 def _explain(kind: type[BaseModel], problem: Any) -> str:

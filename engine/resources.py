@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import ray
 
 from engine.settings import ClusterSettings
+
+ANYWHERE: Final = "DEFAULT"
+"""Scheduling strategy of every task of the engine: those that a search's trial starts are placed on the whole cluster, too, and not in the trial's
+own placement group, which holds no CPU."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from engine import config, storage
 from engine.config import Block
+from engine.lease import Lease
 from engine.progress import say
 from engine.settings import ClusterSettings
 from engine.steps import Output, Step, Store, differences
@@ -26,13 +27,33 @@ class Pointer:
     order: float  # time of the first pointer, so that steps list in the order in which they were reached
 
 
-class Run:
-    """The steps of one run, found or made. `label` names a step inside the run ("predict generation 1")."""
+OnGeneration: TypeAlias = Callable[[int, dict[str, Any] | None], None]
+"""Called with a generation's number and the validation metrics of the model to use after it (None without validation images)."""
 
-    def __init__(self, store: Store, name: str, cluster: ClusterSettings) -> None:
+POLL_SECONDS = 0.5
+"""Between two looks at a step that another process makes."""
+
+
+class Run:
+    """The steps of one run, found or made. `label` names a step inside the run ("predict generation 1").
+
+    `shared`: other runs may want the same steps at the same time (a search): each is made by one of them, the others wait for it.
+    `on_generation`: told of each generation when it is judged, before the next one begins.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        cluster: ClusterSettings,
+        shared: bool = False,
+        on_generation: OnGeneration | None = None,
+    ) -> None:
         self.store = store.open()
         self.name = name
         self.cluster = cluster
+        self.shared = shared
+        self.on_generation = on_generation
 
     @property
     def folder(self) -> str:
@@ -66,10 +87,33 @@ class Run:
             say(label, f"found {step.name}")
             return output
         step.begin()
+        if not self.shared:
+            return self._make(label, step, work)
+        with Lease(step.fs, f"{step.folder}/lease") as lease:
+            if (output := self._wait(label, step, lease)) is not None:
+                return output
+            return self._make(label, step, work)
+
+    def _make(self, label: str, step: Step, work: Callable[[Step], Output]) -> Output:
         started = time.time()
         output = work(step)
         say(label, f"made {step.name} in {time.time() - started:.1f} s")
         return output
+
+    def _wait(self, label: str, step: Step, lease: Lease) -> Output | None:
+        """The output when another process makes it; None when it is this one's turn to make it."""
+        told = False
+        while True:
+            turn = lease.mine()
+            if (output := step.output()) is not None:  # after the lease: its last holder commits before it lets go
+                say(label, f"found {step.name}")
+                return output
+            if turn:
+                return None
+            if not told:
+                say(label, f"{step.name} is being made by another process: waiting for it")
+                told = True
+            time.sleep(POLL_SECONDS)
 
     def _point(self, label: str, step: Step) -> None:
         path = f"{self.folder}/steps/{label.replace(' ', '-')}.json"

@@ -42,12 +42,17 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
         raise ValueError(
             f"no Ray cluster answers at {address!r}: start one with `ray start`, or leave cluster.address empty for a local one ({error})"
         ) from None
+    calm()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def calm() -> None:
+    """Ray's libraries say in this process what goes wrong, and nothing else."""
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -9,8 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engine.config import Block
+from engine.config import Block, parse
 from engine.recipe_settings import CleanSettings, DistilSettings, TagSettings, refuse
+from engine.schedule import scheduled
 
 
 class SourceSettings(Block):
@@ -330,6 +331,9 @@ class ClusterSettings(Block):
         ge=0,
         description="threads that decode ahead of a labelling worker; when not given its share of CPUs on a GPU, none on a CPU",
     )
+    trackers: list[Literal["tensorboard", "jsonl", "mlflow", "wandb"]] = Field(
+        ["tensorboard", "jsonl"], description="where the curves of a fit go; mlflow and wandb are extras"
+    )
     worker_logs: bool = Field(False, description="print what the workers print; it is in Ray's logs all the same")
 
 
@@ -391,6 +395,11 @@ class SelfTrainSettings(Block):
     tagging: FitSettings | None = Field(None, description="how the pool's tags are learned, before the labels")
     guard: GuardSettings = GuardSettings()
     generations: int = Field(2, ge=0)
+    schedule: list[dict[str, Any]] | None = Field(
+        None,
+        description="settings of single generations, dotted, one mapping a generation, as a search finds them:"
+        " [{select.threshold: 0.9}, {select.threshold: 0.7, student.lr: 0.05}]",
+    )
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
@@ -402,8 +411,29 @@ class SelfTrainSettings(Block):
             )
         if self.predict.calibrate and self.data.validation is None:
             raise ValueError("predict.calibrate fits the temperature on validation images: set data.validation")
+        if self.schedule is not None:
+            if self.selects is not None or len(self.schedule) != self.generations:
+                raise ValueError(
+                    f"schedule has one mapping for each of the {self.generations} generations, and selects is left out: found"
+                    f" {len(self.schedule)} mappings{' and selects' if self.selects is not None else ''}"
+                )
+            for generation in range(1, self.generations + 1):
+                self.at(generation)
         return self
+
+    def at(self, generation: int) -> Self:
+        """The settings of a generation, counted from 1: those of the run with the generation's own on top."""
+        if not self.schedule:
+            return self
+        where = f"schedule of generation {generation}"
+        tree = self.model_dump(mode="json", exclude={"schedule"})
+        return parse(type(self), scheduled(tree, self.schedule[generation - 1], where), where)
 
     def selection(self, generation: int) -> SelectSettings:
         """The selection of a generation, counted from 1."""
-        return self.selects[generation - 1] if self.selects is not None else self.select
+        return self.selects[generation - 1] if self.selects is not None else self.at(generation).select
+
+    def learner(self, generation: int) -> tuple[ModelSettings, FitSettings]:
+        """The student of a generation, counted from 1, and its fit."""
+        now = self.at(generation)
+        return now.student_model or now.teacher_model, now.student or now.teacher

@@ -7,7 +7,10 @@ Kill it at any moment and run the same command again: it goes on. Run it once mo
 
 import json
 
+import ray
+
 from engine.config import load
+from engine.plan import shares
 from engine.progress import say
 from engine.recipes.registry import run_recipe
 from engine.recipes.setup import Setup
@@ -29,6 +32,8 @@ def self_train(settings: SelfTrainSettings) -> dict[str, object]:
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     with connect(settings.cluster):
+        resources = ray.cluster_resources()
+        shares.show(shares.step_shares(settings, resources), resources)
         generations = run_recipe(Setup(run, settings))
     report = table.metrics(run.store, generations)
     written = run.put("metrics.json", json.dumps(report, indent=1).encode())

@@ -6,6 +6,7 @@ import pytest
 
 from engine import job_settings as module
 from engine.config import Block, SettingsError, dump, load, parse
+from engine.search_settings import SearchJobSettings
 from engine.settings import FitSettings, SelfTrainSettings
 
 CONFIG = """
@@ -88,5 +89,40 @@ def test_every_shipped_config_loads(path: Path) -> None:
         "fit": module.FitJobSettings,
         "evaluate": module.EvaluateJobSettings,
         "plan": module.PlanJobSettings,
+        "search": SearchJobSettings,
     }
     assert load(kinds.get(path.stem, SelfTrainSettings), path)
+
+
+def scheduled(config: Path, schedule: list[dict[str, object]], *overrides: str) -> SelfTrainSettings:
+    student = "student={steps: 5, batch: {labelled: 2, pseudo: 2}, noise: {pseudo: {pad: 2}}}"
+    more = ["recipe=noisy_student", f"generations={len(schedule)}", "data.pool=pool", student, f"schedule={schedule}"]
+    return load(SelfTrainSettings, config, [*more, *overrides])
+
+
+def test_a_schedule_changes_single_generations(config: Path) -> None:
+    settings = scheduled(
+        config, [{"select.threshold": 0.9}, {"student.noise.pseudo.pad": 4, "student_model.drop": 0.5}]
+    )
+    assert [settings.selection(g).threshold for g in (1, 2)] == [0.9, 0.0]
+    assert [settings.learner(g)[1].noise["pseudo"].pad for g in (1, 2)] == [2, 4]
+    assert [settings.learner(g)[0].drop for g in (1, 2)] == [0.0, 0.5]
+    assert settings.learner(2)[0].model == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "overrides", "message"),
+    [
+        ([{"select.treshold": 0.9}], (), "did you mean 'threshold'?"),
+        ([{"select.threshold": 1.5}], (), "schedule of generation 1"),
+        ([{"teacher.lr": 0.1}], (), "teacher.lr is one for all generations; select, student, student_model may change"),
+        ([{}, {}], ("generations=3",), "one mapping for each of the 3 generations"),
+        ([{}], ("selects=[{threshold: 0.5}]",), "selects is left out"),
+    ],
+)
+def test_an_impossible_schedule_is_refused(
+    config: Path, schedule: list[dict[str, object]], overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        scheduled(config, schedule, *overrides)
+    assert message in str(caught.value)

@@ -17,7 +17,7 @@ from engine.models.fetch import fetch_model
 from engine.predict.labelling import ShardLabeller
 from engine.predict.predictor import Predictor
 from engine.progress import say
-from engine.resources import labelling_actors
+from engine.resources import ANYWHERE, labelling_actors
 from engine.run import Run
 from engine.select.scores import classes_of, probability, scores_of
 from engine.settings import PredictSettings
@@ -79,7 +79,9 @@ def predict_all(
 ) -> pa.Table:
     """Predictions (schema.predictions) of a whole collection, in memory, in no particular order."""
     actors = labelling_actors(run.cluster, collection.manifest.num_shards)
-    task = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=run.cluster.max_failures)(predict_shards)
+    task = ray.remote(
+        scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=run.cluster.max_failures
+    )(predict_shards)
     shares = np.array_split(np.arange(collection.manifest.num_shards), actors.count)
     return pa.concat_tables(
         ray.get(

@@ -30,6 +30,7 @@ from engine.fit.objective import Context, create_objective
 from engine.fit.precision import choose_precision, cpu_gains_from_bf16
 from engine.fit.raw import RawSet
 from engine.fit.streams import decode_size, open_stream
+from engine.fit.trackers import Place, Tracking
 from engine.gather.training_set import TrainingSet
 from engine.labels.classes import ClassManifest
 from engine.models import checkpoint as model_folder
@@ -93,6 +94,7 @@ def fit(
             "init": init.step if init is not None else None,
         }
         workers = train_workers(run.cluster, ray.cluster_resources())
+        tracking = Tracking(list(run.cluster.trackers), Place(run.store, run.name, label, step.name))
         trainer = TorchTrainer(
             train_worker,
             train_loop_config=config,
@@ -104,7 +106,7 @@ def fit(
                 storage_filesystem=step.fs,
                 failure_config=FailureConfig(max_failures=run.cluster.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
-                callbacks=[WriteProgress(step)],  # type: ignore[list-item]
+                callbacks=[WriteProgress(step, tracking)],  # type: ignore[list-item]
                 logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )
@@ -163,14 +165,16 @@ def train_workers(cluster: ClusterSettings, resources: Mapping[str, float]) -> S
 
 
 class WriteProgress(UserCallback):
-    """Runs in Train's controller, sees what the workers report, and writes the last of it beside the step, where the driver and `status` read it."""
+    """Runs in Train's controller, sees what the workers report, and writes the last of it beside the step, where the driver and
+    `status` read it; trackers get all of it."""
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(self, step: Step, tracking: Tracking) -> None:
+        self.step, self.tracking = step, tracking
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:  # noqa: ARG002
         if "loss" in metrics[0]:
             self.step.put_json(PROGRESS, metrics[0])
+            self.tracking.log(metrics[0])
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from engine.images.overlap import HeldOut
 from engine.images.subset import Subset
 from engine.labels.classes import ClassManifest
 from engine.progress import Progress, say
+from engine.resources import ANYWHERE
 from engine.run import Run
 from engine.settings import DataSettings
 from engine.steps import Output, Part, Step, Store, read_tables
@@ -173,7 +174,7 @@ def _on_ray(
     retries: int,
 ) -> Iterator[Part]:
     """Parts as the tasks finish them, a bounded number of tasks in flight."""
-    task = ray.remote(num_cpus=1, max_retries=retries)(gather_group)
+    task = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1, max_retries=retries)(gather_group)
     at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     shared = ray.put(held)
     waiting = list(reversed(work))

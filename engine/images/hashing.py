@@ -10,6 +10,7 @@ import ray
 from engine.images.collection import Collection
 from engine.images.manifest import Manifest
 from engine.images.overlap import Fingerprints, fingerprints
+from engine.resources import ANYWHERE
 from engine.run import Run
 from engine.steps import Output, Part, Step, read_tables
 
@@ -36,7 +37,7 @@ def hashed(run: Run, collection: Collection) -> Fingerprints:
     return Fingerprints(table["key"].to_pylist(), table["hash"].to_pylist(), collection.manifest.has_keys)
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
 def _hash_shards(step: Step, manifest: Manifest, shards: list[int]) -> list[Part]:
     parts = []
     for shard in shards:

@@ -19,7 +19,7 @@ from engine.predict.labelling import Seconds, ShardLabeller
 from engine.predict.pipeline import PARQUET
 from engine.predict.predictor import Predictor
 from engine.predict.start import start
-from engine.resources import Actors
+from engine.resources import ANYWHERE, Actors
 from engine.select.select import Selector
 from engine.settings import PredictSettings, SelectSettings
 from engine.steps import Output, Step, Store
@@ -33,7 +33,7 @@ def measure(
 ) -> tuple[Measured, dict[str, Any]]:
     """What about `images` of the pool cost, and the plan of the labelling step (backend, batch)."""
     step = store.step("predict", 0, {}, {})  # a place to name, never begun
-    remote = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus)
+    remote = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus)
     manifest_ref = ray.put(manifest)
     begun = remote(start)
     plan = ray.get(begun.remote(step, manifest_ref, model, settings, actors.threads, actors.count))

@@ -28,7 +28,7 @@ from engine.predict.predictor import Predictor
 from engine.predict.start import announce, start
 from engine.predict.watchdog import watched
 from engine.progress import Progress, say
-from engine.resources import Actors, labelling_actors
+from engine.resources import ANYWHERE, Actors, labelling_actors
 from engine.run import Run
 from engine.settings import PredictSettings
 from engine.steps import Output, Part, Step, StoreError, canonical, costs
@@ -173,7 +173,12 @@ class _Labelling:
 
     def _start(self, actors: Actors) -> dict[str, Any]:
         """The plan, made by a task on a worker's resources."""
-        task = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=self.cluster.max_failures)(start)
+        task = ray.remote(
+            scheduling_strategy=ANYWHERE,
+            num_cpus=actors.cpus,
+            num_gpus=actors.gpus,
+            max_retries=self.cluster.max_failures,
+        )(start)
         manifest = self.collection.manifest
         while True:
             alive = _machines()

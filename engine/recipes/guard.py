@@ -11,7 +11,7 @@ from engine.metrics.churn import churn
 from engine.progress import say
 from engine.recipes.policy import Evidence, Verdict, judge
 from engine.recipes.setup import Generation, Setup
-from engine.settings import GuardSettings
+from engine.settings import GuardSettings, SelfTrainSettings
 from engine.steps import Output, read_output, read_tables
 
 
@@ -28,13 +28,20 @@ def next_teacher(
         evidence = replace(evidence, churn=None)
     verdict = student.guard = weigh(evidence, _share(student), setup.settings.guard)
     say(f"{student.name} guard", verdict.sentence)
+    if setup.run.on_generation is not None:
+        setup.run.on_generation(number, (teacher if verdict.rejects else student).validation)
     if not verdict.obeyed or verdict.decision.action == "go on":
         return student
     if verdict.decision.action == "stop":
         return None
     settings = setup.settings
-    same = number < settings.generations and settings.selection(number + 1) == settings.selection(number)
+    same = number < settings.generations and _choices(settings, number + 1) == _choices(settings, number)
     return None if same else teacher
+
+
+def _choices(settings: SelfTrainSettings, number: int) -> tuple[object, ...]:
+    """All that a generation may do differently from the one before with the same teacher."""
+    return settings.selection(number), settings.learner(number)
 
 
 def starved(name: str, teacher: Generation, pseudo: Output) -> bool:

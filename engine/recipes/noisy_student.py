@@ -20,12 +20,6 @@ from engine.steps import Output
 def noisy_student(setup: Setup) -> list[Generation]:
     """The teacher and every student, oldest first."""
     settings = setup.settings
-    student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
-    if settings.published_noise:
-        student_model, student_fit = published(student_model, student_fit)
-    tell_smaller(settings.teacher_model, student_model, len(setup.classes))
-    final_model = student_model.model_copy(update={"img_size": settings.finetune_img_size or student_model.img_size})
-
     first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
     teacher = Generation("teacher", first, [first], setup.evaluate("teacher validation", first, "validation"))
     generations = [teacher]
@@ -33,6 +27,10 @@ def noisy_student(setup: Setup) -> list[Generation]:
     filtered: Output | None = None
     for number in range(1, settings.generations + 1):
         name = f"generation {number}"
+        student_model, student_fit = settings.learner(number)
+        if settings.published_noise:
+            student_model, student_fit = published(student_model, student_fit)
+        tell_smaller(settings.teacher_model, student_model, len(setup.classes))
         if settings.relabel == "filtered" and filtered is not None:
             predictions = setup.predict(f"{name} predict", teacher.model, only=setup.images_of(filtered))
             pseudo = setup.reassign(f"{name} reassign", predictions, filtered, settings.selection(number))
@@ -46,6 +44,8 @@ def noisy_student(setup: Setup) -> list[Generation]:
         model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=setup.labelled, pseudo=stream)
         steps = [predictions, pseudo, images, model]
         if settings.finetune is not None:
+            final_size = settings.finetune_img_size or student_model.img_size
+            final_model = student_model.model_copy(update={"img_size": final_size})
             model = setup.fit(f"{name} finetune", final_model, settings.finetune, model, labelled=setup.labelled)
             steps.append(model)
         validation = setup.evaluate(f"{name} validation", model, "validation")

@@ -22,11 +22,11 @@ def threshold(setup: Setup) -> list[Generation]:
 def rounds(setup: Setup, teacher: Generation, labelled: Stream) -> list[Generation]:
     """The students of `teacher` and of one another on true labels `labelled` and what each teacher is sure of."""
     settings = setup.settings
-    student_model, student_fit = settings.student_model or settings.teacher_model, settings.student or settings.teacher
     generations: list[Generation] = []
     accepted: Output | None = None
     for number in range(1, settings.generations + 1):
         name = f"round {number}"
+        student_model, student_fit = settings.learner(number)
         predictions = setup.predict(f"{name} predict", teacher.model)
         keep = accepted if settings.relabel == "sticky" else None
         pseudo = setup.select(f"{name} select", predictions, settings.selection(number), keep)

@@ -9,6 +9,7 @@ import ray
 
 from engine.labels.classes import ClassManifest
 from engine.progress import say
+from engine.resources import ANYWHERE
 from engine.run import Run
 from engine.select.counting import REVISION as HISTOGRAM_REVISION
 from engine.select.counting import VERB as HISTOGRAM
@@ -118,10 +119,10 @@ def _seen(
     return Seen(counted.best, counted.stored, confidence)
 
 
-_count = ray.remote(num_cpus=1)(count)
+_count = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(count)
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
 def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, settled: np.ndarray) -> Selector:
     state = state.empty()
     for part in parts:
@@ -132,7 +133,7 @@ def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, s
     return state
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
 def _merge(first: Selector, *others: Selector) -> Selector:
     merged = first.empty()
     for other in (first, *others):

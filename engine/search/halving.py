@@ -1,0 +1,32 @@
+"""Which runs go on after a generation: asynchronous successive halving (Li et al.: A System for Massively Parallel Hyperparameter Tuning, 2020).
+
+Every generation from `grace` on is a rung. A trial goes on when it is among the best `keep` of those that have reached its rung so far, itself
+included; nobody waits for the others. The rungs are read from the records, so a restored search decides as it would have.
+"""
+
+import math
+from dataclasses import dataclass
+
+from engine.search.trials import Record
+from engine.search_settings import HalvingSettings
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a trial goes on, and why."""
+
+    goes_on: bool
+    reason: str
+
+
+def decide(record: Record, others: list[Record], settings: HalvingSettings | None, last: int) -> Decision:
+    """The decision after the last report of `record`. `others`: the cohort's other records, whatever their state;
+    `last`: the run's last generation, after which there is nothing to save."""
+    report = record.reports[-1]
+    if settings is None or report.generation < settings.grace or report.generation >= last:
+        return Decision(True, "no trial is stopped after this generation")
+    rung = [one.accuracy for other in others for one in other.reports if one.generation == report.generation]
+    better = sum(accuracy > report.accuracy for accuracy in rung)
+    kept = math.ceil(settings.keep * (len(rung) + 1))
+    told = f"{better + 1}. of {len(rung) + 1} after generation {report.generation}, the best {kept} go on"
+    return Decision(better < kept, told)

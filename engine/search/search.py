@@ -1,0 +1,72 @@
+"""A whole search: cohort after cohort, until the best trial is known; started again, it goes on where it was."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from engine import storage
+from engine.progress import say
+from engine.run import Run
+from engine.search.cohort import Cohort
+from engine.search.cohorts import cohorts, propose
+from engine.search.share import Share
+from engine.search.space import check
+from engine.search.trials import Record, Records, best, settings_of
+from engine.search_settings import SearchJobSettings
+from engine.settings import SelfTrainSettings
+from engine.steps import canonical, differences
+
+RunCohort = Callable[[Run, Cohort, SelfTrainSettings, Share], list[Record]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """All records, and the settings of the best as a run of its own."""
+
+    records: list[Record]
+    winner: Record
+    settings: SelfTrainSettings
+
+
+def check_search(settings: SearchJobSettings) -> None:
+    """Refuse what cannot be searched, before the cluster is used. Raises SettingsError."""
+    tree = settings.base().model_dump(mode="json")
+    check(settings.search.space, tree, schedule=settings.search.mode != "runs")
+
+
+def run_search(run: Run, settings: SearchJobSettings, share: Share, run_cohort: RunCohort) -> Found:
+    """Run what is missing of the search and return the best. `run_cohort` is `tuner.run_cohort`, or a stand-in of a test.
+
+    Raises ValueError when the run's records are of another search, RuntimeError when no trial came to an accuracy.
+    """
+    _same_search(run, settings)
+    records, base = Records(run), settings.base()
+    earlier: list[Record] = []
+    for number in range(1, cohorts(settings) + 1):
+        found = [record for record in records.all() if record.trial.cohort == number]
+        proposals = partial(propose, settings, number, earlier)
+        halving = settings.search.halving if settings.search.mode == "runs" else None
+        cohort = Cohort(records, found, settings.search.trials, proposals, halving, settings.generations)
+        over = settings.search.trials - len(cohort.waiting)
+        say(f"cohort {number}", f"{settings.search.trials} trials, {over} of them over before")
+        earlier = run_cohort(run, cohort, base, share)
+        if (leader := best(earlier)) is None:
+            raise RuntimeError(f"no trial came to an accuracy; the first says: {earlier[0].error}")
+        say(f"cohort {number}", f"best: trial {leader.trial.name} with {leader.value:.2%} on validation images")
+    winner = best(records.all())
+    assert winner is not None, "the last cohort has a best"
+    return Found(records.all(), winner, settings_of(base, winner.trial, f"{run.name}-best"))
+
+
+def _same_search(run: Run, settings: SearchJobSettings) -> None:
+    """Remember what is searched; refuse to mix the records of two searches."""
+    adjustable = {"concurrent", "trials"} if settings.search.mode == "runs" else {"concurrent"}
+    what = settings.model_dump(mode="json", exclude={"cluster": True, "store": True, "search": adjustable})
+    path = f"{run.folder}/search.json"
+    if not storage.exists(run.store.fs, path):
+        run.put("search.json", json.dumps(what, indent=1, sort_keys=True).encode())
+        return
+    before = json.loads(storage.get(run.store.fs, path))
+    if changed := differences(before, json.loads(canonical(what))):
+        raise ValueError(f"the run {run.name!r} is of another search ({'; '.join(changed)}): set run to a new name")

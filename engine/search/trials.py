@@ -1,0 +1,127 @@
+"""A search's trials: what each is, what it has reported, and where that is kept.
+
+A trial is a run of the main job and carries settings, never weights: a student that goes on from another trial's has that trial's values as the
+first generations of its own schedule, and finds the student in the store. All that a search knows stands in its records, so it is restored
+from any machine by starting it again.
+"""
+
+import json
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
+
+from engine import storage
+from engine.config import parse
+from engine.run import Run
+from engine.search.space import Values, with_values
+from engine.settings import SelfTrainSettings
+
+State = Literal["running", "finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried. `cohort` counts from 1: the generation that is searched, or 1 for all of mode `runs`."""
+
+    cohort: int
+    number: int
+    values: Values
+    """What this trial draws: for all generations in mode runs, else for the last of its schedule."""
+    before: tuple[Values, ...] | None = None
+    """The schedule's earlier generations; None in mode runs."""
+    parent: int | None = None
+    """Number of the trial of the cohort before whose student teaches."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.cohort}-{self.number:03d}"
+
+    @property
+    def schedule(self) -> list[Values] | None:
+        """One mapping a generation; None when all generations are alike."""
+        return None if self.before is None else [*self.before, self.values]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Validation accuracy of the model to use after a generation, with its 95 % interval."""
+
+    generation: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """A trial and what became of it."""
+
+    trial: Trial
+    state: State = "running"
+    reports: tuple[Report, ...] = ()
+    error: str = ""
+
+    @property
+    def value(self) -> float | None:
+        """What the search maximises: the last accuracy; None before there is one."""
+        return self.reports[-1].accuracy if self.reports else None
+
+    @property
+    def over(self) -> bool:
+        """Whether it needs no more work. What failed is tried again by the next start of the search."""
+        return self.state in ("finished", "stopped")
+
+    def after(self, report: Report) -> Self:
+        """With one more report; one of the same generation is replaced, as when a killed trial comes by again."""
+        kept = [one for one in self.reports if one.generation < report.generation]
+        return replace(self, reports=(*kept, report))
+
+    @classmethod
+    def load(cls, plain: dict[str, Any]) -> Self:
+        trial = plain["trial"]
+        before = None if trial["before"] is None else tuple(trial["before"])
+        reports = tuple(Report(**report) for report in plain["reports"])
+        return cls(Trial(**{**trial, "before": before}), plain["state"], reports, plain["error"])
+
+
+def best(records: list[Record]) -> Record | None:
+    """The record of highest value; of equals the first, which is the cheaper."""
+    known = [(record.value, record) for record in records if record.value is not None]
+    return max(known, key=lambda pair: (pair[0], -pair[1].trial.cohort, -pair[1].trial.number))[1] if known else None
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a search: RUN/trials/<cohort>-<number>.json, each put whole."""
+
+    run: Run
+    folder: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", f"{self.run.folder}/trials")
+
+    def put(self, record: Record) -> Record:
+        self.run.put(f"trials/{record.trial.name}.json", json.dumps(asdict(record), indent=1).encode())
+        return record
+
+    def get(self, name: str) -> Record:
+        return Record.load(json.loads(storage.get(self.run.store.fs, f"{self.folder}/{name}.json")))
+
+    def all(self) -> list[Record]:
+        """By cohort and number."""
+        found = [self.get(name.removesuffix(".json")) for name in storage.names(self.run.store.fs, self.folder)]
+        return sorted(found, key=lambda record: (record.trial.cohort, record.trial.number))
+
+
+def run_name(search: str, trial: Trial) -> str:
+    """The name of the run that a trial is."""
+    return f"{search}.{trial.name}"
+
+
+def settings_of(base: SelfTrainSettings, trial: Trial, name: str) -> SelfTrainSettings:
+    """The settings of the run that a trial is, called `name`."""
+    tree = base.model_dump(mode="json") | {"run": name}
+    if trial.schedule is None:
+        return with_values(tree, trial.values, schedule=False)
+    scheduled = deepcopy(tree) | {"generations": len(trial.schedule), "schedule": trial.schedule}
+    return parse(SelfTrainSettings, scheduled, f"trial {trial.name}")

@@ -1,0 +1,49 @@
+"""What is wrong with a cluster, and what to do about it: versions, GPUs, store, disk, memory, clocks and decoding on every node.
+
+    python -m jobs.doctor s3://bucket/store                      the cluster of RAY_ADDRESS, else this machine
+    python -m jobs.submit doctor s3://bucket/store --address …   from outside
+
+Exit code 1 when something is wrong; warnings alone are none.
+"""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from engine.cluster.checks import Finding, examine
+from engine.cluster.probe import probe
+from engine.report.table import WIDTH
+from engine.session import connect
+from engine.settings import ClusterSettings
+from engine.steps import Store
+from jobs import command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store", help="folder or URI of the store that runs will use")
+    parser.add_argument("--address", help="of the Ray cluster; RAY_ADDRESS, else this machine alone, when not given")
+    arguments = parser.parse_args()
+    with connect(ClusterSettings(address=arguments.address)):
+        findings = examine(*probe(Store(arguments.store)))
+    show(findings)
+    if any(finding.level == "wrong" for finding in findings):
+        sys.exit(1)
+
+
+def show(findings: list[Finding]) -> None:
+    """The findings, the gravest first, each with its remedy."""
+    table = Table(title="the cluster", title_justify="left")
+    for column in ("", "what", "where", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        table.add_row(finding.level, finding.what, finding.node or "all nodes", finding.told, finding.remedy)
+    Console(width=max(WIDTH, Console().width)).print(table)
+
+
+if __name__ == "__main__":
+    command.run(main)

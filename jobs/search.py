@@ -1,0 +1,67 @@
+"""Search thresholds, quotas and noise, across generations: which settings to train with, and how they change from generation to generation.
+
+    python -m jobs.search jobs/configs/search.yaml data.labelled=/photos/labelled data.pool=/photos/pool data.validation=/photos/validation
+
+The config is one of the main job with a `search` block: its mode (runs, greedy or population), its trials and its space. Trials share every step that
+they have in common. Kill it at any moment and run the same command again: no finished trial runs again. Test images are looked at once, for
+the winner.
+"""
+
+import json
+
+import ray
+
+from engine.config import dump, load
+from engine.progress import say
+from engine.report import search_plots, search_table
+from engine.run import Run
+from engine.search.cohorts import cohorts
+from engine.search.importance import importances
+from engine.search.savings import savings, steps_used
+from engine.search.search import Found, check_search, run_search
+from engine.search.share import share
+from engine.search.tuner import run_cohort
+from engine.search_settings import SearchJobSettings
+from engine.session import connect
+from engine.steps import Store
+from jobs import command
+from jobs.self_train import self_train
+
+
+def main() -> None:
+    arguments = command.parser("search", __doc__).parse_args()
+    search(load(SearchJobSettings, arguments.config, arguments.overrides))
+
+
+def search(settings: SearchJobSettings) -> Found:
+    """Run the search to its end, train and test nothing but the winner, and write what was found."""
+    check_search(settings)
+    run = Run(Store(settings.store), settings.run, settings.cluster)
+    run.save_settings(settings)
+    with connect(settings.cluster):
+        shared = share(ray.cluster_resources(), settings.cluster, settings.search.trials, settings.search.concurrent)
+        say(
+            "search",
+            f"mode {settings.search.mode}, {cohorts(settings)} x {settings.search.trials} trials; {shared.why}",
+        )
+        found = run_search(run, settings, shared, run_cohort)
+        write(run, settings, found)
+        say("winner", "its run, with the first and only look at test images")
+        self_train(found.settings)
+    return found
+
+
+def write(run: Run, settings: SearchJobSettings, found: Found) -> None:
+    """The result into the run's folder and to the terminal: best.yaml, search.html, result.json and the tables."""
+    best = dump(found.settings)
+    important = importances(settings.search.space, found.records)
+    saved = savings(steps_used(run.store, run.name, found.records))
+    search_table.show(found, important, saved)
+    page = search_plots.page(f"Search {run.name}", found, settings.search.space, important, saved, best)
+    run.put("result.json", json.dumps(search_table.plain(found, important, saved), indent=1).encode())
+    say("search", f"plots: {run.put('search.html', page.encode())}")
+    say("search", f"the best settings, ready for jobs.self_train: {run.put('best.yaml', best.encode())}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,94 @@
+"""The doctor's checks on made-up clusters: a healthy one, and each illness by itself."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cluster.checks import GIB, Facts, clock_ahead, examine
+from engine.cluster.probe import decode_rate, versions, write_and_read
+from engine.steps import Store
+
+WELL = Facts(
+    node="a",
+    versions={"python": "3.11.7", "ray": "2.60.0", "torch": "2.15.0"},
+    cpus=16.0,
+    gpus_declared=1,
+    gpus_seen=1,
+    store_error="",
+    store_seconds=0.05,
+    disk_free=100 * GIB,
+    disk_at="/tmp/ray",
+    object_store=16 * GIB,
+    memory=64 * GIB,
+    ahead=0.0,
+    decode_rate=500.0,
+    token=True,
+)
+HEAD = replace(WELL, node="head", cpus=0.0, gpus_declared=0, gpus_seen=0, decode_rate=10.0)
+
+
+def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
+    findings = examine(HEAD, [HEAD, WELL, replace(WELL, node="b")])
+    assert {finding.level for finding in findings} == {"ok"}
+    assert any("3 nodes, 32 CPUs, 2 GPUs" in finding.told for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("changed", "level", "what", "told", "remedy"),
+    [
+        ({"versions": {**WELL.versions, "ray": "2.59.0"}}, "wrong", "version of ray", "2.59.0 on sick", "one image"),
+        (
+            {"versions": {"python": "3.11.7", "ray": "2.60.0"}},
+            "warning",
+            "version of torch",
+            "missing on sick",
+            "one image",
+        ),
+        ({"gpus_seen": 0}, "wrong", "GPUs", "hands out 1 GPUs, torch sees 0", "nvidia-smi"),
+        ({"gpus_seen": 4}, "warning", "GPUs", "sees 4", "--num-gpus"),
+        ({"store_error": "s3://b: access denied"}, "wrong", "store", "access denied", "credentials"),
+        ({"store_seconds": 9.0}, "warning", "store", "9.0 s", "same region"),
+        ({"disk_free": GIB}, "warning", "disk", "1 GiB free at /tmp/ray", "larger volume"),
+        ({"object_store": GIB // 4}, "warning", "object store", "0.2 GiB of 64 GiB", "/dev/shm"),
+        ({"ahead": -7.0}, "warning", "clock", "7.0 s behind", "NTP"),
+        ({"ahead": 7.0}, "warning", "clock", "7.0 s ahead of", "NTP"),
+        ({"decode_rate": 40.0}, "warning", "decoding", "40 JPEGs/s", "torchvision"),
+        ({"token": False}, "wrong", "authentication", "off on sick", "RAY_AUTH_MODE=token"),
+    ],
+)
+def test_each_illness_is_found_on_its_node_with_a_remedy(
+    changed: dict[str, Any], level: str, what: str, told: str, remedy: str
+) -> None:
+    findings = examine(HEAD, [HEAD, WELL, replace(WELL, node="sick", **changed)])
+    [found] = [finding for finding in findings if finding.level != "ok"]
+    assert (found.level, found.what) == (level, what)
+    assert told in found.told
+    assert remedy in found.remedy
+    assert found.node in ("", "sick")
+    assert findings[0] == found, "the gravest comes first"
+
+
+def test_a_cluster_without_workers_is_told() -> None:
+    found = examine(HEAD, [HEAD])[0]
+    assert (found.level, found.what) == ("wrong", "work")
+
+
+def test_a_clock_is_off_only_by_what_the_way_cannot_explain() -> None:
+    assert clock_ahead(100, 103, 110) == 0
+    assert clock_ahead(100, 112, 110) == 2
+    assert clock_ahead(100, 95, 110) == -5
+
+
+def test_the_store_is_tried_and_its_error_told(tmp_path: Path) -> None:
+    assert write_and_read(Store(str(tmp_path / "store")))[0] == ""
+    assert list((tmp_path / "store" / "doctor").iterdir()) == [], "nothing is left behind"
+    (tmp_path / "file").write_text("")
+    assert "file" in write_and_read(Store(str(tmp_path / "file")))[0]
+    assert "nowhere" in write_and_read(Store("nowhere://x"))[0]
+
+
+def test_versions_and_decoding_are_measured_here() -> None:
+    assert versions()["ray"] == __import__("ray").__version__
+    assert decode_rate() > 1

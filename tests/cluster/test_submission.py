@@ -1,0 +1,201 @@
+"""Sending a job: what goes along, under which id, what is refused before anything is sent; and the whole of it on a real cluster."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from engine.cluster.package import package
+from engine.cluster.submission import Attempt, Submission, attempt
+from jobs.submit import checked, environment
+from tests.small_run import small_tree, write_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_what_goes_along_is_the_program_and_not_the_data(tmp_path: Path) -> None:
+    for path in (
+        "engine/a.py",
+        "jobs/b.py",
+        ".git/objects/x",
+        "engine/__pycache__/a.pyc",
+        "store/steps/y",
+        "key.pem",
+        "my/c.txt",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("12345")
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    sent = package(tmp_path)
+    assert [path for path, _ in sent.files] == ["engine/a.py", "jobs/b.py", "my/c.txt"]
+    assert sent.bytes == 15
+    assert sent.checked() is sent
+    with pytest.raises(ValueError, match=r"engine/a\.py \(0 MiB\).*--exclude"):
+        sent.checked(limit=14)
+
+
+def test_this_project_can_be_sent() -> None:
+    assert package(ROOT).checked().files
+
+
+def test_a_run_is_not_started_twice_and_a_dead_one_is_sent_in_again() -> None:
+    assert attempt("self_train-r", []) == Attempt("self_train-r-1", False)
+    dead = [("self_train-r-1", "self_train-r", True), ("x", "", False)]
+    assert attempt("self_train-r", dead) == Attempt("self_train-r-2", False)
+    alive = [*dead, ("self_train-r-2", "self_train-r", False)]
+    assert attempt("self_train-r", alive) == Attempt("self_train-r-2", True)
+    assert attempt("self_train-other", alive) == Attempt("self_train-other-1", False)
+
+
+def test_the_entrypoint_is_quoted_and_the_environment_complete() -> None:
+    sent = Submission("self_train", "n", ["c.yaml", "data.pool=s3://b/my photos"], "/w", [".git"], {"A": "1"})
+    assert sent.entrypoint == "python -m jobs.self_train c.yaml 'data.pool=s3://b/my photos'"
+    assert sent.runtime_env()["env_vars"]["A"] == "1"
+    assert environment(["A=b=c"]) == {"A": "b=c"}
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        environment(["A"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "takes the job's config"),
+        (["config.yaml", "select.treshold=0.5"], "did you mean 'threshold'?"),
+        (["config.yaml", "store=store"], "give a URI, or an absolute path that all nodes share"),
+        (["../config.yaml"], "relative to that folder"),
+        (["/config.yaml"], "relative to that folder"),
+        (["none.yaml"], "no such config"),
+    ],
+)
+def test_what_cannot_run_there_is_refused_here(tmp_path: Path, arguments: list[str], message: str) -> None:
+    write_config(tmp_path / "config.yaml", small_tree(tmp_path, "s3://bucket/store"))
+    assert checked("self_train", ["config.yaml"], tmp_path) == "self_train-run"
+    assert checked("doctor", ["s3://bucket/store"], tmp_path) == "doctor"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        checked("self_train", arguments, tmp_path)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A head of our own with token authentication, on ports of its own; yields its dashboard's address and the environment of who has the token."""
+    port, dashboard = free_port(), free_port()
+    (folder / "token").write_text("0123456789abcdef" * 4)
+    without = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    without |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(folder / "nobody")}
+    environment = {**without, "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "PYTHONPATH": str(ROOT)}
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [
+        ray,
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        f"--dashboard-port={dashboard}",
+        "--dashboard-host=127.0.0.1",
+    ]
+    command += [
+        "--num-cpus=2",
+        f"--temp-dir={folder / 'r'}",
+        "--ray-client-server-port=0",
+        "--node-ip-address=127.0.0.1",
+    ]
+    with open(folder / "head.log", "w") as log:
+        head = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_for(dashboard, head, folder / "head.log")
+        yield f"http://127.0.0.1:{dashboard}", environment
+    finally:
+        own = (
+            [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
+            if head.poll() is None
+            else []
+        )
+        for process in own:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
+
+
+def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert head.poll() is None, log.read_text()[-3000:]
+        with socket.socket() as caller:
+            if caller.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    pytest.fail("the head's dashboard did not come up")
+
+
+def run(arguments: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs.submit", *arguments]
+    environment = {**environment, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, env=environment, cwd=folder, text=True, capture_output=True, timeout=900, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(2400)
+def test_jobs_on_a_cluster_with_a_token(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    short = Path(f"/tmp/st-{os.getpid()}")  # Ray's sockets have no room for long paths
+    short.mkdir()
+    try:
+        folder = short / "w"
+        for part in ("engine", "jobs", "tests"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        store = tmp_path_factory.mktemp("shared") / "store"
+        tree: dict[str, Any] = small_tree(digits, str(store))
+        (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+        with cluster(short) as (address, environment):
+            arguments = ["self_train", "config.yaml", "--address", address]
+            wrong = run([*arguments, "select.treshold=0.5"], environment, folder)
+            assert wrong.returncode == 2
+            assert "did you mean 'threshold'?" in wrong.stderr
+
+            stranger = {key: value for key, value in environment.items() if key != "RAY_AUTH_TOKEN_PATH"}
+            refused = run(arguments, stranger, folder)
+            assert refused.returncode == 2, refused.stderr
+            assert "token" in refused.stderr
+            guessed = run(arguments, {**stranger, "RAY_AUTH_TOKEN": "f" * 64}, folder)
+            assert guessed.returncode == 2, guessed.stderr
+            assert "refuses" in guessed.stderr
+            assert not store.exists(), "something ran although it was refused"
+
+            first = run(arguments, environment, folder)
+            assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
+            assert "the model to use" in first.stdout, "the log was not followed"
+            again = run(arguments, environment, folder)
+            assert again.returncode == 0, again.stdout[-3000:]
+            assert "self_train-run-2" in again.stdout
+            assert " made " not in again.stdout, "a finished run computed something again"
+
+            failing = run([*arguments, "data.pool=/none", "run=fails"], environment, folder)
+            assert failing.returncode == 1
+            assert "/none" in failing.stdout
+            sick = run(["doctor", str(store), "--address", address], environment, folder)
+            assert sick.returncode == 0, sick.stdout[-3000:]
+            assert "by token" in sick.stdout
+            sent = run(["doctor", str(store), "--address", address, "--no-wait"], environment, folder)
+            assert sent.returncode == 0
+            assert "follow it" in sent.stdout
+    finally:
+        shutil.rmtree(short, ignore_errors=True)

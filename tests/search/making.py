@@ -1,0 +1,37 @@
+"""Settings and records for the tests of a search."""
+
+from pathlib import Path
+from typing import Any
+
+from engine.config import parse
+from engine.search.trials import Record, Report, Trial
+from engine.search_settings import SearchJobSettings
+
+SPACE = {
+    "select.threshold": {"uniform": [0.1, 0.9]},
+    "student.noise.pseudo.aa_magnitude": {"integer": [0, 10]},
+}
+
+
+def searched(store: str | Path = "store", search: dict[str, Any] | None = None, **changed: Any) -> SearchJobSettings:
+    """A search of the given mode over two settings and two generations."""
+    fit = {"steps": 1, "batch": {"labelled": 1}}
+    tree = {
+        "run": "s",
+        "store": str(store),
+        "generations": 2,
+        "data": {"labelled": "l", "pool": "p", "validation": "v", "test": "t"},
+        "teacher_model": {"model": "resnet18"},
+        "teacher": fit,
+        "student": {**fit, "batch": {"labelled": 1, "pseudo": 1}, "noise": {"pseudo": {"aa_magnitude": 3}}},
+        "search": {"mode": "greedy", "trials": 4, "space": SPACE, **(search or {})},
+        **changed,
+    }
+    return parse(SearchJobSettings, tree, "the test's search")
+
+
+def record(cohort: int, number: int, *accuracies: float, **changed: Any) -> Record:
+    """A finished trial with these accuracies after generations 1, 2, …"""
+    reports = tuple(Report(g, a, a - 0.01, a + 0.01) for g, a in enumerate(accuracies, 1))
+    trial = Trial(cohort, number, changed.pop("values", {}), changed.pop("before", None), changed.pop("parent", None))
+    return Record(trial, **{"state": "finished", "reports": reports, **changed})

@@ -1,0 +1,142 @@
+"""What a search's result says: importance and savings by known answers, tables and plots by what must stand in them."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from engine.report import search_plots, search_table
+from engine.run import Run
+from engine.search.importance import correlation_ratio, importances, rank_correlation
+from engine.search.savings import Saving, Used, savings, steps_used
+from engine.search.search import Found
+from engine.search.trials import run_name, settings_of
+from engine.search_settings import Dimension
+from engine.settings import ClusterSettings
+from engine.steps import Store
+from tests.search.making import record, searched
+
+SPACE = {"a.x": Dimension(uniform=(0, 1)), "b": Dimension(choice=["p", "q"]), "c": Dimension(loguniform=(1e-3, 1))}
+
+
+def test_rank_correlation_and_ratio_have_known_answers() -> None:
+    x = np.array([1.0, 2, 3, 4])
+    assert rank_correlation(x, np.exp(x)) == pytest.approx(1)
+    assert rank_correlation(x, -(x**3)) == pytest.approx(-1)
+    assert rank_correlation(x, np.array([2.0, 1, 4, 3])) == pytest.approx(0.6)
+    assert rank_correlation(np.array([1.0, 1, 2, 2]), np.array([1.0, 1, 2, 2])) == pytest.approx(1)
+    assert rank_correlation(x, np.ones(4)) == 0
+    assert correlation_ratio(["p", "p", "q", "q"], np.array([1.0, 1, 3, 3])) == pytest.approx(1)
+    assert correlation_ratio(["p", "q", "p", "q"], np.array([1.0, 1, 3, 3])) == 0
+    assert correlation_ratio(["p", "p"], np.ones(2)) == 0
+
+
+def test_the_setting_that_matters_is_found_and_a_generations_gain_is_not_taken_for_it() -> None:
+    rng = np.random.default_rng(0)
+    records = []
+    for cohort in (1, 2):
+        for number in range(40):
+            values = {"a.x": float(rng.random()), "b": "pq"[number % 2], "c": float(0.1 * cohort + 1e-3 * rng.random())}
+            records.append(record(cohort, number, 0.5 + 0.2 * cohort + 0.1 * values["a.x"], values=values))
+    found = {one.path: one for one in importances(SPACE, records)}
+    assert next(iter(found)) == "a.x"
+    assert found["a.x"].share > 0.99
+    assert found["b"].share < 0.15
+    assert found["c"].share < 0.15, "c differs between generations only, and so does the accuracy"
+    assert found["c"].chance == pytest.approx(1 / 39)
+    assert importances(SPACE, records[:2]) == []
+
+
+def test_savings_count_each_step_once() -> None:
+    used = [
+        Used("1", "fit", "f", 10),
+        Used("2", "fit", "f", 10),
+        Used("2", "fit", "g", 5),
+        Used("1", "predict", "p", 40),
+    ]
+    rows = savings([*used, Used("2", "predict", "p", 40)])
+    assert rows == [Saving("predict", 2, 1, 80, 40), Saving("fit", 3, 2, 25, 15)]
+    assert "saved 50 of 105 seconds" in search_table.saved_sentence(rows)
+    assert "0 of 0" in search_table.saved_sentence([])
+
+
+def test_steps_are_read_from_the_store_and_unfinished_ones_are_left_out(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    records = [record(1, 0, 0.5), record(1, 1, 0.6), record(1, 2)]
+    for one in records[:2]:
+        run = Run(store, run_name("s", one.trial), ClusterSettings())
+        run.step("predict", "predict", 1, {}, {}, lambda step: step.commit([], {}, 0.0))
+        with pytest.raises(KeyboardInterrupt):
+            run.step("fit", "fit", 1, {"n": one.trial.number}, {}, lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    used = steps_used(store, "s", records)
+    assert [(use.trial, use.verb) for use in used] == [("1-000", "predict"), ("1-001", "predict")]
+    assert savings(used)[0].made == 1
+
+
+def found() -> Found:
+    values = {"select.threshold": 0.5, "student.noise.pseudo.aa_magnitude": 5}
+    records = [
+        record(1, n, 0.7 + n / 100, before=(), values={**values, "select.threshold": 0.1 * n}) for n in range(1, 6)
+    ]
+    records += [record(1, 6, state="failed", values={}, before=())]
+    records += [record(2, 0, 0.74, 0.9, before=(values,), values=values, parent=5)]
+    return Found(records, records[-1], settings_of(searched().base(), records[-1].trial, "s-best"))
+
+
+def test_the_tables_show_trials_schedule_and_savings() -> None:
+    result = found()
+    important = importances(searched().search.space, result.records)
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    search_table.show(result, important, [Saving("fit", 3, 2, 25, 15)], console)
+    text = console.export_text()
+    for told in (
+        "2-000 *",
+        "1-005",
+        "failed",
+        "schedule of the best",
+        "74.00  90.00",
+        "select.threshold",
+        "saved 10 of 25",
+    ):
+        assert told in text
+    plain = json.loads(json.dumps(search_table.plain(result, important, [])))
+    assert plain["winner"] == "2-000"
+    assert len(plain["schedule"]) == 2
+
+
+def test_the_page_is_well_formed_and_has_every_trial_and_setting() -> None:
+    result = found()
+    space = searched().search.space
+    page = search_plots.page("Search <s>", result, space, importances(space, result.records), [], "a: <b>")
+    assert "Search &lt;s&gt;" in page
+    assert "a: &lt;b&gt;" in page
+    pictures = page.split("<svg")[1:]
+    trees = [ElementTree.fromstring("<svg" + picture.split("</svg>")[0] + "</svg>") for picture in pictures]
+    scatters, parallel = trees[: len(space)], trees[len(space)]
+    known = [one for one in result.records if one.value is not None]
+    for tree in scatters:
+        circles = tree.findall("circle")
+        assert len(circles) == len(known)
+        assert all(0 < float(circle.get("cx", 0)) < search_plots.WIDE for circle in circles)
+        assert all(0 < float(circle.get("cy", 0)) < search_plots.HIGH for circle in circles)
+        assert [circle.get("fill") for circle in circles].count(search_plots.BEST) == 1
+    lines = parallel.findall("polyline")
+    assert len(lines) == len(known)
+    assert lines[-1].get("stroke") == search_plots.BEST, "the best is drawn last, over the others"
+    better = float(scatters[0].findall("circle")[-1].get("cy", 0)) < float(
+        scatters[0].findall("circle")[0].get("cy", 0)
+    )
+    assert better, "a better trial stands higher"
+
+
+def test_places_on_an_axis() -> None:
+    assert search_plots.place(Dimension(uniform=(0, 2)), 0.5) == 0.25
+    assert search_plots.place(Dimension(choice=["a", "b", "c"]), "b") == 0.5
+    assert search_plots.place(Dimension(choice=["a"]), "elsewhere") == 0
+    assert search_plots.place(Dimension(loguniform=(1e-4, 1)), 1e-2) == pytest.approx(0.5)
+    assert (
+        search_plots.accuracy_range([record(1, 0, 0.5)])[0] < 0.5 < search_plots.accuracy_range([record(1, 0, 0.5)])[1]
+    )
