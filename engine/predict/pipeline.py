@@ -21,6 +21,7 @@ from engine.images.overlap import HeldOut
 from engine.models.fetch import fetch_model
 from engine.predict.budget import RejectBudget, TooManyRejectsError
 from engine.predict.failures import Budgets, Failure, History, WorkersFailedError, decide, of_ray, of_worker
+from engine.predict.int8 import kept
 from engine.predict.labelling import LabelledShard, ShardLabeller
 from engine.predict.pace import bottleneck
 from engine.predict.predictor import Predictor
@@ -66,7 +67,8 @@ class LabelActor:
         try:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             torch.set_num_threads(1 if decode_threads else threads)  # decoders are threads of their own
-            predictor = Predictor(fetch_model(model, step.fs), settings, device)
+            quantised = kept(step) if settings.backend == "int8" else None
+            predictor = Predictor(fetch_model(model, step.fs), settings, device, quantised)
             self.labeller = ShardLabeller(collection.manifest, predictor, held, decode_threads)
         except Exception as error:
             self.broken = of_worker(error, step.uri)
