@@ -13,6 +13,9 @@ import pyarrow.fs as pafs
 
 FileSystem: TypeAlias = pafs.FileSystem
 
+WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
+"""Object stores: a folder there is a part of names, and making one costs a request for each of its parents."""
+
 
 def absolute(uri: str) -> str:
     """`uri` as any process may use it: workers do not share the working directory of the driver."""
@@ -37,7 +40,8 @@ def join(uri: str, *parts: str) -> str:
 
 def put(fs: FileSystem, path: str, data: bytes | memoryview) -> None:
     """Write `data` so that readers see all of it or nothing."""
-    fs.create_dir(os.path.dirname(path), recursive=True)
+    if fs.type_name not in WITHOUT_FOLDERS:
+        fs.create_dir(os.path.dirname(path), recursive=True)
     if not isinstance(fs, pafs.LocalFileSystem):
         with fs.open_output_stream(path) as stream:
             stream.write(data)
