@@ -136,9 +136,11 @@ class PredictSettings(Block):
 
     top_p: int = Field(8, ge=1, description="classes kept an image")
     batch_size: int = Field(128, ge=1)
-    backend: Literal["auto", "eager", "channels_last", "frozen", "compiled", "openvino", "bf16", "fp16"] = Field(
-        "auto",
-        description="how the network is run; auto: the fastest exact one here, by measurement. bf16 and fp16 change answers slightly",
+    backend: Literal["auto", "eager", "channels_last", "frozen", "compiled", "openvino", "bf16", "fp16", "int8"] = (
+        Field(
+            "auto",
+            description="how the network is run; auto: the fastest exact one here, by measurement. bf16, fp16 and int8 change answers slightly",
+        )
     )
     amp: bool = Field(
         False, description="the same as backend=bf16: faster on GPUs and on some CPUs, answers change slightly"
@@ -164,15 +166,19 @@ class PredictSettings(Block):
             raise ValueError(f"amp=true is backend=bf16, and backend={self.backend} was set: set one of the two")
         return self
 
+    def of_the_model(self) -> Self:
+        """For measures of the model itself: int8 is calibrated on the pool that it labels, and on nothing else."""
+        return self.model_copy(update={"backend": "auto"}) if self.backend == "int8" else self
+
     def fingerprinted(self) -> dict[str, Any]:
         """What decides an answer: an exact backend and the batch size do not. A temperature of 1 is none: such predictions keep their name."""
-        half = "bf16" if self.amp else self.backend if self.backend in ("bf16", "fp16") else "fp32"
+        precision = "bf16" if self.amp else self.backend if self.backend in ("bf16", "fp16", "int8") else "fp32"
         softened = {} if self.temperature == 1 else {"temperature": self.temperature}
         several = {} if self.activation == "softmax" else {"activation": self.activation}
         return {
             "top_p": self.top_p,
             "views": self.views,
-            "precision": half,
+            "precision": precision,
             "decode": self.decode,
             **softened,
             **several,

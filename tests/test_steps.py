@@ -167,3 +167,26 @@ def test_a_table_comes_back_as_it_was_put(store: Store) -> None:
     output = step.commit([step.put_part(0, empty, {"rejected": 1})], {}, started=0)
     [(_, back)] = read_tables(output, store.fs)
     assert back.schema.equals(empty.schema, check_metadata=True)
+
+
+def test_a_bad_moment_of_an_object_store_is_sat_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "PAUSES", (0.0, 0.0))
+    tries: list[str] = []
+
+    def attempt(message: str, failures: int) -> str:
+        tries.append(message)
+        if len(tries) <= failures:
+            raise OSError(message)
+        return "done"
+
+    broke_off = "AWS Error INTERNAL_FAILURE during GetObject operation: Failed to flush response stream"
+    assert storage._patiently(lambda: attempt(broke_off, 2)) == "done"
+    for message, failures, expected in (
+        (broke_off, 9, 3),
+        ("AWS Error ACCESS_DENIED during PutObject operation", 9, 1),
+        ("the disk is dying", 9, 1),
+    ):
+        tries.clear()
+        with pytest.raises(OSError, match=message):
+            storage._patiently(lambda message=message, failures=failures: attempt(message, failures))  # type: ignore[misc]
+        assert len(tries) == expected, message

@@ -23,7 +23,7 @@ def calibrate(
 ) -> Output:
     """Fit the temperature on images never trained on: summary {temperature, images, ece_before, ece_after, nll_before, nll_after}."""
     inputs = {"model": model.digest, "images": collection.digest, "classes": classes.hash}
-    whole = settings.model_copy(update={"top_p": len(classes), "temperature": 1.0})
+    whole = settings.of_the_model().model_copy(update={"top_p": len(classes), "temperature": 1.0})
 
     def work(step: Step) -> Output:
         started = time.time()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine import schema
+from engine import schema, storage
 from engine.images import columns as cols
 from engine.images.columns import Columns
 from engine.images.walk import LISTING_THREADS, Place, Progress
@@ -137,6 +137,8 @@ class Rows:
                     yield self._images(batch, row + file.ends[group], start, path)
             self._left = file
         except (OSError, pa.ArrowException) as error:
+            if storage.passing(error):
+                raise
             raise _unreadable(path, error) from None
 
     def _open(self, path: str) -> "_Open":

@@ -15,6 +15,7 @@ from engine.images.manifest import Manifest
 from engine.labels.classes import ClassManifest
 from engine.models.fetch import fetch_model
 from engine.plan.estimate import Measured
+from engine.predict.int8 import kept
 from engine.predict.labelling import Seconds, ShardLabeller
 from engine.predict.pipeline import PARQUET
 from engine.predict.predictor import Predictor
@@ -32,7 +33,7 @@ def measure(
     store: Store, manifest: Manifest, model: Output, settings: PredictSettings, actors: Actors, images: int
 ) -> tuple[Measured, dict[str, Any]]:
     """What about `images` of the pool cost, and the plan of the labelling step (backend, batch)."""
-    step = store.step("predict", 0, {}, {})  # a place to name, never begun
+    step = store.step("predict", 0, {"measured": time.time_ns()}, {})  # a place to name, never begun
     remote = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus)
     manifest_ref = ray.put(manifest)
     begun = remote(start)
@@ -50,6 +51,8 @@ def measure(
             for share in np.array_split(chosen, workers)
         ]
     )
+    if obeyed.backend == "int8":
+        step.fs.delete_dir(step.folder)  # the network that was quantised for the measurement
     return combined(found, manifest), plan
 
 
@@ -60,7 +63,8 @@ def measure_shards(
     began = time.perf_counter()
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    labeller = ShardLabeller(manifest, Predictor(fetch_model(model, step.fs), settings, device))
+    quantised = kept(step) if settings.backend == "int8" else None
+    labeller = ShardLabeller(manifest, Predictor(fetch_model(model, step.fs), settings, device, quantised))
     sums = {"start_up": time.perf_counter() - began, "images": 0.0, "seen": 0.0, "bytes": 0.0, "predictions": 0.0}
     sums |= dict.fromkeys((*vars(Seconds()), "select"), 0.0)
     selector = Selector(SelectSettings(), ClassManifest(tuple(labeller.predictor.loaded.class_names)))

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,14 @@ Forward = Callable[[Tensor], Tensor]
 
 class UnavailableError(Exception):
     """This backend cannot run this model here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A network in int8 as OpenVINO keeps it: graph (XML) and weights. `int8.py` makes it."""
+
+    graph: bytes
+    weights: bytes
 
 
 @dataclass(frozen=True)
@@ -124,24 +134,53 @@ def _compiled(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
 
 def _openvino(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
     """OpenVINO in float32 on the CPU; the optional extra `openvino`."""
-    if importlib.util.find_spec("openvino") is None:
-        raise UnavailableError("openvino is not installed: pip install 'self-training-engine[openvino]'")
+    check_openvino(device)
+    return forward_of(openvino_network(model, shape))
+
+
+def check_openvino(device: torch.device, *packages: str) -> None:
+    """Raise UnavailableError unless `device` is a CPU and openvino and `packages` are installed."""
+    for package in ("openvino", *packages):
+        if importlib.util.find_spec(package) is None:
+            raise UnavailableError(f"{package} is not installed: pip install 'self-training-engine[openvino]'")
     if device.type != "cpu":
         raise UnavailableError("OpenVINO runs on CPUs")
+
+
+def openvino_network(model: nn.Module, shape: Shape) -> Any:
+    """The model as an openvino.Model for batches of `shape`."""
     import openvino
 
-    converted = openvino.convert_model(copy.deepcopy(model).eval(), example_input=torch.zeros(shape), input=[shape])
+    return openvino.convert_model(copy.deepcopy(model).eval(), example_input=torch.zeros(shape), input=[shape])
+
+
+def forward_of(network: Any) -> Forward:
+    """The forward pass of an openvino.Model on the CPU, on as many threads as torch has."""
+    import openvino
+
     hints = {
         "INFERENCE_PRECISION_HINT": "f32",  # otherwise CPUs with AMX compute in bfloat16
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    network = openvino.compile_model(converted, "CPU", hints)
+    compiled = openvino.compile_model(network, "CPU", hints)
 
     def forward(pixels: Tensor) -> Tensor:
-        return torch.from_numpy(network(pixels.contiguous().numpy())[0].copy())
+        return torch.from_numpy(compiled(pixels.contiguous().numpy())[0].copy())
 
     return forward
+
+
+def _int8(_model: nn.Module, shape: Shape, device: torch.device, quantised: Quantised | None = None) -> Forward:
+    """The network that was quantised for this step: a model itself does not know the ranges of its activations."""
+    if quantised is None:
+        raise UnavailableError("int8 is calibrated at the start of a labelling step, and this is none")
+    check_openvino(device)
+    import openvino
+
+    network = openvino.Core().read_model(quantised.graph, quantised.weights)
+    network.reshape(list(shape))
+    return forward_of(network)
 
 
 BACKENDS: dict[str, Backend] = {
@@ -154,15 +193,21 @@ BACKENDS: dict[str, Backend] = {
         Backend("openvino", False, _openvino, fixed_shape=True),
         Backend("bf16", True, _autocast(torch.bfloat16)),
         Backend("fp16", True, _autocast(torch.float16)),
+        Backend("int8", True, _int8, fixed_shape=True),
     )
 }
 
 
-def build(name: str, model: nn.Module, shape: Shape, device: torch.device) -> Forward:
-    """The backend's forward pass, tried on one batch of zeros. Raises UnavailableError with the reason for whatever goes wrong on the way."""
-    backend = BACKENDS[name]
+def build(
+    name: str, model: nn.Module, shape: Shape, device: torch.device, quantised: Quantised | None = None
+) -> Forward:
+    """The backend's forward pass, tried on one batch of zeros. Raises UnavailableError with the reason for whatever goes wrong on the way.
+
+    `quantised`: the step's, for backend int8.
+    """
+    make = partial(_int8, quantised=quantised) if name == "int8" else BACKENDS[name].build
     try:
-        forward = backend.build(model, shape, device)
+        forward = make(model, shape, device)
         with torch.inference_mode():
             logits = forward(torch.zeros(shape, device=device))
     except UnavailableError:

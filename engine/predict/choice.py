@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.predict.backends import BACKENDS, Forward, Shape, UnavailableError, build
+from engine.predict.backends import BACKENDS, Forward, Quantised, Shape, UnavailableError, build
 
 TOLERANCE = 1e-4
 """Largest difference of an exact backend's logits from eager's, relative to the largest logit."""
@@ -94,28 +94,36 @@ def pick(rates: dict[str, float], agreed: dict[str, Agreement], unavailable: dic
     return Choice(best, reason, dict(rates), dict(agreed), dict(unavailable))
 
 
-def choose_backend(model: nn.Module, pixels: Tensor, allowed: Sequence[str], batch_size: int) -> Choice:
+def in_batches(forward: Forward, pixels: Tensor, batch_size: int) -> Tensor:
+    """Logits float32 (N, C) of normalised images (N, 3, S, S), in batches of exactly `batch_size`: the last is filled up with the first images."""
+    whole = -(-len(pixels) // batch_size) * batch_size
+    filled = pixels.repeat(-(-whole // len(pixels)), 1, 1, 1)[:whole]
+    with torch.inference_mode():
+        return torch.cat([forward(batch) for batch in filled.split(batch_size)])[: len(pixels)]
+
+
+def choose_backend(
+    model: nn.Module, pixels: Tensor, allowed: Sequence[str], batch_size: int, quantised: Quantised | None = None
+) -> Choice:
     """Measure the `allowed` backends for `model` on normalised real images `pixels` float32 (N, 3, S, S), on the device where they lie.
+
+    Answers are compared on all of `pixels`, speed on one batch. `quantised`: the step's network for int8.
 
     Raises ValueError when only one backend is allowed, by name, and it cannot run or is not exact though it should be.
     """
     device = pixels.device
     shape: Shape = (batch_size, *pixels.shape[1:])
-    batch = pixels[:batch_size]
-    if len(batch) < batch_size:
-        batch = batch.repeat(-(-batch_size // len(batch)), 1, 1, 1)[:batch_size]
-    distinct = min(len(pixels), batch_size)
+    batch = pixels.repeat(-(-batch_size // len(pixels)), 1, 1, 1)[:batch_size]
     forwards: dict[str, Forward] = {}
     unavailable: dict[str, str] = {}
     for name in dict.fromkeys(["eager", *allowed]):
         try:
-            forwards[name] = build(name, model, shape, device)
+            forwards[name] = build(name, model, shape, device, quantised)
         except UnavailableError as error:
             if name == "eager":
                 raise
             unavailable[name] = str(error)
-    with torch.inference_mode():
-        logits = {name: forward(batch)[:distinct] for name, forward in forwards.items()}
+    logits = {name: in_batches(forward, pixels, batch_size) for name, forward in forwards.items()}
     agreed = {name: agreement(one, logits["eager"]) for name, one in logits.items()}
     rates = {name: batch_size / seconds for name, seconds in _best_seconds(forwards, batch).items()}
     if "eager" not in allowed:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from ray.exceptions import NodeDiedError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, RayActorError, RayTaskError
 
 Kind: TypeAlias = Literal["mistake", "target", "crash", "preempted"]
 """mistake: a person can mend it, trying again cannot. target: the store takes no more. crash: a bug, a full memory, a bad moment of the network.
@@ -99,17 +99,24 @@ def of_worker(error: BaseException, store: str) -> Failure:
     """The failure behind a Python error inside a worker; `store`: the step's URI, for the message."""
     trace = "".join(traceback.format_exception(error))
     for one in causes(error):
-        if isinstance(one, OSError) and one.errno in UNWRITABLE:
+        if isinstance(one, OSError) and (why := unwritable(one)):
             place = one.filename or store
             return Failure(
                 "target",
-                f"{place}: cannot be written, {UNWRITABLE[one.errno]}. Mend that and run the same command again: "
+                f"{place}: cannot be written, {why}. Mend that and run the same command again: "
                 "what was finished is kept",
                 trace,
             )
         if isinstance(one, ValueError | FileNotFoundError):
             return Failure("mistake", str(one), trace)
     return Failure("crash", f"{type(error).__name__}: {error}", trace)
+
+
+def unwritable(error: OSError) -> str | None:
+    """Why the store takes no more, if that is what `error` says. Object stores answer in words, without an error number."""
+    if error.errno in UNWRITABLE:
+        return UNWRITABLE[error.errno]
+    return f"permission is denied ({error})" if "ACCESS_DENIED" in str(error) else None
 
 
 def of_ray(error: BaseException, machines_lost: int, store: str) -> Failure:
@@ -122,6 +129,11 @@ def of_ray(error: BaseException, machines_lost: int, store: str) -> Failure:
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         return of_worker(error.cause, store)
     return Failure("crash", f"{type(error).__name__}: {error}")
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether a worker stopped answering and nobody knows yet whether its process or its machine is gone."""
+    return any(isinstance(one, ActorUnavailableError) for one in causes(error))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

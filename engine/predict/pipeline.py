@@ -21,7 +21,17 @@ from engine.images.overlap import HeldOut
 from engine.images.subset import Subset
 from engine.models.fetch import fetch_model
 from engine.predict.budget import RejectBudget, TooManyRejectsError
-from engine.predict.failures import Budgets, Failure, History, WorkersFailedError, decide, of_ray, of_worker
+from engine.predict.failures import (
+    Budgets,
+    Failure,
+    History,
+    WorkersFailedError,
+    decide,
+    of_ray,
+    of_worker,
+    unreachable,
+)
+from engine.predict.int8 import kept
 from engine.predict.labelling import LabelledShard, ShardLabeller
 from engine.predict.pace import bottleneck
 from engine.predict.predictor import Predictor
@@ -42,6 +52,9 @@ PARQUET = {
 }
 SHARD_TRIES = 2
 """How often Ray itself hands out a shard whose worker dies, before the driver hears of it."""
+
+NOTICED_WITHIN = 30.0
+"""Seconds after which Ray knows of a machine that is lost (five health checks missed)."""
 
 
 class LabelActor:
@@ -68,7 +81,8 @@ class LabelActor:
         try:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             torch.set_num_threads(1 if decode_threads else threads)  # decoders are threads of their own
-            predictor = Predictor(fetch_model(model, step.fs), settings, device)
+            quantised = kept(step) if settings.backend == "int8" else None
+            predictor = Predictor(fetch_model(model, step.fs), settings, device, quantised)
             self.labeller = ShardLabeller(collection.manifest, predictor, held, decode_threads, only)
         except Exception as error:
             self.broken = of_worker(error, step.uri)
@@ -189,7 +203,7 @@ class _Labelling:
                 asked = {} if self.only is None else {"shards": len(self.shards), "images": len(self.only.addresses)}
                 return {**plan, **asked}
             except RayError as error:
-                self._act(of_ray(error, len(alive - _machines()), self.step.uri), error)
+                self._act(of_ray(error, _lost(alive, error), self.step.uri), error)
 
     def _wave(self, wave: np.ndarray, settings: PredictSettings, actors: Actors) -> None:
         """Label the shards of one wave on a pool of actors, taking each part down as it is committed."""
@@ -202,7 +216,7 @@ class _Labelling:
                     else:
                         self._act(Failure(**report["failure"]))
         except RayError as error:
-            self._act(of_ray(error, len(alive - _machines()), self.step.uri), error)
+            self._act(of_ray(error, _lost(alive, error), self.step.uri), error)
             for part in self.step.found_parts(besides=self.parts).values():  # put, but their reports were lost
                 self._take(part)
 
@@ -254,6 +268,14 @@ class _Labelling:
         raise WorkersFailedError(
             f"{decision.reason}; what was labelled is kept. The last failure:\n{failure.trace or failure.detail}"
         ) from error
+
+
+def _lost(alive: set[str], error: RayError) -> int:
+    """How many of the machines that were `alive` are gone. A worker that does not answer may be the first sign: Ray is given time to notice."""
+    deadline = time.monotonic() + (NOTICED_WITHIN if unreachable(error) else 0.0)
+    while not (gone := alive - _machines()) and time.monotonic() < deadline:
+        time.sleep(1.0)
+    return len(gone)
 
 
 def _machines() -> set[str]:

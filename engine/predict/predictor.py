@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.models.checkpoint import Loaded, load
-from engine.predict.backends import BACKENDS, UnavailableError, build
+from engine.predict.backends import BACKENDS, Quantised, UnavailableError, build
 from engine.settings import PredictSettings
 
 
@@ -48,10 +48,17 @@ class Pending:
 class Predictor:
     """A model in eval mode without any noise, on one device, obeying the step's plan: `settings.backend` and `settings.batch_size` are the plan's.
 
-    `auto` here, where nothing was measured, is channels_last. Raises ValueError when this machine cannot run the backend.
+    `auto` here, where nothing was measured, is channels_last; `quantised` is the step's network for int8. Raises ValueError when this machine
+    cannot run the backend.
     """
 
-    def __init__(self, model_folder: Path, settings: PredictSettings, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model_folder: Path,
+        settings: PredictSettings,
+        device: str = "cpu",
+        quantised: Quantised | None = None,
+    ) -> None:
         self.loaded: Loaded = load(model_folder)
         self.settings = settings
         self.device = torch.device(device)
@@ -61,9 +68,8 @@ class Predictor:
         ]
         size = self.loaded.img_size
         try:
-            self.forward = build(
-                self.backend.name, self.loaded.model, (settings.batch_size, 3, size, size), self.device
-            )
+            shape = (settings.batch_size, 3, size, size)
+            self.forward = build(self.backend.name, self.loaded.model, shape, self.device, quantised)
         except UnavailableError as error:
             raise ValueError(
                 f"{platform.node()} cannot run backend {self.backend.name}: {error}; make it available there, or set predict.backend "

@@ -12,13 +12,16 @@ from engine.images.manifest import Manifest
 from engine.images.walk import public
 from engine.models.checkpoint import Loaded, load
 from engine.models.fetch import fetch_model
-from engine.predict.backends import build
-from engine.predict.choice import agreement, allowed_backends, choose_backend
+from engine.predict import int8
+from engine.predict.backends import BACKENDS, Quantised, UnavailableError, build
+from engine.predict.choice import agreement, allowed_backends, choose_backend, in_batches
 from engine.progress import say
 from engine.settings import PredictSettings
 from engine.steps import Output, Step
 
 SHARDS_LOOKED_AT = 8
+CALIBRATED_ON, COMPARED_ON = 256, 512
+"""Images that set the ranges of int8, and images on which what changes answers is compared; others than those, where the pool has them."""
 
 
 def start(
@@ -29,7 +32,9 @@ def start(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load(fetch_model(model, step.fs))
     batch = min(settings.batch_size, int(manifest.rows.max(initial=1)))
-    images = sample(manifest, batch)
+    allowed = allowed_backends(settings.backend, settings.amp, manifest.num_rows // max(1, workers))
+    changes = settings.decode == "scaled" or any(BACKENDS[name].changes_answers for name in allowed)
+    images = sample(manifest, CALIBRATED_ON + COMPARED_ON if changes else batch)
     plan: dict[str, Any] = {
         "shards": manifest.num_shards,
         "images": manifest.num_rows,
@@ -38,19 +43,21 @@ def start(
         "collection": public(manifest.uri),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
     }
-    allowed = allowed_backends(settings.backend, settings.amp, manifest.num_rows // max(1, workers))
     pixels = decoded(images, loaded, scaled=False)
     if len(pixels) == 0:
         backend = "channels_last" if settings.backend == "auto" and not settings.amp else allowed[0]
         return {**plan, "predict": {"batch_size": batch, "backend": backend}}
-    choice = choose_backend(loaded.model, normalised(pixels, loaded, device), allowed, batch)
+    ready = normalised(pixels, loaded, device)
+    quantised = calibrated(step, loaded, ready[:CALIBRATED_ON], batch) if "int8" in allowed else None
+    others = ready[CALIBRATED_ON:] if len(ready) > CALIBRATED_ON else ready
+    choice = choose_backend(loaded.model, others, allowed, batch, quantised)
     plan |= {
         "predict": {"batch_size": batch, "backend": choice.name},
         "backend": choice.record(),
         "said": [choice.line()],
     }
     if settings.decode == "scaled":
-        agreed = scaled_agreement(images, loaded, choice.name, batch, device)
+        agreed = scaled_agreement(images[-COMPARED_ON:], loaded, choice.name, batch, device, quantised)
         plan["scaled"] = agreed
         plan["said"].append(
             f"scaled decoding: pixels differ by {agreed['pixels']:.2f} levels on average, top-1 agrees for {agreed['top1']:.2%} of {agreed['images']}"
@@ -86,18 +93,30 @@ def normalised(pixels: torch.Tensor, loaded: Loaded, device: str) -> torch.Tenso
     return (pixels.to(device).float() - mean) / std
 
 
+def calibrated(step: Step, loaded: Loaded, pixels: torch.Tensor, batch: int) -> Quantised:
+    """The teacher in int8 for normalised `pixels`, kept in the step's folder. Raises ValueError where it cannot be made."""
+    try:
+        quantised = int8.quantise(loaded.model, pixels, batch)
+    except UnavailableError as error:
+        raise ValueError(f"predict.backend=int8 cannot be used here: {error}; use predict.backend=auto") from error
+    int8.keep(step, quantised)
+    return quantised
+
+
 def scaled_agreement(
-    images: list[pa.Buffer | None], loaded: Loaded, backend: str, batch: int, device: str
+    images: list[pa.Buffer | None],
+    loaded: Loaded,
+    backend: str,
+    batch: int,
+    device: str,
+    quantised: Quantised | None = None,
 ) -> dict[str, float]:
     """How scaled decoding compares with full decoding on these images: mean |pixel difference| in levels, logits, top-1."""
     usable = [data for data in images if len(decoded([data], loaded, scaled=False))]
     full, scaled = (decoded(usable, loaded, scaled=one) for one in (False, True))
-    forward = build(backend, loaded.model, (batch, 3, loaded.img_size, loaded.img_size), torch.device(device))
-    logits = []
-    with torch.inference_mode():
-        for pixels in (full, scaled):
-            filled = pixels.repeat(-(-batch // len(pixels)), 1, 1, 1)[:batch]
-            logits.append(forward(normalised(filled, loaded, device))[: len(pixels)])
+    shape = (batch, 3, loaded.img_size, loaded.img_size)
+    forward = build(backend, loaded.model, shape, torch.device(device), quantised)
+    logits = [in_batches(forward, normalised(pixels, loaded, device), batch) for pixels in (full, scaled)]
     agreed = agreement(logits[1], logits[0])
     levels = float((full.float() - scaled.float()).abs().mean())
     return {"pixels": levels, "logits": agreed.logits, "top1": agreed.top1, "images": agreed.images}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from engine.predict.failures import (
     Budgets,
@@ -19,6 +19,7 @@ from engine.predict.failures import (
     of_ray,
     of_worker,
     stalled,
+    unreachable,
 )
 from engine.predict.watchdog import watched
 from jobs import command
@@ -82,6 +83,20 @@ def test_a_dead_process_is_a_crash_unless_its_machine_went_too() -> None:
     assert of_ray(ActorDiedError(), 1, "s").kind == "preempted"
     task = RayTaskError("start", "traceback", ValueError("model cannot be read"))
     assert of_ray(task, 0, "s").kind == "mistake"
+
+
+def test_a_worker_that_does_not_answer_is_waited_for_before_it_is_judged() -> None:
+    silent = RuntimeError("a block was lost")
+    silent.__cause__ = ActorUnavailableError("no answer", b"0" * 16)
+    assert unreachable(silent)
+    assert not unreachable(ActorDiedError())
+
+
+def test_an_object_store_that_denies_is_unwritable_though_it_gives_no_number() -> None:
+    denied = of_worker(OSError("AWS Error ACCESS_DENIED during PutObject operation: Access Denied"), "s3://b/store")
+    assert denied.kind == "target"
+    assert "s3://b/store: cannot be written, permission is denied" in denied.detail
+    assert of_worker(OSError("AWS Error SLOW_DOWN during PutObject operation"), "s").kind == "crash"
 
 
 def test_stalled_only_after_the_limit() -> None:

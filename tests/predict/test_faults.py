@@ -27,8 +27,8 @@ SETTINGS = PredictSettings(top_p=3, batch_size=16, backend="eager")
 class Pool:
     """A store of its own with a model and a collection in it."""
 
-    def __init__(self, store: Path, teacher: Path, digits: Path, **cluster: Any) -> None:
-        self.run = Run(Store(str(store)), "run", ClusterSettings(num_workers=1, **cluster))
+    def __init__(self, store: Path | str, teacher: Path, digits: Path, **cluster: Any) -> None:
+        self.run = Run(Store(str(store)), "run", ClusterSettings(**{"num_workers": 1, **cluster}))
         self.model: Output = find_model(self.run, str(teacher))
         source = SourceSettings(rows_per_shard=64)
         self.images: Collection = collect(self.run, "images", str(digits / "pool.parquet"), source)

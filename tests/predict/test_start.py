@@ -1,5 +1,6 @@
 """The start-up measurement of a labelling step, in this process."""
 
+import importlib.util
 import io
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from engine.images.collection import Collection, collect
 from engine.images.decode import BadImage, decode, reduced
 from engine.models.imported import find_model
+from engine.predict.int8 import kept
+from engine.predict.predictor import Predictor
 from engine.predict.start import start
 from engine.run import Run
 from engine.settings import ClusterSettings, PredictSettings, SourceSettings
@@ -80,12 +84,48 @@ def test_the_plan_names_backend_batch_and_collection(teacher: Path, tmp_path: Pa
     assert (plan["shards"], plan["images"]) == (3, 20)
     scaled = plan["scaled"]
     assert isinstance(scaled, dict)
-    assert scaled["images"] == 8
+    assert scaled["images"] == 20, "compared on a batch where there were more images"
     assert 0 <= scaled["top1"] <= 1
     said = plan["said"]
     assert isinstance(said, list)
     assert said[0].startswith(f"backend {predict['backend']}: ")
     assert "scaled decoding" in said[1]
+
+
+def test_int8_is_quantised_once_and_kept_in_the_step(teacher: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    begun = Begun(tmp_path, teacher, [jpeg(80, 60, seed) for seed in range(20)])
+    plan = begun.start(backend="int8")
+    step = begun.run.store.step("predict", 0, {}, {})
+    backend = plan["backend"]
+    assert isinstance(backend, dict)
+    assert backend["name"] == "int8"
+    assert backend["agreement"]["int8"]["images"] == 20
+    assert 0 < backend["agreement"]["int8"]["logits"] < 0.1
+    settings = PredictSettings(top_p=3, batch_size=8, backend="int8")
+    images = torch.stack([decode(jpeg(80, 60, seed), 16) for seed in range(20)])
+    first, again = (Predictor(teacher, settings, quantised=kept(step))(images) for _ in range(2))
+    exact = Predictor(teacher, PredictSettings(top_p=3, batch_size=8, backend="eager"))(images)
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert (first[0][:, 0] == exact[0][:, 0]).mean() > 0.8
+    assert not np.array_equal(first[1], exact[1]), "nothing was rounded"
+
+
+def test_int8_without_its_packages_says_what_to_install(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    begun = Begun(tmp_path, teacher, [jpeg(80, 60, seed) for seed in range(4)])
+    with pytest.raises(ValueError, match=r"backend=int8 cannot be used here: openvino is not installed: pip install"):
+        begun.start(backend="int8")
+
+
+def test_int8_outside_a_labelling_step_is_refused(teacher: Path) -> None:
+    settings = PredictSettings(backend="int8")
+    with pytest.raises(ValueError, match="calibrated at the start of a labelling step"):
+        Predictor(teacher, settings)
+    assert settings.of_the_model().backend == "auto", "a model's accuracy is measured exactly"
+    assert settings.fingerprinted() != settings.of_the_model().fingerprinted()
 
 
 def test_a_pool_without_a_usable_image_is_still_planned(teacher: Path, tmp_path: Path) -> None:
