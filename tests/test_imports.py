@@ -11,6 +11,7 @@ ORDER = [
     (
         "config",
         "settings",
+        "select_settings",
         "job_settings",
         "schema",
         "storage",
@@ -46,6 +47,7 @@ ON_RAY = {
     "predict/failures.py",  # tells Ray's exceptions apart, starts nothing
     "plan/measure.py",
     "select/reduce.py",
+    "select/passes.py",
     "gather/pipeline.py",
     "fit/trainer.py",
     "evaluate/evaluate.py",

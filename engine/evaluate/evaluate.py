@@ -42,7 +42,7 @@ def evaluate(
 ) -> Output:
     """Accuracy of `model` on a labelled collection: summary {images, correct, accuracy, low, high, ece, per_class}; parts are ANSWERS."""
     inputs = {"model": model.digest, "images": collection.digest, "classes": classes.hash}
-    one = settings.model_copy(update={"top_p": 1})
+    one = settings.model_copy(update={"top_p": 1, "further": [], "log_sum_exp": []})
 
     def work(step: Step) -> Output:
         started = time.time()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.models.checkpoint import Loaded, load
 from engine.predict.backends import BACKENDS, UnavailableError, build
+from engine.predict.further import further_columns
 from engine.settings import PredictSettings
 
 
@@ -32,10 +33,11 @@ def top_log_odds(logits: Tensor, top_p: int) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Pending:
-    """A batch that the device works on: classes (N, P) and log-odds (N, P) there, and what times it."""
+    """A batch that the device works on: classes (N, P), log-odds (N, P) and further columns (N, F) there, and what times it."""
 
     classes: Tensor
     odds: Tensor
+    further: Tensor
     started: float
     events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
 
@@ -72,16 +74,19 @@ class Predictor:
         return (images.to(self.device, non_blocking=True).float() - self.mean) / self.std
 
     @torch.inference_mode()
-    def log_probabilities(self, images: Tensor) -> Tensor:
-        """Log-probabilities float32 (N, C) of uint8 images (N, 3, S, S), averaged as probabilities over the views asked for."""
+    def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities float32 (N, C) of uint8 images (N, 3, S, S), averaged as probabilities over the views asked for, at the
+        settings' temperature; and the log-sum-exp (N,) of the logits, averaged over the views."""
         pixels = self.normalised(images)
         if self.backend.fixed_shape and len(images) < self.settings.batch_size:
             pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.settings.batch_size - len(images)))
-        log_p = torch.log_softmax(self.forward(pixels), dim=1)
+        logits = self.forward(pixels)
+        log_p, log_sum = torch.log_softmax(logits, dim=1), torch.logsumexp(logits.float(), dim=1)
         if self.settings.views == "flip":
-            flipped = torch.log_softmax(self.forward(pixels.flip(3)), dim=1)
-            log_p = torch.logaddexp(log_p, flipped) - float(np.log(2))
-        return log_p[: len(images)]
+            mirrored = self.forward(pixels.flip(3))
+            log_p = torch.logaddexp(log_p, torch.log_softmax(mirrored, dim=1)) - float(np.log(2))
+            log_sum = (log_sum + torch.logsumexp(mirrored.float(), dim=1)) / 2
+        return log_p[: len(images)] / self.settings.temperature, log_sum[: len(images)]
 
     def start(self, images: Tensor) -> Pending:
         """Set the device to work on at most a batch of images; on a GPU this returns at once."""
@@ -90,21 +95,26 @@ class Predictor:
         if self.device.type == "cuda":
             events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             events[0].record()
-        classes, odds = top_log_odds(self.log_probabilities(images) / self.settings.temperature, self.top_p)
+        log_p, log_sum = self.answers(images)
+        classes, odds = top_log_odds(log_p, self.top_p)
+        columns = self.settings.columns
+        whole = torch.log_softmax(log_p.float(), dim=1) if columns else log_p
+        further = further_columns(whole, log_sum / self.settings.temperature, columns)
         if events:
             events[1].record()
         else:
             started -= time.perf_counter()  # a CPU is done: minus the seconds it took
-        return Pending(classes, odds, started, events)
+        return Pending(classes, odds, further, started, events)
 
-    def finish(self, pending: Pending) -> tuple[np.ndarray, np.ndarray, float]:
-        """Classes int64 (n, P), scores float16 (n, P), and the seconds for which the device was busy with them."""
-        classes, odds = pending.classes.cpu().numpy(), pending.odds.cpu().numpy().astype(np.float16)
+    def finish(self, pending: Pending) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Classes int64 (n, P), scores float16 (n, P), further columns float16 (n, F), and the seconds for which the device was busy."""
+        classes = pending.classes.cpu().numpy()
+        odds, further = (tensor.cpu().numpy().astype(np.float16) for tensor in (pending.odds, pending.further))
         seconds = -pending.started
         if pending.events:
             pending.events[1].synchronize()
             seconds = pending.events[0].elapsed_time(pending.events[1]) / 1000
-        return classes, odds, seconds
+        return classes, odds, further, seconds
 
     def __call__(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Classes int64 (N, P) and scores float16 (N, P) of uint8 images (N, 3, S, S), in batches of the plan's size."""

@@ -13,16 +13,17 @@ from engine.run import Run
 from engine.select.counting import REVISION as HISTOGRAM_REVISION
 from engine.select.counting import VERB as HISTOGRAM
 from engine.select.counting import commit, count, read, settings_of
+from engine.select.left_out import addresses, without
+from engine.select.passes import forget, put_pieces, two_passes
+from engine.select.route import route
 from engine.select.rule import Seen, rule_of
 from engine.select.select import Selector
 from engine.select.sticky import carry_over
 from engine.settings import SelectSettings
 from engine.steps import Output, Part, Step, read_part, read_tables
 
-REVISION = 1
+REVISION = 2
 FAN_IN = 8
-PART_ROWS = 4_000_000
-"""Rows of a part at most, so that a large selection is read piece by piece."""
 
 
 def select(
@@ -49,32 +50,41 @@ def select(
         started = time.time()
         parts = predictions.parts(step.fs)
         kept = pa.concat_tables(table for _, table in read_tables(keep, step.fs)) if keep is not None else None
-        settled = addresses(kept) if kept is not None else np.empty(0, np.int64)
+        left_out = np.sort(addresses(kept)) if kept is not None else np.empty(0, np.int64)
         seen = _seen(run, label, predictions, parts, classes, settings, labelled) if settings.needs_histogram else None
         empty = Selector(settings, classes, rule_of(settings, classes, seen))
-        table, report = _tree(step, predictions, parts, empty, settled).finish()
+        candidates = sum(part.rows for part in parts) * settings.classes_per_image
+        width = _payload_bytes(predictions, parts, step, empty)
+        limit = run.cluster.select_state_bytes
+        way = route(len(classes), empty.rule.quota, candidates, width, limit, sticky=keep is not None)
+        if way.name == "two passes":
+            say(label, f"two passes over the disk: {way.reason}")
+            pieces, report = two_passes(label, step, predictions, parts, empty, left_out)
+        else:
+            table, report = _tree(step, predictions, parts, empty, left_out).finish()
+            pieces = put_pieces(step, table if kept is None else carry_over(kept, table), len(classes))
         for warning in report.warnings:
             say(label, warning)
-        if kept is not None:
-            table = carry_over(kept, table)
-        say(label, f"{table.num_rows} pseudo-labels from {sum(part.rows for part in parts)} predictions")
-        pieces = [
-            step.put_part(unit, table.slice(start, PART_ROWS))
-            for unit, start in enumerate(range(0, max(1, table.num_rows), PART_ROWS))
-        ]
-        return step.commit(pieces, {"selected": table.num_rows, "report": report.as_dict()}, started)
+        selected = sum(part.rows for part in pieces)
+        say(label, f"{selected} pseudo-labels from {sum(part.rows for part in parts)} predictions")
+        output = step.commit(pieces, {"selected": selected, "report": report.as_dict()}, started)
+        forget(step)
+        return output
 
     return run.step(label, "select", REVISION, settings.model_dump(), inputs, work)
 
 
-def addresses(table: pa.Table) -> np.ndarray:
-    """(shard, row) of each row as one int64 (N,)."""
-    return table["shard"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
+def _payload_bytes(predictions: Output, parts: Sequence[Part], step: Step, empty: Selector) -> int:
+    """Bytes that soft targets need of a candidate."""
+    if not parts or empty.settings.targets == "hard":
+        return 0
+    first = next(empty.candidates(read_part(predictions, step.fs, parts[0])), None)
+    return sum(column.itemsize * column.shape[1] for column in first[4:]) if first else 0
 
 
-def _tree(step: Step, predictions: Output, parts: Sequence[Part], empty: Selector, settled: np.ndarray) -> Selector:
+def _tree(step: Step, predictions: Output, parts: Sequence[Part], empty: Selector, left_out: np.ndarray) -> Selector:
     """The merged state of all parts."""
-    shared = ray.put(settled)
+    shared = ray.put(left_out)
     states = [_leaf.remote(step, predictions, share, empty, shared) for share in _shares(parts)]
     while len(states) > 1:
         states = [_merge.remote(*states[i : i + FAN_IN]) for i in range(0, len(states), FAN_IN)]
@@ -122,13 +132,10 @@ _count = ray.remote(num_cpus=1)(count)
 
 
 @ray.remote(num_cpus=1)
-def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, settled: np.ndarray) -> Selector:
+def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, left_out: np.ndarray) -> Selector:
     state = state.empty()
     for part in parts:
-        table = read_part(predictions, step.fs, part)
-        if settled.size:
-            table = table.filter(pa.array(~np.isin(addresses(table), settled)))
-        state.update(table)
+        state.update(without(read_part(predictions, step.fs, part), left_out))
     return state
 
 
