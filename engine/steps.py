@@ -93,6 +93,11 @@ def fingerprint(record: dict[str, Any]) -> str:
     return hashlib.sha256(canonical(record).encode()).hexdigest()[:16]
 
 
+def content_digest(value: Any) -> str:
+    """SHA-256 in hex of a plain value, for what decides a step and is not the output of one."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """What changed between two records, field by field: `settings.lr: 0.1 -> 0.2`."""
     if isinstance(old, dict) and isinstance(new, dict):

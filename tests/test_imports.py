@@ -48,6 +48,8 @@ ON_RAY = {
     "plan/measure.py",
     "select/reduce.py",
     "select/passes.py",
+    "select/exclusion.py",
+    "images/likeness.py",
     "gather/pipeline.py",
     "fit/trainer.py",
     "evaluate/evaluate.py",

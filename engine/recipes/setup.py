@@ -19,6 +19,7 @@ from engine.labels.classes import ClassManifest
 from engine.predict.pipeline import predict
 from engine.recipes.policy import Verdict
 from engine.run import Run
+from engine.select.exclusion import Surroundings
 from engine.select.reduce import select
 from engine.settings import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
 from engine.steps import Output, read_output, read_tables
@@ -100,7 +101,8 @@ class Setup:
                 self.classes,
                 self.settings.predict,
             )
-        return select(self.run, label, predictions, self.classes, settings, keep, labelled)
+        around = Surroundings(self.collections["pool"], self.known)
+        return select(self.run, label, predictions, self.classes, settings, keep, labelled, around)
 
     def gather(self, label: str, pseudo: Output) -> Stream:
         output = gather(self.run, label, pseudo, self.collections["pool"], self.classes)

@@ -13,7 +13,8 @@ from engine.run import Run
 from engine.select.counting import REVISION as HISTOGRAM_REVISION
 from engine.select.counting import VERB as HISTOGRAM
 from engine.select.counting import commit, count, read, settings_of
-from engine.select.left_out import addresses, without
+from engine.select.exclusion import Surroundings, exclusion, left_out
+from engine.select.left_out import Addresses, addresses, without
 from engine.select.passes import forget, put_pieces, two_passes
 from engine.select.route import route
 from engine.select.rule import Seen, rule_of
@@ -34,23 +35,29 @@ def select(
     settings: SelectSettings,
     keep: Output | None = None,
     labelled: Output | None = None,
+    around: Surroundings | None = None,
 ) -> Output:
     """Pseudo-labels (schema.pseudo_labels) chosen from stored predictions; exact and identical however the work is split.
 
     `keep`: an earlier selection whose images stay as they are and are not chosen again (the sticky mode). They stand
     beside the new ones in the result. `labelled`: what the teacher answered on labelled images (evaluate's ANSWERS), for AdaMatch's cut.
+    `around`: the pool and the sets it must not be near, for exclusion by key and by likeness.
     """
     inputs = {"predictions": predictions.digest, "classes": classes.hash}
     if keep is not None:
         inputs["keep"] = keep.digest
     if settings.cut == "adamatch" and labelled is not None:
         inputs["labelled"] = labelled.digest
+    excluded = exclusion(run, label, settings, around)
+    inputs |= excluded.inputs
 
     def work(step: Step) -> Output:
         started = time.time()
         parts = predictions.parts(step.fs)
         kept = pa.concat_tables(table for _, table in read_tables(keep, step.fs)) if keep is not None else None
-        left_out = np.sort(addresses(kept)) if kept is not None else np.empty(0, np.int64)
+        settled = addresses(kept) if kept is not None else np.empty(0, np.int64)
+        shares, score = _shares(parts), settings.score
+        out, counts = left_out(run.store, predictions, shares, excluded, around, score, settled)
         seen = _seen(run, label, predictions, parts, classes, settings, labelled) if settings.needs_histogram else None
         empty = Selector(settings, classes, rule_of(settings, classes, seen))
         candidates = sum(part.rows for part in parts) * settings.classes_per_image
@@ -59,19 +66,22 @@ def select(
         way = route(len(classes), empty.rule.quota, candidates, width, limit, sticky=keep is not None)
         if way.name == "two passes":
             say(label, f"two passes over the disk: {way.reason}")
-            pieces, report = two_passes(label, step, predictions, parts, empty, left_out)
+            pieces, report = two_passes(label, step, predictions, parts, empty, out)
         else:
-            table, report = _tree(step, predictions, parts, empty, left_out).finish()
+            table, report = _tree(step, predictions, shares, empty, out).finish()
             pieces = put_pieces(step, table if kept is None else carry_over(kept, table), len(classes))
         for warning in report.warnings:
             say(label, warning)
+        for reason, number in counts.items():
+            say(label, f"{number} images left out: {reason}")
         selected = sum(part.rows for part in pieces)
         say(label, f"{selected} pseudo-labels from {sum(part.rows for part in parts)} predictions")
-        output = step.commit(pieces, {"selected": selected, "report": report.as_dict()}, started)
+        summary = {"selected": selected, "report": report.as_dict(), **({"left out": counts} if counts else {})}
+        output = step.commit(pieces, summary, started)
         forget(step)
         return output
 
-    return run.step(label, "select", REVISION, settings.model_dump(), inputs, work)
+    return run.step(label, "select", REVISION, settings.model_dump(exclude={"exclude_keys"}), inputs, work)
 
 
 def _payload_bytes(predictions: Output, parts: Sequence[Part], step: Step, empty: Selector) -> int:
@@ -82,10 +92,12 @@ def _payload_bytes(predictions: Output, parts: Sequence[Part], step: Step, empty
     return sum(column.itemsize * column.shape[1] for column in first[4:]) if first else 0
 
 
-def _tree(step: Step, predictions: Output, parts: Sequence[Part], empty: Selector, left_out: np.ndarray) -> Selector:
+def _tree(
+    step: Step, predictions: Output, shares: Sequence[list[Part]], empty: Selector, left_out: Addresses
+) -> Selector:
     """The merged state of all parts."""
     shared = ray.put(left_out)
-    states = [_leaf.remote(step, predictions, share, empty, shared) for share in _shares(parts)]
+    states = [_leaf.remote(step, predictions, share, empty, shared) for share in shares]
     while len(states) > 1:
         states = [_merge.remote(*states[i : i + FAN_IN]) for i in range(0, len(states), FAN_IN)]
     return ray.get(states[0])
@@ -132,7 +144,7 @@ _count = ray.remote(num_cpus=1)(count)
 
 
 @ray.remote(num_cpus=1)
-def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, left_out: np.ndarray) -> Selector:
+def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, left_out: Addresses) -> Selector:
     state = state.empty()
     for part in parts:
         state.update(without(read_part(predictions, step.fs, part), left_out))
