@@ -74,6 +74,9 @@ class SelectJobSettings(Block):
     store: str = "store"
     predictions: str = Field(description="a predict step of the store (predict-…)")
     select: SelectSettings = SelectSettings()
+    known: list[str] = Field(
+        default_factory=list, description="labelled and evaluation collections, for select.near_duplicates"
+    )
     cluster: ClusterSettings = ClusterSettings()
 
 

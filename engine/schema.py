@@ -6,6 +6,8 @@ the number of classes and the class manifest's hash travels in the schema's meta
 An image is addressed by (`shard`, `row`): integers that the manifest of its collection resolves to a key and to bytes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -15,6 +17,9 @@ SCHEMA_VERSION = 1
 CLASSES_HASH = b"classes_hash"
 NUM_CLASSES = b"num_classes"
 TOP_P = b"top_p"
+
+FURTHER = ("energy", "entropy")
+"""Scores that predictions may hold beside the log-odds, float16: the log-sum-exp of the logits, and the log-odds of 1 - H / log C."""
 
 SHARDS = pa.schema(
     [
@@ -63,11 +68,16 @@ def _metadata(num_classes: int, classes_hash: str, **more: int) -> dict[bytes, b
     return {NUM_CLASSES: str(num_classes).encode(), CLASSES_HASH: classes_hash.encode(), **extra}
 
 
-def predictions(num_classes: int, classes_hash: str, top_p: int) -> pa.Schema:
+def log_sum_exp(temperature: float) -> str:
+    """The further column of predictions that holds log sum p^(1/temperature) over all classes, float16: `log_sum_exp_0.5`."""
+    return f"log_sum_exp_{temperature:g}"
+
+
+def predictions(num_classes: int, classes_hash: str, top_p: int, further: Sequence[str] = ()) -> pa.Schema:
     """One image as the teacher sees it: its top-P classes and their float16 log-odds, best first, as fixed-width little-endian bytes.
 
     Fixed-width binary with byte-stream-split writes three times faster than nested lists at the same size. Log-odds log p - log(1-p) keep their
-    order in float16 where rounded probabilities would all read 1.0.
+    order in float16 where rounded probabilities would all read 1.0. `further`: columns that were asked for, see `FURTHER` and `log_sum_exp`.
     """
     width = class_dtype(num_classes).itemsize
     return pa.schema(
@@ -76,6 +86,7 @@ def predictions(num_classes: int, classes_hash: str, top_p: int) -> pa.Schema:
             ("row", pa.int32()),
             ("classes", pa.binary(width * top_p)),
             ("scores", pa.binary(2 * top_p)),
+            *((name, pa.float16()) for name in further),
         ],
         metadata=_metadata(num_classes, classes_hash, top_p=top_p),
     )

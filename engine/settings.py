@@ -4,7 +4,6 @@ Names follow timm where timm has one (`img_size`, `drop`, `drop_path`, `model_em
 changed setting is a changed copy (`block.model_copy(update=…)`).
 """
 
-from collections.abc import Callable
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +11,9 @@ from pydantic import Field, model_validator
 from engine.config import Block, parse
 from engine.recipe_settings import CleanSettings, DistilSettings, TagSettings, refuse
 from engine.schedule import scheduled
+from engine.schema import log_sum_exp
+from engine.select_settings import Score as Score
+from engine.select_settings import SelectSettings
 
 
 class SourceSettings(Block):
@@ -156,6 +158,13 @@ class PredictSettings(Block):
         False, description="fit the temperature on the validation images before the pool is labelled (jobs.self_train)"
     )
     temperature: float = Field(1.0, gt=0, description="logits are divided by it; scores then mean what they say")
+    further: list[Literal["entropy", "energy"]] = Field(
+        default_factory=list, description="further scores to store, 2 bytes an image each, for select.score"
+    )
+    log_sum_exp: list[float] = Field(
+        default_factory=list,
+        description="temperatures at which soft targets may be sharpened exactly, 2 bytes an image each, e.g. [0.5]",
+    )
     activation: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="sigmoid: an image may have several labels, each class has a probability of its own"
     )
@@ -164,136 +173,35 @@ class PredictSettings(Block):
     def _amp_is_bf16(self) -> Self:
         if self.amp and self.backend not in ("auto", "bf16"):
             raise ValueError(f"amp=true is backend=bf16, and backend={self.backend} was set: set one of the two")
+        if any(one <= 0 for one in self.log_sum_exp):
+            raise ValueError(f"log_sum_exp={self.log_sum_exp}: temperatures are above 0, each")
+        if self.activation == "sigmoid" and self.columns:
+            raise ValueError(
+                "further and log_sum_exp are measures of one distribution over the classes, and activation=sigmoid has one a class: leave out one"
+            )
         return self
 
     def of_the_model(self) -> Self:
         """For measures of the model itself: int8 is calibrated on the pool that it labels, and on nothing else."""
         return self.model_copy(update={"backend": "auto"}) if self.backend == "int8" else self
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The further columns of the predictions."""
+        names = [*self.further, *(log_sum_exp(one) for one in self.log_sum_exp)]
+        return tuple(sorted(set(names)))
+
     def fingerprinted(self) -> dict[str, Any]:
-        """What decides an answer: an exact backend and the batch size do not. A temperature of 1 is none: such predictions keep their name."""
+        """What decides an answer: an exact backend and the batch size do not. What was not asked for is not named."""
         precision = "bf16" if self.amp else self.backend if self.backend in ("bf16", "fp16", "int8") else "fp32"
-        softened = {} if self.temperature == 1 else {"temperature": self.temperature}
-        several = {} if self.activation == "softmax" else {"activation": self.activation}
-        return {
-            "top_p": self.top_p,
-            "views": self.views,
-            "precision": precision,
-            "decode": self.decode,
-            **softened,
-            **several,
-        }
-
-
-class SelectSettings(Block):
-    """Which predictions become pseudo-labels."""
-
-    score: Literal["max_probability", "margin"] = Field(
-        "max_probability", description="margin: probability of the best class minus that of the second"
-    )
-    threshold: float = Field(0.0, ge=0, lt=1, description="keep scores above this, strictly")
-    thresholds: dict[str, float] = Field(
-        default_factory=dict, description="thresholds of single classes by name; the others take `threshold`"
-    )
-    cut: Literal["fixed", "quantile", "flexmatch", "freematch", "adamatch", "softmatch"] = Field(
-        "fixed",
-        description="fixed: at the threshold; the others from the pool's own scores. `threshold` is FlexMatch's highest cut; the others are"
-        " never below it. quantile and adamatch take `share`; softmatch has no cut, but keeps an image with its weight as probability",
-    )
-    share: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="quantile: best share of each class's images; adamatch: share of the mean confidence on labelled images",
-    )
-    at_least: float = Field(0.0, ge=0, le=1, description="floor of the accepted share of all images: cuts move down")
-    at_most: float = Field(1.0, ge=0, le=1, description="ceiling of the accepted share of all images: cuts move up")
-    per_class: int | None = Field(None, ge=1, description="K: keep at most the K best of each class")
-    classes_per_image: int = Field(1, ge=1, description="P: an image may be kept for up to its P best classes")
-    balance: Literal["none", "truncate", "duplicate", "published"] = Field(
-        "none",
-        description="truncate to the smallest class, duplicate up to K by count, or thin at random to about K as Noisy Student's program did",
-    )
-    targets: Literal["hard", "soft"] = "soft"
-    temperature: float = Field(
-        1.0, gt=0, description="soft targets are raised to 1/temperature and renormalised over the classes kept"
-    )
-
-    @property
-    def needs_histogram(self) -> bool:
-        """Whether the cuts depend on the scores of all images, so that they are counted first."""
-        return self.cut != "fixed" or self.balance == "published" or self.is_bounded
-
-    @property
-    def is_bounded(self) -> bool:
-        """Whether the accepted share has a floor or a ceiling."""
-        return self.at_least > 0 or self.at_most < 1
-
-    @model_validator(mode="after")
-    def _can_be_combined(self) -> Self:
-        for refused, remedy in _REFUSED:
-            if refused(self):
-                raise ValueError(remedy)
-        return self
-
-
-_REFUSED: list[tuple[Callable[[SelectSettings], bool], str]] = [
-    (
-        lambda s: s.balance in ("duplicate", "published") and s.per_class is None,
-        "balance=duplicate and balance=published fill every class up to per_class: set per_class",
-    ),
-    (
-        lambda s: s.score == "margin" and s.classes_per_image > 1,
-        "score=margin ranks the best class of an image only: set classes_per_image=1, or score=max_probability",
-    ),
-    (
-        lambda s: s.needs_histogram and s.classes_per_image > 1,
-        "adaptive cuts, at_least, at_most and balance=published count the best class of each image: set classes_per_image=1",
-    ),
-    (
-        lambda s: s.balance == "published" and (s.cut != "fixed" or bool(s.thresholds) or s.is_bounded),
-        (
-            "balance=published finds its own cuts down to `threshold` (0.3 in the paper):"
-            " leave out cut, thresholds, at_least and at_most, or take balance=duplicate"
-        ),
-    ),
-    (
-        lambda s: s.score == "margin" and (s.cut not in ("fixed", "quantile") or s.balance == "published"),
-        (
-            "cut=flexmatch, freematch, adamatch, softmatch and balance=published are defined on probabilities:"
-            " set score=max_probability, or cut=quantile"
-        ),
-    ),
-    (
-        lambda s: bool(s.thresholds) and s.cut not in ("fixed", "softmatch"),
-        "thresholds are cuts of your own, and cut finds its own: leave out one of them",
-    ),
-    (
-        lambda s: any(not 0 <= t < 1 for t in s.thresholds.values()),
-        "thresholds must lie in 0 <= t < 1, each",
-    ),
-    (
-        lambda s: s.share is None and s.cut == "quantile",
-        "cut=quantile keeps the best share of each class: set share, e.g. share=0.2",
-    ),
-    (
-        lambda s: s.share is not None and s.cut not in ("quantile", "adamatch"),
-        "share belongs to cut=quantile and cut=adamatch: set one of them, or leave share out",
-    ),
-    (
-        lambda s: s.cut == "flexmatch" and s.threshold == 0,
-        "cut=flexmatch scales the threshold of each class: set threshold, 0.95 in the paper",
-    ),
-    (
-        lambda s: s.at_least > s.at_most,
-        "at_least is a floor and at_most a ceiling of the accepted share: at_least must not exceed at_most",
-    ),
-    (
-        lambda s: s.cut == "softmatch" and s.is_bounded,
-        "cut=softmatch weighs images and cuts none: leave out at_least and at_most, or take another cut",
-    ),
-]
-"""Combinations that mean nothing, and what to set instead."""
+        asked: dict[str, Any] = {}
+        if self.temperature != 1:
+            asked["temperature"] = self.temperature
+        if self.activation != "softmax":
+            asked["activation"] = self.activation
+        if self.columns:
+            asked["columns"] = self.columns
+        return {"top_p": self.top_p, "views": self.views, "precision": precision, "decode": self.decode, **asked}
 
 
 class GuardSettings(Block):
@@ -339,6 +247,11 @@ class ClusterSettings(Block):
     )
     trackers: list[Literal["tensorboard", "jsonl", "mlflow", "wandb"]] = Field(
         ["tensorboard", "jsonl"], description="where the curves of a fit go; mlflow and wandb are extras"
+    )
+    select_state_bytes: int = Field(
+        256 * 2**20,
+        ge=0,
+        description="selections whose running state would be larger go over the disk: two passes, the same result",
     )
     worker_logs: bool = Field(False, description="print what the workers print; it is in Ray's logs all the same")
 

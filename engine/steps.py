@@ -27,6 +27,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import __version__, storage
@@ -36,6 +37,8 @@ PART = re.compile(r"part-(\d+)-[0-9a-f]{8}((?:\.[a-z]+\d+)*)\.parquet")
 """A part's name: its unit, its attempt, and what it cost in milliseconds: part-00000012-1a2b3c4d.read16.infer3632.parquet. Costs differ from
 attempt to attempt, so they stand in the name and not in the contents, and one listing tells `status` where the time goes."""
 STATS = b"stats"
+BESIDE_ROWS = 65_536
+"""Rows of a row group of a table beside the parts: what a filter reads at least."""
 
 PARTS = pa.schema(
     [
@@ -88,6 +91,11 @@ def canonical(value: Any) -> str:
 def fingerprint(record: dict[str, Any]) -> str:
     """16 hex digits that name everything in `record`."""
     return hashlib.sha256(canonical(record).encode()).hexdigest()[:16]
+
+
+def content_digest(value: Any) -> str:
+    """SHA-256 in hex of a plain value, for what decides a step and is not the output of one."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -230,8 +238,22 @@ class Step:
     def put_beside(self, folder: str, unit: int, table: pa.Table) -> None:
         """Put a table that belongs to a unit but is not its part (its quarantine)."""
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
+        pq.write_table(table, buffer, compression="zstd", row_group_size=BESIDE_ROWS)
         storage.put(self.fs, f"{self.folder}/{folder}/{unit:08d}.parquet", buffer.getbuffer())
+
+    def beside(self, folder: str) -> set[int]:
+        """Units that have a table in `folder`."""
+        return {int(name.partition(".")[0]) for name in storage.names(self.fs, f"{self.folder}/{folder}")}
+
+    def read_beside(self, folder: str, unit: int, filters: pc.Expression | None = None) -> pa.Table:
+        """What `put_beside` wrote, or the rows of it that pass `filters`; row groups without any are not read."""
+        path = f"{self.folder}/{folder}/{unit:08d}.parquet"
+        return pq.read_table(path, filesystem=self.fs, filters=filters, use_threads=False)
+
+    def drop_beside(self, folder: str) -> None:
+        """Remove the tables in `folder`, once nothing needs them."""
+        if storage.exists(self.fs, f"{self.folder}/{folder}"):
+            self.fs.delete_dir(f"{self.folder}/{folder}")
 
     def found_parts(self, besides: Container[int] = ()) -> dict[int, Part]:
         """Parts that earlier attempts left, one a unit, each read back and checked; unreadable ones are passed over and made again.
@@ -294,8 +316,8 @@ def read_tables(
         yield part, read_part(output, fs, part, columns)
 
 
-def read_part(output: Output, fs: storage.FileSystem, part: Part, columns: list[str] | None = None) -> pa.Table:
-    """One part, checksum verified."""
+def read_part(output: Output | Step, fs: storage.FileSystem, part: Part, columns: list[str] | None = None) -> pa.Table:
+    """One part, of a finished step or of one in the making, checksum verified."""
     data = storage.get(fs, f"{output.folder}/parts/{part.name}")
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise StoreError(

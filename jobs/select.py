@@ -4,12 +4,16 @@ python -m jobs.select jobs/configs/select.yaml predictions=predict-0123456789abc
 """
 
 from engine.config import load
+from engine.images.collection import collect
 from engine.job_settings import SelectJobSettings
 from engine.models.fetch import teacher_classes
+from engine.predict.pool import pool_of
 from engine.progress import say
 from engine.run import Run
+from engine.select.exclusion import Surroundings
 from engine.select.reduce import select
 from engine.session import connect
+from engine.settings import SourceSettings
 from engine.steps import Store, read_output
 from jobs import command
 
@@ -24,8 +28,12 @@ def main() -> None:
         raise ValueError(
             f"{settings.predictions}: not a finished step of {settings.store}; `python -m jobs.status {settings.store}` lists them"
         )
+    pool = pool_of(run.store, predictions)
+    known = {uri: collect(run, uri, uri, SourceSettings()) for uri in settings.known}
+    around = Surroundings(pool, known) if pool is not None else None
+    classes = teacher_classes(run.store, predictions)
     with connect(settings.cluster):
-        output = select(run, "select", predictions, teacher_classes(run.store, predictions), settings.select)
+        output = select(run, "select", predictions, classes, settings.select, around=around)
     say("done", f"{output.summary['selected']} pseudo-labels in {output.uri}; train on them with pseudo={output.step}")
 
 

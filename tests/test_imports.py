@@ -14,6 +14,7 @@ ORDER = [
         "schedule",
         "settings",
         "recipe_settings",
+        "select_settings",
         "job_settings",
         "search_settings",
         "schema",
@@ -52,6 +53,9 @@ ON_RAY = {
     "predict/failures.py",  # tells Ray's exceptions apart, starts nothing
     "plan/measure.py",
     "select/reduce.py",
+    "select/passes.py",
+    "select/exclusion.py",
+    "images/likeness.py",
     "gather/pipeline.py",
     "fit/trainer.py",
     "evaluate/evaluate.py",

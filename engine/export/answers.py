@@ -11,6 +11,7 @@ from engine.images.manifest import Manifest
 from engine.labels.classes import ClassManifest
 from engine.models.checkpoint import class_names
 from engine.models.fetch import fetch_model
+from engine.predict.pool import pool_of
 from engine.select.scores import classes_of, probability, scores_of
 from engine.steps import Output, Store, read_output, read_tables
 
@@ -99,13 +100,12 @@ def find_answers(store: Store, step: str) -> Answers:
             f"{step}: not a finished predict or select step of {store.uri}; `python -m jobs.status {store.uri}` lists them"
         )
     predictions = output if step.startswith("predict-") else _predictions_of(store, step)
-    plan = store.step_json(predictions.step, "plan.json")
-    if "manifest" not in plan:
+    pool = pool_of(store, predictions)
+    if pool is None:
         raise ValueError(
             f"{predictions.step}: labelled by an engine that did not write down its collection; label again to export"
         )
-    folder = f"{store.root}/steps/{plan['manifest']}"
-    return Answers(store, output, predictions, Manifest.load(store.fs, folder, plan["collection"]))
+    return Answers(store, output, predictions, pool.manifest)
 
 
 def _predictions_of(store: Store, step: str) -> Output:

@@ -79,22 +79,24 @@ class ShardLabeller:
         self.manifest, self.predictor, self.held, self.only = manifest, predictor, held, only
         self.corruption = corruption
         classes = ClassManifest(tuple(predictor.loaded.class_names))
-        self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p)
+        further = predictor.settings.columns
+        self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p, further)
         self.feed = Feed(self._decode, predictor.loaded.img_size, threads, pin=predictor.device.type == "cuda")
 
     def __call__(self, shard: int) -> LabelledShard:
         result = LabelledShard(shard, self.schema.empty_table(), schema.QUARANTINE.empty_table())
-        parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        parts: list[tuple[np.ndarray, ...]] = []
         set_aside: list[tuple[int, str, str]] = []
-        rows = None if self.only is None else self.only.rows(shard)
-        batches = self.manifest.read(shard, rows, self.predictor.settings.batch_size)
-        for fed, classes, scores in self._answers(self.feed(iter(batches)), result.seconds, set_aside):
-            parts.append((fed.rows, classes, scores))
+        chosen = None if self.only is None else self.only.rows(shard)
+        batches = self.manifest.read(shard, chosen, self.predictor.settings.batch_size)
+        for fed, *answers in self._answers(self.feed(iter(batches)), result.seconds, set_aside):
+            parts.append((fed.rows, *answers))
         if parts:
-            answered, classes, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-            order = np.argsort(answered, kind="stable")  # threads finish in any order; a part is in address order
-            columns = (answered[order], classes[order], scores[order])
-            result.predictions = pack(np.full(answered.size, shard, np.int32), *columns, self.schema)
+            columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+            order = np.argsort(columns[0], kind="stable")  # threads finish in any order; a part is in address order
+            rows, classes, scores, further = (column[order] for column in columns)
+            shards = np.full(rows.size, shard, np.int32)
+            result.predictions = pack(shards, rows, classes, scores, self.schema, list(further.T))
         if set_aside:
             rows_aside, keys, reasons = zip(*sorted(set_aside), strict=True)
             result.quarantine = pa.table(
@@ -104,7 +106,7 @@ class ShardLabeller:
 
     def _answers(
         self, feed: Iterator[Fed], seconds: Seconds, set_aside: list[tuple[int, str, str]]
-    ) -> Iterator[tuple[Fed, np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[Fed, np.ndarray, np.ndarray, np.ndarray]]:
         """Batches with their answers. The device is given a batch before the answers of the one before are fetched, so it is not idle in between."""
         before: tuple[Fed, Pending] | None = None
         threads = max(1, self.feed.threads)
@@ -119,9 +121,9 @@ class ShardLabeller:
                 set_aside += fed.set_aside
             now = (fed, self.predictor.start(fed.pixels)) if fed is not None and fed.rows.size else None
             if before is not None:
-                classes, scores, busy = self.predictor.finish(before[1])
+                classes, scores, further, busy = self.predictor.finish(before[1])
                 seconds.infer += busy
-                yield before[0], classes, scores
+                yield before[0], classes, scores, further
             before = now
             if fed is None:
                 return

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.models.checkpoint import Loaded, load
 from engine.predict.backends import BACKENDS, Quantised, UnavailableError, build
+from engine.predict.further import further_columns
 from engine.settings import PredictSettings
 
 
@@ -37,10 +38,11 @@ def _mean(log_p: list[Tensor]) -> Tensor:
 
 @dataclass
 class Pending:
-    """A batch that the device works on: classes (N, P) and log-odds (N, P) there, and what times it."""
+    """A batch that the device works on: classes (N, P), log-odds (N, P) and further columns (N, F) there, and what times it."""
 
     classes: Tensor
     odds: Tensor
+    further: Tensor
     started: float
     events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
 
@@ -84,29 +86,33 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> list[Tensor]:
-        """Logits float (N, C) of uint8 images (N, 3, S, S), one for each of the views asked for."""
+        """Logits float32 (N, C) of uint8 images (N, 3, S, S), one for each of the views asked for."""
         pixels = self.normalised(images)
         if self.backend.fixed_shape and len(images) < self.settings.batch_size:
             pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.settings.batch_size - len(images)))
         views = [pixels, pixels.flip(3)] if self.settings.views == "flip" else [pixels]
-        return [self.forward(view)[: len(images)] for view in views]
+        return [self.forward(view)[: len(images)].float() for view in views]
 
     @torch.inference_mode()
-    def log_probabilities(self, images: Tensor) -> Tensor:
-        """Log-probabilities float32 (N, C) of uint8 images (N, 3, S, S), averaged as probabilities over the views asked for."""
-        return _mean([torch.log_softmax(logits, dim=1) for logits in self.logits(images)])
-
-    @torch.inference_mode()
-    def best(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The top-P classes int64 (N, P) of uint8 images (N, 3, S, S) and their log-odds float32 (N, P), best first."""
-        if self.settings.activation == "softmax":
-            return top_log_odds(self.log_probabilities(images) / self.settings.temperature, self.top_p)
-        views = [logits.float() / self.settings.temperature for logits in self.logits(images)]
-        odds = _mean([F.logsigmoid(z) for z in views]) - _mean(
-            [F.logsigmoid(-z) for z in views]
-        )  # of one view: z itself
-        scores, classes = odds.topk(self.top_p, dim=1)
-        return classes, scores
+    def answers(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The top-P classes int64 (N, P) of uint8 images (N, 3, S, S), their log-odds float32 (N, P), best first, and the further
+        columns float32 (N, F) that the settings ask for. Views are averaged as probabilities.
+        """
+        views, temperature, columns = self.logits(images), self.settings.temperature, self.settings.columns
+        if self.settings.activation == "sigmoid":
+            views = [logits / temperature for logits in views]
+            odds = _mean([F.logsigmoid(z) for z in views]) - _mean(
+                [F.logsigmoid(-z) for z in views]
+            )  # one view: z itself
+            scores, classes = odds.topk(self.top_p, dim=1)
+            return classes, scores, scores.new_empty((len(scores), 0))
+        log_p = _mean([torch.log_softmax(logits, dim=1) for logits in views]) / temperature
+        classes, scores = top_log_odds(log_p, self.top_p)
+        if not columns:
+            return classes, scores, scores.new_empty((len(scores), 0))
+        log_sum = torch.stack([torch.logsumexp(logits, dim=1) for logits in views]).mean(dim=0)
+        further = further_columns(torch.log_softmax(log_p, dim=1), log_sum / temperature, columns)
+        return classes, scores, further
 
     def start(self, images: Tensor) -> Pending:
         """Set the device to work on at most a batch of images; on a GPU this returns at once."""
@@ -115,21 +121,22 @@ class Predictor:
         if self.device.type == "cuda":
             events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             events[0].record()
-        classes, odds = self.best(images)
+        classes, odds, further = self.answers(images)
         if events:
             events[1].record()
         else:
             started -= time.perf_counter()  # a CPU is done: minus the seconds it took
-        return Pending(classes, odds, started, events)
+        return Pending(classes, odds, further, started, events)
 
-    def finish(self, pending: Pending) -> tuple[np.ndarray, np.ndarray, float]:
-        """Classes int64 (n, P), scores float16 (n, P), and the seconds for which the device was busy with them."""
-        classes, odds = pending.classes.cpu().numpy(), pending.odds.cpu().numpy().astype(np.float16)
+    def finish(self, pending: Pending) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Classes int64 (n, P), scores float16 (n, P), further columns float16 (n, F), and the seconds for which the device was busy."""
+        classes = pending.classes.cpu().numpy()
+        odds, further = (tensor.cpu().numpy().astype(np.float16) for tensor in (pending.odds, pending.further))
         seconds = -pending.started
         if pending.events:
             pending.events[1].synchronize()
             seconds = pending.events[0].elapsed_time(pending.events[1]) / 1000
-        return classes, odds, seconds
+        return classes, odds, further, seconds
 
     def __call__(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Classes int64 (N, P) and scores float16 (N, P) of uint8 images (N, 3, S, S), in batches of the plan's size."""

@@ -23,6 +23,7 @@ from engine.labels.mixture import mixed_table
 from engine.predict.pipeline import predict
 from engine.recipes.policy import Verdict
 from engine.run import Run
+from engine.select.exclusion import Surroundings
 from engine.select.reassign import reassign
 from engine.select.reduce import select
 from engine.settings import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
@@ -143,7 +144,8 @@ class Setup:
                 self.classes,
                 self.settings.predict,
             )
-        return select(self.run, label, predictions, self.classes, settings, keep, labelled)
+        around = Surroundings(self.collections["pool"], self.known)
+        return select(self.run, label, predictions, self.classes, settings, keep, labelled, around)
 
     def mix(self, label: str, answers: Output, truth_share: float) -> Output:
         """`answers`, a selection of the labelled images, with their true labels mixed into its targets."""

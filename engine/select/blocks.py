@@ -53,15 +53,18 @@ def scan(
     return index.take(keep), order.take(keep), tie.take(keep), place.take(keep)
 
 
-def worst_kept(key: Key, k: int, num_classes: int) -> tuple[Key, Index]:
-    """Key of the K-th best row of each class (its largest possible key where it has fewer), and the classes that have K."""
+def worst_kept(key: Key, k: Counts, num_classes: int) -> tuple[Key, Index]:
+    """Key of the K-th best row of each class, `k` (C,): its largest possible key where it has fewer, its smallest where
+    none is wanted. And the classes that have more."""
     ordered = np.sort(key)
     worst = (np.arange(num_classes, dtype=key.dtype) << 16) | 0xFFFF
     ends = np.searchsorted(ordered, worst, side="right")
     begins = np.concatenate([[0], ends[:-1]])
-    full = np.flatnonzero(ends - begins >= k)
-    worst[full] = ordered[begins[full] + k - 1]
-    return worst, full
+    over = np.flatnonzero(ends - begins > k)
+    wanted = over[k[over] > 0]
+    worst[over] = over.astype(key.dtype) << 16
+    worst[wanted] = ordered[begins[wanted] + k[wanted] - 1]
+    return worst, over
 
 
 def part(key: Key, worst: Key, better: Counts) -> tuple[Index, Index]:

@@ -6,18 +6,16 @@ Integers are added, so the step is the same however the parts were shared out. N
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import pyarrow as pa
 
 from engine.select import scores
 from engine.select.histogram import Histogram
+from engine.settings import Score
 from engine.steps import Output, Part, Step, Store, read_part, read_tables
 
 REVISION = 1
 VERB = "histogram"
-
-Score = Literal["max_probability", "margin"]
 
 
 @dataclass
@@ -32,8 +30,7 @@ class Counted:
         """Count the images of a predictions table. Raises ValueError for a score that is not a number."""
         classes, log_odds = scores.classes_of(predictions), scores.scores_of(predictions)
         scores.check_numbers(log_odds, *(predictions[name].to_numpy() for name in ("shard", "row")))
-        best = scores.margin_score(log_odds) if self.score == "margin" else log_odds[:, 0]
-        self.best.update(classes[:, 0], best.copy())
+        self.best.update(classes[:, 0], scores.best_score(predictions, self.score))
         self.stored.update(classes, log_odds)
 
     def merge(self, other: "Counted") -> None:

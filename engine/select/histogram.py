@@ -4,8 +4,6 @@ Scores are float16, so counting every (class, score) that occurs is exact; the c
 is the same for every split. A billion rows of a thousand classes make a few million cells.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -74,18 +72,14 @@ class Histogram:
         """Rows of each class (C,) whose score exceeds the cut: one score for all classes or (C,) one each."""
         return self._by_class(self.counts * (self.order > self._of_cells(order_of(_each(cut, self.num_classes)))))
 
-    def cuts(self, k: int | Counts) -> "Cuts":
-        """Where the K-th best score of each class lies; K for all classes or (C,) one each."""
+    def kth_best(self, k: int | Counts) -> Half:
+        """The K-th best score of each class (C,), K for all classes or (C,) one each; -NaN, below every number, where a class has
+        fewer rows."""
         wanted = np.broadcast_to(np.asarray(k, np.int64), self.num_classes)
-        at_or_above = self._at_or_above()
-        reached = at_or_above >= self._of_cells(wanted)
-        # The highest cell that reaches K holds the K-th best; classes that never reach it keep all they have.
+        cells = np.flatnonzero(self._at_or_above() >= self._of_cells(wanted))
         order = np.zeros(self.num_classes, np.uint16)
-        cells = np.flatnonzero(reached)
-        order[self.classes[cells]] = self.order[cells]
-        above = self._by_class(self.counts * (self.order > self._of_cells(order)))
-        room = np.where(self._by_class(reached) > 0, wanted - above, 0)
-        return Cuts(score_of(order), above, room)
+        order[self.classes[cells]] = self.order[cells]  # the highest cell that reaches K is written last
+        return score_of(order)
 
     def probability_sum(self) -> npt.NDArray[np.float64]:
         """Sum of the probabilities of each class's rows (C,)."""
@@ -135,18 +129,6 @@ class Histogram:
         total[np.searchsorted(merged, self._cells)] += self._counts
         total[np.searchsorted(merged, cells)] += counts
         self._cells, self._counts = merged, total
-
-
-@dataclass(frozen=True)
-class Cuts:
-    """Where the K-th best row of each class lies, arrays (C,)."""
-
-    score: Half
-    """Rows above it are chosen; -NaN, below every number, where a class has fewer than K rows."""
-    above: Counts
-    """How many rows lie above it."""
-    room: Counts
-    """How many of the rows equal to it are chosen, those with the smallest hashes."""
 
 
 def _each(value: Half | np.float16, num_classes: int) -> Half:

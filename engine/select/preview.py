@@ -26,7 +26,7 @@ def preview(best: Histogram, threshold: float, per_class: int | None = None) -> 
     """How many images of each class survive `threshold`, and what K = `per_class` leaves of them: exact."""
     available = best.above(cut(threshold))
     kept = available if per_class is None else np.minimum(available, per_class)
-    score = best.cuts(np.maximum(kept, 1)).score
+    score = best.kth_best(np.maximum(kept, 1))
     lowest = np.where(kept > 0, probability(np.where(kept > 0, score, 0)), np.nan)
     return Preview(threshold, per_class, available, kept, lowest)
 

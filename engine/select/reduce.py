@@ -14,16 +14,18 @@ from engine.run import Run
 from engine.select.counting import REVISION as HISTOGRAM_REVISION
 from engine.select.counting import VERB as HISTOGRAM
 from engine.select.counting import commit, count, read, settings_of
+from engine.select.exclusion import Surroundings, exclusion, left_out
+from engine.select.left_out import Addresses, addresses, without
+from engine.select.passes import forget, put_pieces, two_passes
+from engine.select.route import route
 from engine.select.rule import Seen, rule_of
 from engine.select.select import Selector
 from engine.select.sticky import carry_over
 from engine.settings import SelectSettings
 from engine.steps import Output, Part, Step, read_part, read_tables
 
-REVISION = 1
+REVISION = 2
 FAN_IN = 8
-PART_ROWS = 4_000_000
-"""Rows of a part at most, so that a large selection is read piece by piece."""
 
 
 def select(
@@ -34,49 +36,69 @@ def select(
     settings: SelectSettings,
     keep: Output | None = None,
     labelled: Output | None = None,
+    around: Surroundings | None = None,
 ) -> Output:
     """Pseudo-labels (schema.pseudo_labels) chosen from stored predictions; exact and identical however the work is split.
 
     `keep`: an earlier selection whose images stay as they are and are not chosen again (the sticky mode). They stand
     beside the new ones in the result. `labelled`: what the teacher answered on labelled images (evaluate's ANSWERS), for AdaMatch's cut.
+    `around`: the pool and the sets it must not be near, for exclusion by key and by likeness.
     """
     inputs = {"predictions": predictions.digest, "classes": classes.hash}
     if keep is not None:
         inputs["keep"] = keep.digest
     if settings.cut == "adamatch" and labelled is not None:
         inputs["labelled"] = labelled.digest
+    excluded = exclusion(run, label, settings, around)
+    inputs |= excluded.inputs
 
     def work(step: Step) -> Output:
         started = time.time()
         parts = predictions.parts(step.fs)
         kept = pa.concat_tables(table for _, table in read_tables(keep, step.fs)) if keep is not None else None
         settled = addresses(kept) if kept is not None else np.empty(0, np.int64)
+        shares, score = _shares(parts), settings.score
+        out, counts = left_out(run.store, predictions, shares, excluded, around, score, settled)
         seen = _seen(run, label, predictions, parts, classes, settings, labelled) if settings.needs_histogram else None
         empty = Selector(settings, classes, rule_of(settings, classes, seen))
-        table, report = _tree(step, predictions, parts, empty, settled).finish()
+        candidates = sum(part.rows for part in parts) * settings.classes_per_image
+        width = _payload_bytes(predictions, parts, step, empty)
+        limit = run.cluster.select_state_bytes
+        way = route(len(classes), empty.rule.quota, candidates, width, limit, sticky=keep is not None)
+        if way.name == "two passes":
+            say(label, f"two passes over the disk: {way.reason}")
+            pieces, report = two_passes(label, step, predictions, parts, empty, out)
+        else:
+            table, report = _tree(step, predictions, shares, empty, out).finish()
+            pieces = put_pieces(step, table if kept is None else carry_over(kept, table), len(classes))
         for warning in report.warnings:
             say(label, warning)
-        if kept is not None:
-            table = carry_over(kept, table)
-        say(label, f"{table.num_rows} pseudo-labels from {sum(part.rows for part in parts)} predictions")
-        pieces = [
-            step.put_part(unit, table.slice(start, PART_ROWS))
-            for unit, start in enumerate(range(0, max(1, table.num_rows), PART_ROWS))
-        ]
-        return step.commit(pieces, {"selected": table.num_rows, "report": report.as_dict()}, started)
+        for reason, number in counts.items():
+            say(label, f"{number} images left out: {reason}")
+        selected = sum(part.rows for part in pieces)
+        say(label, f"{selected} pseudo-labels from {sum(part.rows for part in parts)} predictions")
+        summary = {"selected": selected, "report": report.as_dict(), **({"left out": counts} if counts else {})}
+        output = step.commit(pieces, summary, started)
+        forget(step)
+        return output
 
-    return run.step(label, "select", REVISION, settings.model_dump(), inputs, work)
-
-
-def addresses(table: pa.Table) -> np.ndarray:
-    """(shard, row) of each row as one int64 (N,)."""
-    return table["shard"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
+    return run.step(label, "select", REVISION, settings.model_dump(exclude={"exclude_keys"}), inputs, work)
 
 
-def _tree(step: Step, predictions: Output, parts: Sequence[Part], empty: Selector, settled: np.ndarray) -> Selector:
+def _payload_bytes(predictions: Output, parts: Sequence[Part], step: Step, empty: Selector) -> int:
+    """Bytes that soft targets need of a candidate."""
+    if not parts or empty.settings.targets == "hard":
+        return 0
+    first = next(empty.candidates(read_part(predictions, step.fs, parts[0])), None)
+    return sum(column.itemsize * column.shape[1] for column in first[4:]) if first else 0
+
+
+def _tree(
+    step: Step, predictions: Output, shares: Sequence[list[Part]], empty: Selector, left_out: Addresses
+) -> Selector:
     """The merged state of all parts."""
-    shared = ray.put(settled)
-    states = [_leaf.remote(step, predictions, share, empty, shared) for share in _shares(parts)]
+    shared = ray.put(left_out)
+    states = [_leaf.remote(step, predictions, share, empty, shared) for share in shares]
     while len(states) > 1:
         states = [_merge.remote(*states[i : i + FAN_IN]) for i in range(0, len(states), FAN_IN)]
     return ray.get(states[0])
@@ -123,13 +145,10 @@ _count = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(count)
 
 
 @ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
-def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, settled: np.ndarray) -> Selector:
+def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, left_out: Addresses) -> Selector:
     state = state.empty()
     for part in parts:
-        table = read_part(predictions, step.fs, part)
-        if settled.size:
-            table = table.filter(pa.array(~np.isin(addresses(table), settled)))
-        state.update(table)
+        state.update(without(read_part(predictions, step.fs, part), left_out))
     return state
 
 

@@ -20,6 +20,8 @@ class SelectReport:
     num_images: int
     """Images that were looked at."""
     threshold: float
+    quota: Counts | None
+    """K of each class (C,)."""
     per_class: int | None
     balance: str
     available: Counts
@@ -28,19 +30,21 @@ class SelectReport:
     copies: Counts
     """Images an epoch draws, duplicates counted."""
     lowest: npt.NDArray[np.float64]
-    """Score of the worst image kept as a probability; NaN where none was."""
+    """Score of the worst image kept as a probability (score=energy: as it is); NaN where none was."""
     cut: npt.NDArray[np.float64]
     """What a score had to exceed, as a probability; 1 where nothing could pass."""
 
     @property
     def empty(self) -> tuple[str, ...]:
         """Names of the classes for which nothing passed the threshold."""
-        return self._names(self.available == 0)
+        wanted = self.quota if self.quota is not None else np.ones_like(self.available)
+        return self._names((self.available == 0) & (wanted > 0))
 
     @property
     def short(self) -> tuple[str, ...]:
         """Names of the classes that have fewer images above the threshold than were asked for, but some."""
-        return self._names((self.available > 0) & (self.available < self.per_class)) if self.per_class else ()
+        wanted = self.quota if self.quota is not None else self.per_class
+        return self._names((self.available > 0) & (self.available < wanted)) if wanted is not None else ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -53,24 +57,30 @@ class SelectReport:
             )
         if self.short and self.per_class:
             there = dict(zip(self.names, self.available.tolist(), strict=True))
-            having = [f"{name} has {there[name]}" for name in self.short]
+            having = [f"{name} has {there[name]}{self._of(name)}" for name in self.short]
+            asked = f"per_class={self.per_class}" if not self._uneven else "its share by select.prior"
             what = "are repeated to fill it" if self.balance in ("duplicate", "published") else "stay below it"
             said.append(
-                f"per_class={self.per_class} is more than exists above {self._cuts} for"
-                f" {len(self.short)} classes, which {what}: {_listed(having)}."
+                f"{asked} is more than exists above {self._cuts} for {len(self.short)} classes, which {what}: {_listed(having)}."
             )
         if self.balance == "truncate" and self.kept.any():
-            smallest = int(np.argmin(np.where(self.kept > 0, self.available, np.iinfo(np.int64).max)))
-            lost = int(
-                np.minimum(self.available, self.per_class or self.available.max())[self.kept > 0].sum()
-                - self.kept.sum()
-            )
-            if lost:
-                name, count = self.names[smallest], self.kept[smallest]
+            lost = np.minimum(self.available, self.quota if self.quota is not None else self.available) - self.kept
+            if lost.sum():
+                whole = np.where((lost == 0) & (self.kept > 0), self.available, np.iinfo(np.int64).max)
+                name, count = self.names[int(np.argmin(whole))], self.kept[int(np.argmin(whole))]
                 said.append(
-                    f"balance=truncate cuts every class to the {count} of the smallest, {name}, and leaves out {lost}."
+                    f"balance=truncate cuts every class to what the {count} of the scarcest, {name}, allow, and leaves out {lost.sum()}."
                 )
         return tuple(said)
+
+    @property
+    def _uneven(self) -> bool:
+        """Whether a prior gives the classes different quotas."""
+        return self.quota is not None and bool((self.quota != self.quota[0]).any())
+
+    def _of(self, name: str) -> str:
+        """Of how many, where that differs from class to class."""
+        return f" of {self.quota[self.names.index(name)]}" if self._uneven and self.quota is not None else ""
 
     @property
     def _cuts(self) -> str:
@@ -96,11 +106,12 @@ class SelectReport:
                     "available": int(available),
                     "kept": int(kept),
                     "copies": int(copies),
+                    **({"quota": int(self.quota[place])} if self.quota is not None else {}),
                     "lowest": None if np.isnan(lowest) else float(lowest),
                     "cut": float(cut),
                 }
-                for name, available, kept, copies, lowest, cut in zip(
-                    self.names, self.available, self.kept, self.copies, self.lowest, self.cut, strict=True
+                for place, (name, available, kept, copies, lowest, cut) in enumerate(
+                    zip(self.names, self.available, self.kept, self.copies, self.lowest, self.cut, strict=True)
                 )
             ],
         }

@@ -8,8 +8,10 @@ import numpy.typing as npt
 
 from engine.labels.classes import ClassManifest
 from engine.select import thresholds
+from engine.select.blocks import Counts
 from engine.select.histogram import Histogram
 from engine.select.published import Thinning, thinning
+from engine.select.quota import quotas
 from engine.select.scores import Half, probability, tie_hash
 from engine.settings import SelectSettings
 
@@ -35,13 +37,15 @@ class Rule:
 
     cuts: Half
     """Float16 scores (C,)."""
-    per_class: int | None
-    """K of the top-K; None where all that passes is kept."""
+    quota: Counts | None
+    """K of each class (C,); None where all that passes is kept."""
     soft: thresholds.SoftWeight | None = None
     thinning: Thinning | None = None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Rule) and np.array_equal(self.cuts, other.cuts) and self.soft == other.soft
+        if not isinstance(other, Rule) or self.soft != other.soft:
+            return False
+        return np.array_equal(self.cuts, other.cuts) and np.array_equal(self.quota, other.quota)  # type: ignore[arg-type]
 
     @property
     def thresholds(self) -> npt.NDArray[np.float64]:
@@ -70,21 +74,22 @@ class Rule:
 def rule_of(settings: SelectSettings, classes: ClassManifest, seen: Seen | None = None) -> Rule:
     """The rule. Raises ValueError for a threshold of an unknown class. `seen`: needed when `settings.needs_histogram`."""
     fixed = thresholds.score_cuts(_fixed(settings, classes))
+    quota = quotas(settings, classes)
     if not settings.needs_histogram:
-        return Rule(fixed, settings.per_class)
+        return Rule(fixed, quota)
     assert seen is not None, "settings that need a histogram are given one"
     if settings.balance == "published" and settings.per_class is not None:
         thinned = thinning(seen.best, settings.per_class, settings.threshold)
         lowest = np.full(len(classes), -np.inf, np.float16)
-        return Rule(lowest, None, thinning=thinned)
+        return Rule(lowest, quota, thinning=thinned)
     if settings.cut == "softmatch":
-        return Rule(fixed, settings.per_class, soft=thresholds.softmatch(seen.best))
+        return Rule(fixed, quota, soft=thresholds.softmatch(seen.best))
     found = fixed if settings.cut == "fixed" else _ADAPTIVE[settings.cut](settings, seen)
     if settings.cut not in ("fixed", "flexmatch"):
         found = np.maximum(found, fixed)
     if settings.is_bounded:
         found = thresholds.bounded(found, seen.best, settings.at_least, settings.at_most)
-    return Rule(found, settings.per_class)
+    return Rule(found, quota)
 
 
 def _fixed(settings: SelectSettings, classes: ClassManifest) -> npt.NDArray[np.float64]:

@@ -5,6 +5,7 @@ order, exact and fast. People speak in probabilities, so a threshold becomes the
 stored scores exactly where the probability does.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import schema
+from engine.settings import Score
 
 Half = npt.NDArray[np.float16]
 Order = npt.NDArray[np.uint16]
@@ -87,6 +89,31 @@ def margin_score(scores: Half) -> Half:
     return np.clip(score, -widest, widest).astype(np.float16)
 
 
+def best_score(table: pa.Table | pa.RecordBatch, score: Score) -> Half:
+    """What the images of a predictions table are ranked by for their best class, (N,). Raises ValueError for a score that was
+    not stored, with the remedy."""
+    if score == "max_probability":
+        return np.ascontiguousarray(scores_of(table)[:, 0])
+    if score == "margin":
+        return margin_score(scores_of(table))
+    return further(table, score, f"predict.further=[{score}]")
+
+
+def further(table: pa.Table | pa.RecordBatch, name: str, remedy: str) -> Half:
+    """A further column of a predictions table (N,). Raises ValueError where it was not stored: predict again with `remedy`."""
+    if name not in table.schema.names:
+        raise ValueError(f"{name} was not stored with these predictions: predict again with {remedy}")
+    column = table.column(name)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return np.asarray(column)
+
+
+def further_names(table: pa.Table | pa.RecordBatch) -> list[str]:
+    """The further columns of a predictions table."""
+    return table.schema.names[4:]
+
+
 def tie_hash(shard: npt.NDArray[np.int32], row: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
     """What orders equal scores: splitmix64 of the address, shard in the upper half.
 
@@ -112,12 +139,12 @@ def address_of(tie: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int32], npt.
 
 def classes_of(table: pa.Table | pa.RecordBatch) -> npt.NDArray[np.unsignedinteger]:
     """Class indices of a predictions table, (N, P) uint16 or uint32, best first; a view of the table's memory."""
-    return _fixed(table, "classes", schema.class_dtype(num_classes_of(table)))
+    return matrix(table, "classes", schema.class_dtype(num_classes_of(table)))
 
 
 def scores_of(table: pa.Table | pa.RecordBatch) -> Half:
     """Log-odds of a predictions table, (N, P) float16, best first; a view of the table's memory."""
-    return _fixed(table, "scores", np.dtype("<f2"))
+    return matrix(table, "scores", np.dtype("<f2"))
 
 
 def num_classes_of(table: pa.Table | pa.RecordBatch) -> int:
@@ -131,14 +158,16 @@ def pack(
     classes: npt.NDArray[np.integer],
     scores: Half,
     expected: pa.Schema,
+    further: Sequence[Half] = (),
 ) -> pa.Table:
-    """A table of schema.predictions `expected`: `shard` and `row` (N,), `classes` and `scores` (N, P), best first."""
+    """A table of schema.predictions `expected`: `shard`, `row` and each of `further` (N,), `classes` and `scores` (N, P), best first."""
     num_classes = int(expected.metadata[schema.NUM_CLASSES])
     columns = [
         pa.array(shard, pa.int32()),
         pa.array(row, pa.int32()),
-        _binary(np.ascontiguousarray(classes, dtype=schema.class_dtype(num_classes))),
-        _binary(np.ascontiguousarray(scores, dtype="<f2")),
+        binary(np.ascontiguousarray(classes, dtype=schema.class_dtype(num_classes))),
+        binary(np.ascontiguousarray(scores, dtype="<f2")),
+        *(pa.array(np.ascontiguousarray(column)) for column in further),
     ]
     return pa.Table.from_arrays(columns, schema=expected)
 
@@ -155,7 +184,7 @@ def check_numbers(scores: Half, shard: npt.NDArray[np.int32], row: npt.NDArray[n
         )
 
 
-def _fixed(table: pa.Table | pa.RecordBatch, name: str, dtype: np.dtype) -> npt.NDArray:
+def matrix(table: pa.Table | pa.RecordBatch, name: str, dtype: np.dtype) -> npt.NDArray:
     """A fixed-size-binary column as (N, P) of `dtype`; zero-copy unless the column is in several chunks."""
     column = table.column(name)
     if isinstance(column, pa.ChunkedArray):
@@ -171,7 +200,7 @@ def _fixed(table: pa.Table | pa.RecordBatch, name: str, dtype: np.dtype) -> npt.
     )
 
 
-def _binary(values: npt.NDArray) -> pa.FixedSizeBinaryArray:
+def binary(values: npt.NDArray) -> pa.FixedSizeBinaryArray:
     """(N, P) as N fixed-size-binary values; the array keeps the memory of `values`."""
     kind = pa.binary(values.shape[1] * values.itemsize)
     return pa.FixedSizeBinaryArray.from_buffers(kind, len(values), [None, pa.py_buffer(values)])

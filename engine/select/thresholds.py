@@ -34,7 +34,7 @@ def quantile(best: Histogram, share: float) -> Half:
     if not 0 < share <= 1:
         raise ValueError(f"share {share} is not in (0, 1]")
     total = best.total
-    last = best.cuts(np.maximum(np.ceil(share * total), 1).astype(np.int64)).score
+    last = best.kth_best(np.maximum(np.ceil(share * total), 1).astype(np.int64))
     just_below = score_of(order_of(last) - np.uint16(1))
     return np.where(total > 0, just_below, np.inf).astype(np.float16)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.schema import class_dtype
-from engine.select.blocks import Index, Key, Ties, class_of, order_in
+from engine.select.blocks import Counts, Index, Key, Ties, class_of, order_in
 from engine.select.scores import LOWEST, address_of, order_of, score_of
 
 try:  # the compiled loops where numba is there, the same in numpy where it is not or where it cannot cache
@@ -40,15 +40,18 @@ class Winners(NamedTuple):
 
 
 class TopK:
-    """Running K best rows of each of `num_classes` classes; K None keeps every row above the floor.
+    """Running K best rows of each of `num_classes` classes: one K for all, or (C,) one each; None keeps every row above
+    the floor.
 
     `floor` is what a row's score must exceed, strictly: one float16 log-odds for all classes or (C,) one each. Mergeable
     and picklable.
     """
 
-    def __init__(self, num_classes: int, k: int | None, floor: np.float16 | npt.NDArray[np.float16] = LOWEST) -> None:
+    def __init__(
+        self, num_classes: int, k: int | Counts | None, floor: np.float16 | npt.NDArray[np.float16] = LOWEST
+    ) -> None:
         self.num_classes = num_classes
-        self.k = k
+        self.k: Counts | None = None if k is None else np.array(np.broadcast_to(k, num_classes), np.int64)
         self.available = np.zeros(num_classes, dtype=np.int64)
         """Rows above the floor seen so far, by class."""
         floors = np.broadcast_to(np.asarray(floor, np.float16), num_classes)
@@ -57,6 +60,8 @@ class TopK:
         # no hash is smaller than 0.
         self._cut = self._floor.copy()
         self._tie_cut = np.zeros(num_classes, np.uint64)
+        self._limit = 1 << 62 if self.k is None else log_rows(self.k)
+        """Rows the log may hold before it is compacted."""
         self._size = 0
         self._key: Key = np.empty(0, np.uint32 if num_classes <= 1 << 16 else np.uint64)
         self._tie = np.empty(0, np.uint64)
@@ -79,10 +84,9 @@ class TopK:
 
     def merge(self, other: "TopK") -> None:
         """Take in what `other` has seen: same classes, K and floor."""
-        if (self.num_classes, self.k) != (other.num_classes, other.k) or not np.array_equal(self._floor, other._floor):
+        if self._asked() != other._asked() or not np.array_equal(self._floor, other._floor):
             raise ValueError(
-                f"cannot merge top-{other.k} of {other.num_classes} classes into top-{self.k} of {self.num_classes}"
-                " (or their thresholds differ): selections of other settings"
+                f"cannot merge {other._asked()} into {self._asked()} (or their thresholds differ): selections of other settings"
             )
         self.available += other.available
         for block in _blocks(other._size):
@@ -122,13 +126,12 @@ class TopK:
         key, tie, *payload = (column.copy() for column in self._columns())
         return self.__dict__ | {"_key": key, "_tie": tie, "_payload": None if self._payload is None else payload}
 
-    @property
-    def _limit(self) -> int:
-        """Rows the log may hold before it is compacted."""
-        if self.k is None:
-            return 1 << 62
-        kept = self.num_classes * self.k
-        return kept + max(kept // 2, SLACK_ROWS)
+    def _asked(self) -> str:
+        """What is asked for, in words."""
+        each = (
+            "all" if self.k is None else f"top-{self.k[0]}" if (self.k == self.k[0]).all() else f"top-{self.k.tolist()}"
+        )
+        return f"{each} of {self.num_classes} classes"
 
     def _columns(self) -> list[npt.NDArray[Any]]:
         """Key, tie and payload of the rows in the log; views."""
@@ -163,8 +166,8 @@ class TopK:
             return
         columns = self._columns()
         key = columns[0]
-        worst, full = loops.worst_kept(key, self.k, self.num_classes)
-        if not len(full):
+        worst, over = loops.worst_kept(key, self.k, self.num_classes)
+        if not len(over):  # also the log of a state that came from another worker, which is read-only
             return
         self._size = 0
         better = np.zeros(self.num_classes, np.int64)
@@ -179,9 +182,16 @@ class TopK:
         classes = class_of(last[0].take(ranked))
         count = np.bincount(classes, minlength=self.num_classes)
         place = np.arange(len(classes)) - (np.cumsum(count) - count - better).take(classes)
-        self._append([column.take(ranked[place < self.k], axis=0) for column in last])
-        self._cut[full] = order_in(worst[full])
-        self._tie_cut[classes[place == self.k - 1]] = last[1].take(ranked[place == self.k - 1])
+        self._append([column.take(ranked[place < self.k.take(classes)], axis=0) for column in last])
+        self._cut[over] = order_in(worst[over])
+        lowest = place == self.k.take(classes) - 1
+        self._tie_cut[classes[lowest]] = last[1].take(ranked[lowest])
+
+
+def log_rows(k: Counts) -> int:
+    """Rows that the log of a top-K holds at most, K = `k` (C,)."""
+    kept = int(k.sum())
+    return kept + max(kept // 2, SLACK_ROWS)
 
 
 def best_first(key: Key, tie: Ties) -> Index:

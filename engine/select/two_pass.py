@@ -1,74 +1,96 @@
-"""The exact top-K for a K too large to hold: cuts from the histogram first, then one filter pass that writes as it reads.
+"""The exact top-K for a K too large to hold: count, sift, then rank a few classes at a time.
 
-Rows above their class's cut are chosen on sight; only rows that equal it wait, and of those no more than there is room for.
+1. `Coarse` counts the candidates of each class by score, 32 neighbouring float16 values to a bin: 16 KB a class.
+2. The bin that holds the K-th best is the lowest that matters. `sifted` keeps a part's candidates from there upwards, sorted
+   by class: little more than K of each class in all, and they go to the disk.
+3. `ranked` is the streaming top-K of a few classes over what was kept, so the answer is its answer, ties included.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from engine.select.histogram import Cuts
-from engine.select.scores import order_of, tie_hash
-from engine.select.topk import best_first
+from engine import schema
+from engine.select.blocks import Counts
+from engine.select.scores import Half, Order, binary, matrix, order_of
+from engine.select.select import Candidates, Selector
+from engine.select.topk import TopK, Winners
 
-SLACK_ROWS = 1 << 18
+BIN_BITS = 5
+BINS = 1 << (16 - BIN_BITS)
+IMAGES = b"images"
 
 
-class Filter:
-    """The second pass over the rows that the histogram behind `cuts` has counted. Mergeable and picklable."""
+class Coarse:
+    """How many candidates above its floor each class has in each bin of scores, and how many images were looked at."""
 
-    def __init__(self, cuts: Cuts) -> None:
-        self.cuts = cuts
-        self._cut = order_of(cuts.score)
-        self._waiting: list[list[npt.NDArray[Any]]] = []
-        self._num_waiting = 0
+    def __init__(self, floor: Half) -> None:
+        self.images = 0
+        self.counts = np.zeros((len(floor), BINS), np.int64)
+        self._floor = order_of(floor)
 
-    def update(
-        self,
-        classes: npt.NDArray[np.unsignedinteger],
-        scores: npt.NDArray[np.float16],
-        shard: npt.NDArray[np.int32],
-        row: npt.NDArray[np.int32],
-        payload: Sequence[npt.NDArray[Any]] = (),
-    ) -> npt.NDArray[np.intp]:
-        """Places of the rows chosen on sight; rows equal to the cut are kept back with their payload."""
-        index = classes.astype(np.intp)
-        order = order_of(scores)
-        cut = self._cut.take(index)
-        equal = np.flatnonzero((order == cut) & (self.cuts.room.take(index) > 0))
-        tie = tie_hash(shard.take(equal), row.take(equal))
-        columns = [classes, scores, shard, row, *payload]
-        self._wait([tie, *(column.take(equal, axis=0) for column in columns)])
-        return np.flatnonzero(order > cut)
+    def update(self, classes: npt.NDArray[np.unsignedinteger], scores: Half) -> None:
+        """Count N candidates."""
+        index, order = classes.astype(np.intp), order_of(scores)
+        above = np.flatnonzero(order > self._floor.take(index))
+        np.add.at(self.counts.reshape(-1), index.take(above) * BINS + (order.take(above) >> BIN_BITS), 1)
 
-    def merge(self, other: "Filter") -> None:
-        """Take in the rows that `other` keeps back."""
-        for rows in other._waiting:
-            self._wait(rows)
+    def merge(self, table: pa.Table) -> None:
+        """Add what another has counted, from its table."""
+        self.counts.reshape(-1)[table["cell"].to_numpy()] += table["count"].to_numpy()
+        self.images += int(table.schema.metadata[IMAGES])
 
-    def finish(self) -> list[npt.NDArray[Any]] | None:
-        """Class, score, shard, row and payload of the rows equal to a cut that are chosen; None when no row equals one."""
-        self._thin()
-        return self._waiting[0][1:] if self._waiting else None
+    def table(self) -> pa.Table:
+        """Columns `cell`, `count` of the bins that are not empty."""
+        flat = self.counts.reshape(-1)
+        cells = np.flatnonzero(flat)
+        return pa.table({"cell": cells, "count": flat[cells]}, metadata={IMAGES: str(self.images)})
 
-    def _wait(self, rows: list[npt.NDArray[Any]]) -> None:
-        if len(rows[0]):
-            self._waiting.append(rows)
-            self._num_waiting += len(rows[0])
-            if self._num_waiting > 2 * self.cuts.room.sum() + SLACK_ROWS:
-                self._thin()
+    @property
+    def available(self) -> Counts:
+        """Candidates of each class above its floor (C,)."""
+        return self.counts.sum(axis=1)
 
-    def _thin(self) -> None:
-        """Keep of each class only as many rows as there is room for, the smallest hashes."""
-        if not self._waiting:
-            return
-        tie, classes, *rest = (np.concatenate(column) for column in zip(*self._waiting, strict=True))
-        ranked = best_first(classes.astype(np.uint32), tie)
-        sorted_classes = classes.take(ranked).astype(np.intp)
-        count = np.bincount(sorted_classes, minlength=len(self.cuts.room))
-        place = np.arange(len(ranked)) - (np.cumsum(count) - count).take(sorted_classes)
-        ranked = ranked[place < self.cuts.room.take(sorted_classes)]
-        self._waiting = [[column.take(ranked, axis=0) for column in (tie, classes, *rest)]]
-        self._num_waiting = len(ranked)
+    def lowest(self, quota: Counts | None) -> Order:
+        """For each class the least order that can be among its K best (C,), K = `quota` (C,)."""
+        if quota is None:
+            return np.zeros(len(self.counts), np.uint16)
+        at_or_above = np.cumsum(self.counts[:, ::-1], axis=1)[:, ::-1]
+        reached = (at_or_above >= quota[:, None]).sum(axis=1)  # bins from the lowest up to the one with the K-th best
+        return (np.maximum(reached - 1, 0) << BIN_BITS).astype(np.uint16)
+
+
+def sifted(candidates: Iterable[Candidates], floor: Half, lowest: Order) -> pa.Table:
+    """The candidates strictly above `floor` (C,) and from `lowest` (C,) upwards, sorted by class: columns `class`, `score`, `shard`,
+    `row`, and one of fixed-size binary for each further array of the candidates."""
+    at_least = np.maximum(lowest.astype(np.int32), order_of(floor).astype(np.int32) + 1)
+    kept = []
+    for columns in candidates:
+        passing = np.flatnonzero(order_of(columns[1]) >= at_least.take(columns[0].astype(np.intp)))
+        kept.append([column.take(passing, axis=0) for column in columns])
+    if not kept:
+        return pa.table({"class": pa.array([], pa.uint32())})
+    classes, score, shard, row, *payload = (np.concatenate(column) for column in zip(*kept, strict=True))
+    order = np.argsort(classes, kind="stable")
+    table = {"class": classes.astype(np.uint32), "score": score, "shard": shard, "row": row}
+    taken = {name: pa.array(column.take(order)) for name, column in table.items()}
+    return pa.table(taken | {f"payload {i}": binary(one.take(order, axis=0)) for i, one in enumerate(payload)})
+
+
+def ranked(tables: Iterable[pa.Table], selector: Selector, quota: Counts | None, first: int, end: int) -> Winners:
+    """The winners among the classes [first, end) from tables of `sifted`: the K best of each, K = `quota` (C,)."""
+    num_classes = len(selector.classes)
+    mine = np.arange(num_classes)
+    k = None if quota is None else np.where((mine >= first) & (mine < end), quota, 0)
+    top_k = TopK(num_classes, k, selector.rule.cuts)
+    kinds = [schema.class_dtype(num_classes), np.dtype(np.float16), np.dtype(np.float16)]
+    for table in tables:
+        if not table.num_rows:
+            continue
+        classes = table["class"].to_numpy().astype(kinds[0])
+        score, shard, row = (table[name].to_numpy() for name in ("score", "shard", "row"))
+        payload = [matrix(table, name, kind) for name, kind in zip(table.column_names[4:], kinds, strict=False)]
+        top_k.update(classes, score, shard, row, payload)
+    return top_k.result()

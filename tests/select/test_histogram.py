@@ -5,13 +5,11 @@ import pickle
 import numpy as np
 import pytest
 
-from engine.select import histogram, two_pass
+from engine.select import histogram
 from engine.select.histogram import Histogram
 from engine.select.preview import preview, sweep
 from engine.select.scores import probability
 from engine.select.select import Selector
-from engine.select.topk import TopK
-from engine.select.two_pass import Filter
 from engine.settings import SelectSettings
 from tests.select.tables import Pool, random_pool
 
@@ -21,7 +19,6 @@ C = 6
 @pytest.fixture(autouse=True)
 def _settle_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(histogram, "PENDING_ROWS", 64)
-    monkeypatch.setattr(two_pass, "SLACK_ROWS", 4)
 
 
 def counted(pool: Pool, pieces: int = 1, seed: int = 0) -> Histogram:
@@ -48,30 +45,13 @@ def test_counts_every_row_for_every_split() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3, 20, 10_000])
-def test_two_passes_equal_one(k: int) -> None:
-    """Cut from the histogram, filter, then thin the rows that equal a cut: the rows of the streaming top-K."""
+def test_kth_best_score(k: int) -> None:
+    """Of each class the K-th of its sorted scores; below every number where there are fewer."""
     pool = random_pool(800, C, 2, seed=k)
-    best, score = pool.classes[:, 0].astype(np.uint16), pool.log_odds[:, 0]
-    top_k = TopK(C, k)
-    top_k.update(best, score, pool.shard, pool.row)
-    winners = top_k.result()
-    wanted = set(zip(winners.classes.tolist(), winners.shard.tolist(), winners.row.tolist(), strict=True))
-
-    workers = [Filter(counted(pool).cuts(k)) for _ in range(3)]
-    found: list[tuple[int, int, int]] = []
-    for i, piece in enumerate(np.array_split(np.random.default_rng(0).permutation(800), 11)):
-        picked = (best[piece], score[piece], pool.shard[piece], pool.row[piece])
-        sure = piece[workers[i % 3].update(*picked, payload=[piece])]
-        found += zip(best[sure].tolist(), pool.shard[sure].tolist(), pool.row[sure].tolist(), strict=True)
-    workers[0].merge(workers[1])
-    workers[0].merge(pickle.loads(pickle.dumps(workers[2])))
-    if (rest := workers[0].finish()) is not None:
-        classes, scores, shard, row, place = rest
-        assert np.array_equal(pool.row[place], row)
-        assert np.array_equal(score[place], scores)
-        found += zip(classes.tolist(), shard.tolist(), row.tolist(), strict=True)
-    assert len(found) == len(wanted)
-    assert set(found) == wanted
+    found = counted(pool).kth_best(k)
+    for c in range(C):
+        mine = np.sort(pool.log_odds[pool.classes[:, 0] == c, 0])[::-1]
+        assert (found[c] == mine[k - 1]) if len(mine) >= k else np.isnan(found[c])
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.8, 0.999999])

@@ -91,13 +91,57 @@ def test_over_confident_teacher_is_ranked_exactly() -> None:
 
 
 def test_soft_targets_keep_or_sharpen() -> None:
-    """T=1: the teacher's probabilities with residual mass; else p^(1/T) renormalised over what is stored."""
-    log_odds = np.array([[1.0, -1.5], [8.0, -9.0]], np.float16)
-    p = scores.probability(log_odds)
-    assert np.allclose(soften(log_odds, 1.0, 10), p)
-    sharp = soften(log_odds, 0.5, 10)
-    assert np.allclose(sharp, p**2 / (p**2).sum(axis=1, keepdims=True))
-    assert np.allclose(soften(log_odds[:, :2], 1.0, 2).sum(axis=1), 1)
+    """T=1: the teacher's probabilities with residual mass; else p^(1/T) over its sum over all classes, stored or at hand."""
+    logits = np.random.default_rng(0).normal(0, 2, (50, 6))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    p = -np.sort(-p, axis=1)
+    log_odds = np.log(p / (1 - p)).astype(np.float16)
+    assert np.allclose(soften(log_odds[:, :3], 1.0, 6), scores.probability(log_odds[:, :3]))
+    for temperature in (0.5, 2.0):
+        whole = p ** (1 / temperature)
+        total = whole.sum(axis=1, keepdims=True)
+        assert np.allclose(soften(log_odds, temperature, 6), whole / total, rtol=5e-3, atol=1e-4)
+        stored = soften(log_odds[:, :3], temperature, 6, np.log(total).astype(np.float16))
+        assert np.allclose(stored, (whole / total)[:, :3], rtol=1e-2, atol=1e-3)
+
+
+def test_sharpening_needs_the_sum_over_all_classes() -> None:
+    """Refused where it was not stored, with the remedy; made where it was."""
+    pool = random_pool(40, 5, 2, seed=7)
+    mode = SelectSettings(temperature=0.5)
+    with pytest.raises(
+        ValueError, match=r"top 2 are stored without it: .*predict\.log_sum_exp=\[0\.5\] or predict\.top_p=5"
+    ):
+        Selector(mode, pool.manifest).update(pool.table())
+    with pytest.raises(ValueError, match=r"entropy was not stored.*further"):
+        Selector(SelectSettings(score="entropy"), pool.manifest).update(pool.table())
+    p = scores.probability(pool.log_odds)
+    log_sum = np.log((p**2).sum(axis=1) + 0.01).astype(np.float16)
+    kind = schema.predictions(5, pool.manifest.hash, 2, ["log_sum_exp_0.5"])
+    table = scores.pack(pool.shard, pool.row, pool.classes, pool.log_odds, kind, [log_sum])
+    selector = Selector(mode, pool.manifest)
+    selector.update(table)
+    chosen, _ = selector.finish()
+    where = {address: i for i, address in enumerate(zip(pool.shard.tolist(), pool.row.tolist(), strict=True))}
+    rows = [where[address] for address in zip(chosen["shard"].to_pylist(), chosen["row"].to_pylist(), strict=True)]
+    weights = np.array(chosen["weights"].to_pylist())
+    assert np.allclose(weights, (p**2 / np.exp(log_sum.astype(float))[:, None])[rows], rtol=1e-4)
+
+
+@pytest.mark.parametrize("score", ["entropy", "energy"])
+def test_stored_scores_rank(score: str) -> None:
+    """The K best of each class by the column that was stored; an energy is told as it is."""
+    pool = random_pool(300, 4, 2, seed=8)
+    column = np.random.default_rng(8).normal(0, 5, 300).astype(np.float16)
+    kind = schema.predictions(4, pool.manifest.hash, 2, [score])
+    selector = Selector(SelectSettings(score=score, per_class=10), pool.manifest)  # type: ignore[arg-type]
+    selector.update(scores.pack(pool.shard, pool.row, pool.classes, pool.log_odds, kind, [column]))
+    table, report = selector.finish()
+    for c in range(4):
+        wanted = -np.sort(-column[pool.classes[:, 0] == c])[:10]
+        assert np.array_equal(table["score"].to_numpy()[table["class"].to_numpy() == c], wanted)
+        told = float(wanted[-1]) if score == "energy" else float(scores.probability(wanted[-1]))
+        assert report.lowest[c] == told
 
 
 def test_soft_targets_travel_with_the_winners() -> None:

@@ -1,0 +1,116 @@
+"""What a selection leaves out, found on Ray: images named by key, near duplicates in the pool, images near a labelled or evaluation one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from engine import storage
+from engine.images.collection import Collection
+from engine.images.likeness import likeness
+from engine.images.manifest import Manifest
+from engine.run import Run
+from engine.select.left_out import Addresses, BestOfGroups, addresses
+from engine.select.scores import best_score
+from engine.settings import Score, SelectSettings
+from engine.steps import Output, Part, Store, content_digest, read_part, read_tables
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The pool that was predicted, and the labelled and evaluation sets that its images must not be near."""
+
+    pool: Collection
+    known: Mapping[str, Collection] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """What is left out besides the images of earlier generations. `inputs` name it in the fingerprint."""
+
+    inputs: dict[str, str] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    near: Output | None = None
+
+
+def exclusion(run: Run, label: str, settings: SelectSettings, around: Surroundings | None) -> Exclusion:
+    """What the settings ask to leave out. Raises ValueError where the pool is not known, or the file of keys cannot be read."""
+    if settings.exclude_keys is None and settings.near_duplicates is None:
+        return Exclusion()
+    if around is None:
+        raise ValueError(
+            "select.exclude_keys and select.near_duplicates look at the pool itself, and these predictions do not say where it is:"
+            " leave both out, or label the pool again"
+        )
+    inputs, keys, near = {}, [], None
+    if settings.exclude_keys is not None:
+        keys = read_keys(settings.exclude_keys)
+        inputs["keys"] = content_digest(keys)
+    if settings.near_duplicates is not None:
+        near = likeness(run, f"{label} likeness", around.pool, around.known, settings.near_duplicates)
+        inputs["near"] = near.digest
+    return Exclusion(inputs, keys, near)
+
+
+def read_keys(path: str) -> list[str]:
+    """The keys in a text file, one a line, sorted."""
+    fs, place = storage.resolve(path)
+    try:
+        lines = storage.get(fs, place).decode().splitlines()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise ValueError(f"select.exclude_keys={path}: no readable text file of keys, one a line ({error})") from None
+    return sorted({line.strip() for line in lines} - {""})
+
+
+def left_out(
+    store: Store,
+    predictions: Output,
+    shares: Sequence[Sequence[Part]],
+    excluded: Exclusion,
+    around: Surroundings | None,
+    score: Score,
+    kept: Addresses,
+) -> tuple[Addresses, dict[str, int]]:
+    """Sorted addresses of the images that are left out, and how many for each reason. `kept`: images that have their label already;
+    with them all that is near them is left out."""
+    found, counts = [kept], {}
+    if excluded.keys:
+        assert around is not None, "refused before"
+        named = addresses_of(around.pool.manifest, excluded.keys)
+        counts["named by key"] = len(named)
+        found.append(named)
+    if excluded.near is not None:
+        grouped, close = (table for _, table in read_tables(excluded.near, store.fs))
+        at = addresses(grouped)
+        order = np.argsort(at)
+        members, group = at[order], grouped["group"].to_numpy()[order]
+        settled = np.isin(group, group[np.isin(members, kept)])
+        best = BestOfGroups(members[~settled], group[~settled])
+        for state in ray.get([_best.remote(store, predictions, share, best, score) for share in shares]):
+            best.merge(state)
+        beaten = np.union1d(best.beaten(), members[settled])
+        counts["near a better-scored image"] = len(beaten)
+        counts["near a labelled or evaluation image"] = close.num_rows
+        found += [beaten, addresses(close)]
+    return np.unique(np.concatenate(found)), counts
+
+
+def addresses_of(manifest: Manifest, keys: Sequence[str]) -> Addresses:
+    """Sorted addresses of the images with these keys; keys of no image are passed over."""
+    wanted = pa.array(keys, pa.string())
+    found = [np.empty(0, np.int64)]
+    for shard in range(manifest.num_shards):
+        table = manifest.keys([shard])
+        hits = pa.compute.is_in(table["key"], wanted)
+        found.append(addresses(table.filter(hits)))
+    return np.sort(np.concatenate(found))
+
+
+@ray.remote(num_cpus=1)
+def _best(store: Store, predictions: Output, parts: Sequence[Part], state: BestOfGroups, score: Score) -> BestOfGroups:
+    for part in parts:
+        table = read_part(predictions, store.fs, part)
+        state.update(table, best_score(table, score))
+    return state

@@ -1,0 +1,185 @@
+"""A billion score rows through `jobs.select` on this machine: time, memory above idle, share of the plain read rate, and a kill in the middle.
+
+`make` writes a finished predict step of `--rows` rows (1,000 classes, one stored class an image; 3.6 GB at a billion) and can be
+killed and started again. `run` selects K = rows / (20 C) a class from it twice, each time from nothing: undisturbed, and with the
+driver killed (SIGKILL) when half the filter pass is on disk. Both must give the same digest. The folder can be deleted afterwards.
+
+    python -m tests.benchmarks.select_billion make --folder /var/tmp/billion --rows 1e9
+    python -m tests.benchmarks.select_billion run --folder /var/tmp/billion --rows 1e9
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from engine import schema, storage
+from engine.labels.classes import ClassManifest
+from engine.predict.pipeline import PARQUET
+from engine.select.passes import SHARE_ROWS
+from engine.select.scores import pack, scores_of
+from engine.steps import Output, Step, Store, read_output, read_part
+from tests.benchmarks.select_topk import NUM_CLASSES, block, blocks
+
+CLASSES = ClassManifest(tuple(f"class {i:04d}" for i in range(NUM_CLASSES)))
+
+
+def fitted(store: Store) -> Output:
+    """A model folder that only tells its classes."""
+    step = store.step("fit", 1, {}, {"benchmark": "select"})
+    pretrained = {
+        "input_size": [3, 8, 8],
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+    }
+    config = {
+        "architecture": "resnet18",
+        "num_classes": NUM_CLASSES,
+        "label_names": list(CLASSES.names),
+        "pretrained_cfg": pretrained,
+    }
+    storage.put(store.fs, f"{step.folder}/model/config.json", json.dumps(config).encode())
+    step.begin()
+    return step.commit([], {"model": "model"}, time.time())
+
+
+def predicted(store: Store, rows: int) -> Step:
+    """The predict step of `rows` rows, begun or not."""
+    return store.step("predict", 1, {"rows": rows}, {"benchmark": "select"})
+
+
+def make(folder: Path, rows: int) -> None:
+    """Write the parts that are missing and commit."""
+    store = Store(str(folder / "store")).open()
+    model, step = fitted(store), predicted(store, rows)
+    step.begin()
+    parts = step.found_parts()
+    kind = schema.predictions(NUM_CLASSES, CLASSES.hash, 1)
+    for index, length in blocks(rows):
+        if index not in parts:
+            made = block(index, length)
+            table = pack(made["shard"], made["row"], made["class"][:, None], made["score"][:, None], kind)
+            parts[index] = step.put_part(index, table, **PARQUET)
+    size = sum(part.bytes for part in parts.values())
+    step.commit(parts.values(), {"model": model.step, "images": rows}, time.time())
+    print(f"{len(parts)} parts, {size / 1e9:.2f} GB, {size / rows:.2f} bytes a row")
+
+
+def plain_read(store: Store, predictions: Output, sample: int = 50) -> float:
+    """CPU seconds a row of reading parts back, checksums verified, and nothing else: one process, one thread."""
+    parts = predictions.parts(store.fs)[:: max(1, len(predictions.parts(store.fs)) // sample)]
+    started = time.process_time()
+    rows = sum(len(scores_of(read_part(predictions, store.fs, part))) for part in parts)
+    return (time.process_time() - started) / rows
+
+
+class Watched:
+    """`jobs.select` as a process, with the memory (PSS) and CPU seconds of it and of all it started."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        per_class = rows // (20 * NUM_CLASSES)
+        config = folder / "select.yaml"
+        arguments = [
+            "run: select",
+            f"store: {folder / 'store'}",
+            f"predictions: {predicted(Store(str(folder / 'store')), rows).name}",
+            f"select: {{per_class: {per_class}, targets: hard}}",
+            "cluster: {num_cpus: 2}",
+        ]
+        config.write_text("\n".join(arguments))
+        self.log = folder / "select.log"
+        self.started = time.time()
+        with self.log.open("w") as log:
+            command = [sys.executable, "-m", "jobs.select", str(config)]
+            self.process = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        self.samples: list[int] = []
+        self.idle = 0
+        self.cpu: dict[int, float] = {}
+
+    def step(self) -> None:
+        """Look once."""
+        total = 0
+        for one in [self.process, *self.process.children(recursive=True)]:
+            try:
+                total += one.memory_full_info().pss
+                spent = one.cpu_times()
+                self.cpu[one.pid] = spent.user + spent.system
+            except psutil.Error:
+                continue
+        if "two passes" in self.log.read_text():
+            self.samples.append(total)
+        else:
+            self.idle = max(self.idle, total)
+        time.sleep(1)
+
+    def report(self) -> str:
+        """A line of figures."""
+        peak = max(self.samples, default=0)
+        return (
+            f"{time.time() - self.started:.0f} s, {sum(self.cpu.values()):.0f} CPU seconds with Ray's own, memory idle"
+            f" {self.idle / 2**20:.0f} MiB, at most {peak / 2**20:.0f} MiB: {(peak - self.idle) / 2**20:.0f} MiB above idle"
+        )
+
+
+def chosen(folder: Path) -> Path | None:
+    """The folder of the selection, when it has begun."""
+    return next(iter((folder / "store" / "steps").glob("select-*")), None)
+
+
+def run(folder: Path, rows: int, undisturbed: bool) -> None:
+    """The selection killed in the middle and resumed; then, from nothing again, undisturbed."""
+    store = Store(str(folder / "store"))
+    predictions = read_output(store, predicted(store, rows).name)
+    assert predictions is not None, "run `make` to its end first"
+    print(
+        f"plain read {plain_read(store, predictions) * rows:.0f} CPU seconds for all rows, load {os.getloadavg()[0]:.1f}",
+        flush=True,
+    )
+    shares = -(-rows // SHARE_ROWS)
+    digests = []
+    for how in ("killed", "resumed", "undisturbed")[: 3 if undisturbed else 2]:
+        if how != "resumed" and (before := chosen(folder)):
+            shutil.rmtree(before)
+        watched = Watched(folder, rows)
+        while watched.process.poll() is None:
+            watched.step()
+            sifted = chosen(folder) and chosen(folder) / "sifted"
+            if how == "killed" and sifted and sifted.is_dir() and len(list(sifted.iterdir())) > shares // 2:
+                os.kill(watched.process.pid, signal.SIGKILL)
+                watched.process.wait()
+        print(f"{how}: {watched.report()}, load {os.getloadavg()[0]:.1f}", flush=True)
+        if how != "killed":
+            if watched.process.returncode:
+                raise RuntimeError(watched.log.read_text())
+            output = read_output(store, chosen(folder).name)
+            digests.append((output.digest, output.summary["selected"]))
+            print(f"  digest {output.digest[:16]}, {output.summary['selected']:,} pseudo-labels", flush=True)
+            time.sleep(5)
+    if undisturbed:
+        print("the same answer" if digests[0] == digests[1] else "DIFFERENT ANSWERS")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("make", "run"))
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--rows", type=float, default=1e9)
+    parser.add_argument("--no-undisturbed", action="store_true", help="leave out the run without a kill")
+    arguments = parser.parse_args()
+    if arguments.what == "make":
+        make(arguments.folder, int(arguments.rows))
+    else:
+        run(arguments.folder, int(arguments.rows), not arguments.no_undisturbed)
+
+
+if __name__ == "__main__":
+    main()
