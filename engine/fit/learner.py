@@ -77,6 +77,7 @@ class Learner:
             self.head = None
             self.model.requires_grad_(True)
             self._keep_frozen()
+            self.distributed = self.model  # the first wrapper goes, and with it its hooks on the head
             self.distributed = self.context.distribute(self.model, **self.options)
         self.distributed.train()
         if self.head is not None:

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ SMALL = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8
 BATCH = {"labelled": labelled(noise(8, 16), torch.arange(8) % 4)}
 
 
-def supervised(**changes: object) -> Supervised:
+def supervised(**changes: Any) -> Supervised:
     made = create_objective(context("supervised", model=SMALL, **changes))
     assert isinstance(made, Supervised)
     return made

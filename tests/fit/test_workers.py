@@ -19,7 +19,8 @@ from tests.fit.sets import fit_settings, write_set
 # layer norm only: batch statistics are those of a rank's own rows
 MODEL = ModelSettings(model="convnext_atto", img_size=32, model_args={"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]})
 
-OBJECTIVES = {
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "supervised thawed": {},
     "meta_pseudo_labels difference": {"uda_weight": 1.0, "threshold": 0.0},
     "meta_pseudo_labels soft": {"labels": "soft", "uda_weight": 1.0, "threshold": 0.0},
     "fixmatch": {"cut": "freematch", "momentum": 0.5, "threshold": 0.3},
@@ -51,7 +52,13 @@ def together(rank: int, world: int, training_set: TrainingSet, folder: Path) -> 
     for name, arguments in OBJECTIVES.items():
         sizes = {"labelled": 8, "pool": 8}
         settings = fit_settings(
-            objective=name.split()[0], objective_args=arguments, batch=sizes, model_ema=False, momentum=0.0, lr=0.02
+            objective=name.split()[0],
+            objective_args=arguments,
+            batch=sizes,
+            model_ema=False,
+            momentum=0.0,
+            lr=0.02,
+            freeze_steps=name.count("thawed"),
         )
         objective = create_objective(Context(torch.device("cpu"), settings, MODEL, tuple("abcd"), rank, world))
         streams = {
@@ -84,6 +91,10 @@ def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
             torch.testing.assert_close(rank, ranks[0], rtol=0, atol=0)
     for name in OBJECTIVES:
         alone, *ranks = (torch.load(tmp_path / f"{name}-{one}.pt") for one in ("1-0", "2-0", "2-1"))
+        if "feedback" in alone:
+            whole, *halves = (torch.stack(one.pop("feedback")) for one in (alone, *ranks))
+            torch.testing.assert_close((halves[0] + halves[1]) / 2, whole, rtol=1e-4, atol=1e-6)
+            assert "soft" in name or torch.equal(*halves), "the losses are means over workers before h is formed"
         for rank in ranks:
             torch.testing.assert_close(rank, alone, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(rank, ranks[0], rtol=0, atol=0)
