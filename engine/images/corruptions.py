@@ -1,7 +1,7 @@
 """The fifteen common corruptions (Hendrycks and Dietterich 2019) at five severities, for robustness on request.
 
 Our own implementations of the families, scaled to the image's side: they rank models, but their errors are not those of the published ImageNet-C
-files. Each is a pure function of pixels, severity and generator: float32 (S, S, 3) in 0..1 to the same.
+files. Each is a pure function of pixels, severity and generator: floats (S, S, 3) in 0..1 to the same, before they are cut to it.
 """
 
 import io
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-Pixels = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.floating]
 Corruption = Callable[[Pixels, int, np.random.Generator], Pixels]
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -67,7 +67,7 @@ class Kernel:
         return {}
 
 
-def rounds(monkeypatch: pytest.MonkeyPatch, number: int, truth_share: float) -> tuple[list[np.ndarray], list[int]]:
+def rounds(monkeypatch: pytest.MonkeyPatch, number: int, truth_share: float) -> tuple[list[Any], list[int]]:
     monkeypatch.setattr(module, "next_teacher", lambda *args, **_: args[3])
     monkeypatch.setattr(module, "starved", lambda *_: False)
     setup: Any = Kernel(number, truth_share)
