@@ -127,7 +127,7 @@ class FitSettings(Block):
     log_every: int = Field(100, ge=1)
     freeze: list[str] = Field(
         default_factory=list,
-        description="names, or beginnings of names, of weights that stay as they are, e.g. [conv_stem, bn1, blocks.0]; batch norms among them too",
+        description="parts of the network that stay as they are, weights and running statistics, e.g. [conv_stem, bn1, blocks.0]",
     )
     freeze_steps: int = Field(0, ge=0, description="first steps in which the classifier alone learns, the body stays")
     layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer group over that of the one after it")

@@ -88,7 +88,7 @@ class Learner:
 
     def _keep_frozen(self) -> None:
         for name, parameter in self.model.named_parameters():
-            if name.startswith(tuple(self.settings.freeze)):
+            if _named(name, self.settings.freeze):
                 parameter.requires_grad_(False)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -116,15 +116,20 @@ class Learner:
         return self.model if self.average is None else self.average.module
 
 
+def _named(name: str, names: list[str]) -> bool:
+    """Whether a weight or module is one of `names`, or stands inside one."""
+    return any(name == one or name.startswith(f"{one}.") for one in names)
+
+
 def _frozen(model: nn.Module, names: list[str]) -> list[nn.Module]:
-    """Modules inside what `names` begin. Raises ValueError for a beginning that no weight has."""
+    """Modules that `names` name or that stand inside them. Raises ValueError for a name without a weight."""
     for name in names:
-        if not any(weight.startswith(name) for weight, _ in model.named_parameters()):
+        if not any(_named(weight, [name]) for weight, _ in model.named_parameters()):
             known = ", ".join(child for child, _ in model.named_children())
             raise ValueError(
-                f"freeze names {name!r}, but no weight of {type(model).__name__} begins so; its parts are {known}"
+                f"freeze names {name!r}, but no weight of {type(model).__name__} is called or begins so; its parts are {known}"
             )
-    return [module for name, module in model.named_modules() if name and name.startswith(tuple(names))]
+    return [module for name, module in model.named_modules() if name and _named(name, names)]
 
 
 def _classifier(model: nn.Module) -> nn.Module:

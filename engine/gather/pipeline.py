@@ -181,7 +181,9 @@ def _on_ray(
     flying: list[ray.ObjectRef] = []
     while waiting or flying:
         while waiting and len(flying) < at_once:
-            flying.append(task.remote(waiting.pop(), step, manifest, classes, seed, check, shared))
+            flying.append(
+                task.remote(waiting.pop(), step, manifest, classes, seed, check, shared)  # type: ignore[call-arg]  # Ray's stubs end at six
+            )
         ready, flying = ray.wait(flying, num_returns=1)
         yield from ray.get(ready)
 

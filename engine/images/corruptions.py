@@ -1,7 +1,7 @@
 """The fifteen common corruptions (Hendrycks and Dietterich 2019) at five severities, for robustness on request.
 
 Our own implementations of the families, scaled to the image's side: they rank models, but their errors are not those of the published ImageNet-C
-files. Each is a pure function of pixels, severity and generator: float32 (S, S, 3) in 0..1 to the same.
+files. Each is a pure function of pixels, severity and generator: floats (S, S, 3) in 0..1 to the same, before they are cut to it.
 """
 
 import io
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-Pixels = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.floating]
 Corruption = Callable[[Pixels, int, np.random.Generator], Pixels]
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -35,7 +35,8 @@ def impulse_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pix
 
 
 def defocus_blur(image: Pixels, severity: int, _: np.random.Generator) -> Pixels:
-    return _filtered(image, _disc(_scaled(image, (0.012, 0.018, 0.025, 0.035, 0.045)[severity - 1])))
+    radius = max(0.5 + 0.15 * severity, _scaled(image, (0.012, 0.018, 0.025, 0.035, 0.045)[severity - 1]))
+    return _filtered(image, _disc(radius))
 
 
 def glass_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
@@ -145,8 +146,10 @@ FAMILIES: dict[str, Corruption] = {
 
 
 def corrupt(image: torch.Tensor, family: str, severity: int, seed: bytes) -> torch.Tensor:
-    """uint8 (3, S, S) after a corruption whose chances are drawn from `seed`, which names the image: the same on every worker."""
-    rng = np.random.default_rng([*seed, severity, *family.encode()])
+    """uint8 (3, S, S) after a corruption whose chances are drawn from `seed`, which names the image: the same on every worker and at every
+    severity.
+    """
+    rng = np.random.default_rng([*seed, *family.encode()])
     pixels = image.permute(1, 2, 0).numpy().astype(np.float32) / 255
     made = _bytes(np.asarray(FAMILIES[family](pixels, severity, rng), np.float32))
     return torch.from_numpy(np.ascontiguousarray(made.transpose(2, 0, 1)))

@@ -195,7 +195,7 @@ def _of_sparse(table: pa.Table, kind: Kind, classes: ClassManifest, uri: str) ->
     return made
 
 
-def _refuse(bad: npt.NDArray[np.bool_], uri: str, start: int, what: str) -> None:
+def _refuse(bad: npt.NDArray[np.bool_] | np.bool_, uri: str, start: int, what: str) -> None:
     if bad.any():
         raise ValueError(f"{uri}: row {start + int(np.argmax(bad))} {what}")
 

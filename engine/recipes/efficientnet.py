@@ -1,7 +1,6 @@
 """The noise that Noisy Student's program gives an EfficientNet of each size (google-research/noisystudent; METHODS §6).
 
-RandAugment's magnitude 27 of B7 goes beyond the program's own scale of 10; here as there it is passed on, and operations that end earlier (posterize
-at 0 bits, solarize at 0) stop at their end.
+RandAugment's magnitude 27 of B7 goes beyond its usual scale of 10; what becomes of each operation there stands in `engine.images.randaugment`.
 """
 
 import re

@@ -9,7 +9,7 @@ Each round regularises a little more: first less over-fit, then under-fit, and w
 watched on true labels that none of them learned from, and the rounds end with the first that is significantly worse.
 """
 
-from engine.recipes.guard import next_teacher
+from engine.recipes.guard import next_teacher, starved
 from engine.recipes.setup import Generation, Setup
 
 
@@ -26,6 +26,8 @@ def self_distillation(setup: Setup) -> list[Generation]:
         name = f"round {number}"
         predictions = setup.predict(f"{name} predict", teacher.model, on="labelled")
         answers = setup.select(f"{name} select", predictions, settings.selection(number))
+        if starved(name, teacher, answers):
+            break
         targets = setup.mix(f"{name} mix", answers, settings.distil.truth_share)
         images, _ = stream = setup.gather(f"{name} gather", targets, on="labelled")
         # another seed: from the same start the round would only retrace the one before

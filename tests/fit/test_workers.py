@@ -2,22 +2,35 @@
 
 import socket
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
 from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
 from engine.fit.streams import open_stream
 from engine.gather.training_set import TrainingSet
+from engine.models.build import build
 from engine.settings import ModelSettings
 from tests.fit.sets import fit_settings, write_set
 
-# layer norm only: batch statistics are those of a rank's own rows
-MODEL = ModelSettings(model="convnext_atto", img_size=32, model_args={"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]})
+# layer norm, or frozen batch norms: batch statistics are those of a rank's own rows
+MODELS = {
+    "layer norm": ModelSettings(
+        model="convnext_atto", img_size=32, model_args={"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
+    ),
+    "frozen batch norm": ModelSettings(model="resnet8_cifar", img_size=8, model_args={"width": 8}),
+}
+
+
+def batch_norms(model: ModelSettings) -> list[str]:
+    return [name for name, module in build(model, 4).named_modules() if isinstance(module, nn.BatchNorm2d)]
+
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "supervised thawed": {},
@@ -31,20 +44,25 @@ def learn(rank: int, world: int, port: int, training_set: TrainingSet, folder: P
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", timedelta(minutes=2), world_size=world, rank=rank)
-    settings = fit_settings(steps=3, checkpoint_every=1, log_every=1, model_ema=False)
-    objective = create_objective(Context(torch.device("cpu"), settings, MODEL, tuple("abcd"), rank, world))
+    for name, model in MODELS.items():
+        learn_one(name, model, rank, world, training_set, folder)
+    together(rank, world, training_set, folder)
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def learn_one(name: str, model: ModelSettings, rank: int, world: int, training_set: TrainingSet, folder: Path) -> None:
+    settings = fit_settings(steps=3, checkpoint_every=1, log_every=1, model_ema=False, freeze=batch_norms(model))
+    objective = create_objective(Context(torch.device("cpu"), settings, model, tuple("abcd"), rank, world))
     stream = open_stream("labelled", training_set, batch_size=8, seed=0, size=8, cache_bytes=0, rank=rank, world=world)
     logs: list[dict[str, Any]] = []
 
     def save(step: int, state: dict[str, Any]) -> None:
-        gradients = {name: p.grad for name, p in objective.export().named_parameters()}
+        gradients = {name: p.grad for name, p in objective.export().named_parameters() if p.grad is not None}
         saved = {"gradients": gradients, "weights": state["model"], "loss": logs[-1]["loss"]}
-        torch.save(saved, folder / f"{world}-{rank}-{step}.pt")
+        torch.save(saved, folder / f"{name}-{world}-{rank}-{step}.pt")
 
     train(objective, {"labelled": stream}, settings, on_checkpoint=save, on_log=logs.append)
-    together(rank, world, training_set, folder)
-    if world > 1:
-        dist.destroy_process_group()
 
 
 def together(rank: int, world: int, training_set: TrainingSet, folder: Path) -> None:
@@ -60,7 +78,9 @@ def together(rank: int, world: int, training_set: TrainingSet, folder: Path) -> 
             lr=0.02,
             freeze_steps=name.count("thawed"),
         )
-        objective = create_objective(Context(torch.device("cpu"), settings, MODEL, tuple("abcd"), rank, world))
+        objective = create_objective(
+            Context(torch.device("cpu"), settings, MODELS["layer norm"], tuple("abcd"), rank, world)
+        )
         streams = {
             stream: open_stream(
                 stream, training_set, batch_size=8, seed=0, size=8, cache_bytes=0, rank=rank, world=world
@@ -84,8 +104,9 @@ def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
     learn(0, 2, port, training_set, tmp_path)
     other.join(60)
     assert other.exitcode == 0
-    for step in (1, 2, 3):
-        alone, *ranks = (torch.load(tmp_path / f"{name}-{step}.pt") for name in ("1-0", "2-0", "2-1"))
+    for name, step in product(MODELS, (1, 2, 3)):
+        alone, *ranks = (torch.load(tmp_path / f"{name}-{who}-{step}.pt") for who in ("1-0", "2-0", "2-1"))
+        assert alone["gradients"]
         for rank in ranks:
             torch.testing.assert_close(rank, alone, rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(rank, ranks[0], rtol=0, atol=0)

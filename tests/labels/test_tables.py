@@ -90,7 +90,7 @@ def test_sparse_rows_leave_their_residual_mass(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "sparse.parquet")
     labels = read_soft(str(tmp_path / "sparse.parquet"), "distribution", CLASSES, KEYS)
-    expected = [[0.1, 0.7, 0.1, 0.1], [0.5, 0, 0, 0.5], [0, 0, 1, 0]]
+    expected = np.array([[0.1, 0.7, 0.1, 0.1], [0.5, 0, 0, 0.5], [0, 0, 1, 0]])
     np.testing.assert_allclose(dense(labels.targets, 4), expected, atol=1e-6)
 
 

@@ -67,8 +67,9 @@ class Kernel:
         return {}
 
 
-def rounds(monkeypatch: pytest.MonkeyPatch, number: int, truth_share: float) -> tuple[list[np.ndarray], list[int]]:
+def rounds(monkeypatch: pytest.MonkeyPatch, number: int, truth_share: float) -> tuple[list[Any], list[int]]:
     monkeypatch.setattr(module, "next_teacher", lambda *args, **_: args[3])
+    monkeypatch.setattr(module, "starved", lambda *_: False)
     setup: Any = Kernel(number, truth_share)
     return [generation.model for generation in module.self_distillation(setup)], setup.seeds
 
@@ -122,6 +123,7 @@ def test_the_rounds_are_watched_on_validation_images_but_not_for_settled_labels(
         asked.append(SimpleNamespace(number=args[1], settles=settles))
 
     monkeypatch.setattr(module, "next_teacher", stop)
+    monkeypatch.setattr(module, "starved", lambda *_: False)
     setup: Any = Kernel(5, 0.0)
     assert len(module.self_distillation(setup)) == 2, "the guard said stop"
     assert [(one.number, one.settles) for one in asked] == [(1, False)]

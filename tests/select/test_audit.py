@@ -11,7 +11,13 @@ from engine.select.scores import pack
 
 def table(given: list[int], predicted: list[int], score: list[float]) -> pa.Table:
     rows = np.arange(len(given), dtype=np.int32)
-    columns = [np.zeros_like(rows), rows, rows % 2, np.int32(given), np.int32(predicted), np.float16(score)]
+    columns = [
+        np.zeros_like(rows),
+        rows,
+        rows % 2,
+        *(np.array(c, np.int32) for c in (given, predicted)),
+        np.array(score, np.float16),
+    ]
     return pa.table([pa.array(column) for column in columns], schema=SCORED)
 
 

@@ -1,0 +1,138 @@
+"""Every offline recipe on CIFAR-10 with 400 labels a class, one small network and one budget (`jobs.compare`), resumably.
+
+    python tests/benchmarks/compare_cifar10.py CIFAR OUT [--arms supervised noisy_student …] [--seeds 0 1]
+
+CIFAR is the folder with train-*.parquet and test-*.parquet. The budget of an arm is 460,800 images trained on, the teacher's included. Tags are
+made from class names: one of three synonyms each, 20 % of the images with a second, wrong tag, 10 % with a wrong tag alone. For `clean_labels` 10 %
+of the labels are wrong in all its fits, so its arm tells of mended labels, not of the others' start; its first row is that of the wrong labels.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.config import load, parse
+from engine.settings import SelfTrainSettings
+from jobs.compare import compare
+from tests.benchmarks.cifar10 import CONFIG, make_split
+
+BUDGET = 460_800
+IMAGES = 64
+"""A step, of every fit."""
+WRONG_LABELS = WRONG_TAGS = 0.1
+EXTRA_TAGS = 0.2
+
+
+def arms() -> dict[str, dict[str, Any]]:
+    """Changes of jobs/configs/cifar10.yaml; the steps of each sum to the budget."""
+    plain = load(SelfTrainSettings, CONFIG).model_dump()
+    teacher, student = plain["teacher"], plain["student"]
+    alone = {**teacher, "warmup_steps": 360}
+    pairs = {**teacher, "batch": {"pseudo": IMAGES}, "noise": {"pseudo": teacher["noise"]["labelled"]}}
+    tuned = {**teacher, "steps": 800, "lr": 0.02, "warmup_steps": 0, "model_ema_decay": 0.99}
+    hard = {"per_class": 2000, "classes_per_image": 2, "targets": "hard"}
+    tagging = {**pairs, "batch": {"tags": IMAGES}, "noise": {"tags": teacher["noise"]["labelled"]}}
+    return {
+        "supervised": {"recipe": "supervised", "generations": 0, "teacher": {**alone, "steps": 7200}},
+        "noisy_student": {},
+        "threshold": {"recipe": "threshold", "select": {"threshold": 0.7, "targets": "hard"}, "warm_start": False},
+        "billion_scale": {
+            "recipe": "billion_scale",
+            "generations": 1,
+            "student": {**pairs, "steps": 4000},
+            "finetune": tuned,
+            "select": hard,
+            "warm_start": False,
+        },
+        "self_distillation": {
+            "recipe": "self_distillation",
+            "student": None,
+            "distil": {"truth_share": 0.35},
+            "select": {},
+        },
+        "hashtags": {"recipe": "hashtags", "generations": 0, "tagging": {**tagging, "steps": 4800}},
+        "semi_weakly_supervised": {
+            "recipe": "semi_weakly_supervised",
+            "generations": 1,
+            "tagging": {**tagging, "steps": 2400},
+            "teacher": {**tuned, "steps": 1200},
+            "student": {**pairs, "steps": 2800},
+            "finetune": tuned,
+            "select": hard,
+            "warm_start": False,
+        },
+        "clean_labels": {
+            "recipe": "clean_labels",
+            "generations": 1,
+            "teacher": {**teacher, "steps": 1200},
+            "student": {**student, "steps": 1200},
+            "clean": {"folds": 3, "relabel_above": 0.9},
+            "select": {"threshold": 0.9, "targets": "hard"},
+        },
+    }
+
+
+def settings_of(arm: str, split: Path, store: Path) -> SelfTrainSettings:
+    """The arm as settings of a run; `clean_labels` reads the labels that are wrong in part."""
+    tree = {**load(SelfTrainSettings, CONFIG).model_dump(), **arms()[arm], "store": str(store), "run": arm}
+    tree["data"] = {**tree["data"], "validation": str(split / "development.parquet")}
+    tree["data"] |= {name: str(split / f"{name}.parquet") for name in ("labelled", "pool", "test")}
+    if arm in ("hashtags", "semi_weakly_supervised"):
+        tree["tags"] = {"table": str(split / "tags.parquet"), "synonyms": str(split / "synonyms.parquet")}
+    if arm == "clean_labels":
+        tree["data"]["labelled"] = str(split / "wrong.parquet")
+        tree["clean"] = {**tree["clean"], "truth": str(split / "truth.parquet")}
+    return parse(SelfTrainSettings, tree, arm)
+
+
+def plant(split: Path) -> None:
+    """Write tags of the pool with their synonyms, and the labelled set with some labels wrong beside its truth."""
+    rng = np.random.default_rng(0)
+    pool = pq.read_table(split / "pool.parquet", columns=["key", "label"])
+    names = np.unique(pool["label"].to_pylist())
+    synonyms = [(f"{name}{ending}", name) for name in names for ending in ("", "s", "photo")]
+    wrong, extra = rng.random(len(pool)) < WRONG_TAGS, rng.random(len(pool)) < EXTRA_TAGS
+    tags = []
+    for label, is_wrong, has_extra in zip(pool["label"].to_pylist(), wrong, extra, strict=True):
+        told = [rng.choice(names) if is_wrong else label, *([rng.choice(names)] if has_extra else [])]
+        tags.append(" ".join(f"#{one}{rng.choice(['', 's', 'photo'])}" for one in told))
+    pq.write_table(pa.table({"key": pool["key"], "tags": tags}), split / "tags.parquet")
+    pq.write_table(
+        pa.table(dict(zip(("tag", "canonical"), zip(*synonyms, strict=True), strict=True))), split / "synonyms.parquet"
+    )
+    labelled = pq.read_table(split / "labelled.parquet")
+    given = np.array(labelled["label"].to_pylist())
+    touched = np.flatnonzero(rng.random(len(given)) < WRONG_LABELS)
+    given[touched] = [rng.choice(names[names != one]) for one in given[touched]]
+    pq.write_table(labelled.select(["key", "label"]), split / "truth.parquet")
+    place = labelled.schema.get_field_index("label")
+    pq.write_table(labelled.set_column(place, "label", pa.array(given)), split / "wrong.parquet")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cifar", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument(
+        "--arms", nargs="+", default=[name for name in arms() if name != "clean_labels"], choices=list(arms())
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    arguments = parser.parse_args()
+    split = arguments.out / "split"
+    make_split(arguments.cifar, split, 0)
+    if not (split / "wrong.parquet").exists():
+        plant(split)
+    store = arguments.out / "store"
+    chosen = {arm: settings_of(arm, split, store) for arm in arguments.arms}
+    apart = {arm: chosen.pop(arm) for arm in list(chosen) if arm == "clean_labels"}
+    for name, group in (("offline", chosen), ("clean", apart)):  # other labels are another comparison
+        if group:
+            compare(group, str(store), name, arguments.seeds, BUDGET)
+
+
+if __name__ == "__main__":
+    main()
