@@ -239,7 +239,7 @@ def train_worker(config: dict[str, Any]) -> None:
     def notice() -> bool:
         """Whether a machine is about to be taken away, the first time that this is known: what was learnt since the last checkpoint is saved."""
         nonlocal warned
-        before, warned = warned, ray.train.get_preemption_info() is not None  # type: ignore[attr-defined]
+        before, warned = warned, ray.train.get_preemption_info() is not None
         return warned and not before
 
     train(
