@@ -63,8 +63,8 @@ class Record:
 
     @property
     def value(self) -> float | None:
-        """What the search maximises: the last accuracy; None before there is one."""
-        return self.reports[-1].accuracy if self.reports else None
+        """What the search maximises: the last accuracy; None before there is one, and for a trial that failed on its way."""
+        return self.reports[-1].accuracy if self.reports and self.state != "failed" else None
 
     @property
     def over(self) -> bool:
