@@ -14,7 +14,11 @@ import ray
 import ray.data
 
 QUIET = ("ray.data", "ray.train", "ray.tune")
-SILENT = ("ray._private.authentication.authentication_token_setup", "ray.data._internal.progress")
+SILENT = (
+    "ray._private.authentication.authentication_token_setup",
+    "ray.data._internal.progress",
+    "ray.tune.analysis.experiment_analysis",
+)
 """Loggers whose warnings say that what we chose was chosen."""
 
 

@@ -235,7 +235,7 @@ class ClusterSettings(Block):
     wave_shards: int = Field(4096, ge=1, description="shards handed to Ray Data at once")
     max_failures: int = Field(3, ge=0, description="worker crashes that a step survives")
     max_preemptions: int = Field(
-        100, ge=0, description="losses of whole machines that a labelling step survives; they are no fault of the work"
+        100, ge=0, description="losses of whole machines that a step survives; they are no fault of the work"
     )
     stall_minutes: float = Field(
         30.0, gt=0, description="a labelling step in which no shard is finished for so long fails instead of hanging"

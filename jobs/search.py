@@ -12,6 +12,7 @@ import json
 import ray
 
 from engine.config import dump, load
+from engine.plan import shares
 from engine.progress import say
 from engine.report import search_plots, search_table
 from engine.run import Run
@@ -39,11 +40,14 @@ def search(settings: SearchJobSettings) -> Found:
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     with connect(settings.cluster):
-        shared = share(ray.cluster_resources(), settings.cluster, settings.search.trials, settings.search.concurrent)
+        resources = ray.cluster_resources()
+        shared = share(resources, settings.cluster, settings.search.trials, settings.search.concurrent)
         say(
             "search",
             f"mode {settings.search.mode}, {cohorts(settings)} x {settings.search.trials} trials; {shared.why}",
         )
+        trial = settings.base().model_copy(update={"cluster": shared.cluster})
+        shares.show(shares.step_shares(trial, resources), resources)
         found = run_search(run, settings, shared, run_cohort)
         write(run, settings, found)
         say("winner", "its run, with the first and only look at test images")

@@ -37,6 +37,7 @@ def train(
     on_checkpoint: Callable[[int, dict[str, Any]], None],
     on_log: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool] | None = None,
+    should_save: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Train from `start_step` (steps already done) to `settings.steps`; returns the last metrics.
 
@@ -44,7 +45,8 @@ def train(
     averaged over steps and workers since the last log, with `images_per_second` (all workers), `seconds_per_step` and
     `waiting` (share of the time spent waiting for data). on_checkpoint(step, state) every `checkpoint_every` steps and
     at the end, also when there was nothing left to do; both are called on all ranks. should_stop() is asked after each
-    step on every rank and must answer alike on all; a stop checkpoints first. Raises DivergedError when the loss is not
+    step on every rank and must answer alike on all; a stop checkpoints first.
+    should_save() is asked, in the same way, every `log_every` steps: a checkpoint out of turn. Raises DivergedError when the loss is not
     finite, before anything of it is checkpointed.
     """
     device = objective.context.device
@@ -62,6 +64,7 @@ def train(
             if save or done % settings.log_every == 0:
                 last = meter.read(done)
                 on_log(last)
+                save = save or (should_save is not None and should_save())
             if save:
                 on_checkpoint(done, objective.state_dict())
                 meter.restart()  # saving is not training

@@ -10,6 +10,7 @@ Files are put whole each time, as object stores want it; a fit that resumes goes
 import importlib.util
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,21 +72,31 @@ class TensorBoard:
     """RUN/tensorboard/<label>/: an events file for each attempt, which TensorBoard joins."""
 
     def __init__(self, place: Place) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+
         self.place = place
         self.folder = tempfile.TemporaryDirectory()
-        self.writer: Any = None
+        # not SummaryWriter: it writes in a thread of its own and its flush does not wait for it
+        self.writer = EventsWriter(f"{self.folder.name}/events")
+        self.begun = False
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
-        if self.writer is None:  # what an attempt before this one wrote from here on is void
-            self.writer = SummaryWriter(self.folder.name, purge_step=step)
+        if not self.begun:  # what an attempt before this one wrote from here on is void
+            self.begun = True
+            self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
+            self._write(Event(step=step, summary=scalar(name, value)))
         self.writer.flush()
         for file in Path(self.folder.name).iterdir():
             path = self.place.path("tensorboard", self.place.slug, file.name)
             storage.put(self.place.store.fs, path, file.read_bytes())
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self.writer.write_event(event)
 
 
 class MLflow:

@@ -104,7 +104,9 @@ def fit(
                 name="train",
                 storage_path=step.folder,
                 storage_filesystem=step.fs,
-                failure_config=FailureConfig(max_failures=run.cluster.max_failures),
+                failure_config=FailureConfig(  # type: ignore[call-arg]
+                    max_failures=run.cluster.max_failures, max_preemption_failures=run.cluster.max_preemptions
+                ),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
                 callbacks=[WriteProgress(step, tracking)],  # type: ignore[list-item]
                 logging_config=LoggingConfig(log_level="WARNING"),
@@ -262,7 +264,17 @@ def train_worker(config: dict[str, Any]) -> None:
         last.update(metrics)
         ray.train.report(dict(metrics))
 
-    train(objective, streams, settings, start_step=start, on_checkpoint=on_checkpoint, on_log=on_log)
+    warned = False
+
+    def notice() -> bool:
+        """Whether a machine is about to be taken away, the first time that this is known: what was learnt since the last checkpoint is saved."""
+        nonlocal warned
+        before, warned = warned, ray.train.get_preemption_info() is not None
+        return warned and not before
+
+    train(
+        objective, streams, settings, start_step=start, on_checkpoint=on_checkpoint, on_log=on_log, should_save=notice
+    )
 
 
 def agreed_plan(step: Step, settings: FitSettings, device: torch.device, rank: int) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.search import suggest
 from engine.search.space import Values, draw, perturb
+from engine.search.suggest import suggest
 from engine.search.trials import Record, Trial, best
 from engine.search_settings import PopulationSettings, SearchJobSettings
 
@@ -50,7 +50,7 @@ def propose(
     if number == 0:
         values = own
     elif search.sampler == "optuna":
-        values = suggest.optuna(search.space, seed, history)
+        values = suggest(search.space, seed, history)
     else:
         values = draw(search.space, seed, number - 1)
     if search.mode == "runs":

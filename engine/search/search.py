@@ -12,6 +12,7 @@ from engine.search.cohort import Cohort
 from engine.search.cohorts import cohorts, propose
 from engine.search.share import Share
 from engine.search.space import check
+from engine.search.suggest import library
 from engine.search.trials import Record, Records, best, settings_of
 from engine.search_settings import SearchJobSettings
 from engine.settings import SelfTrainSettings
@@ -30,7 +31,9 @@ class Found:
 
 
 def check_search(settings: SearchJobSettings) -> None:
-    """Refuse what cannot be searched, before the cluster is used. Raises SettingsError."""
+    """Refuse what cannot be searched, before the cluster is used. Raises ValueError."""
+    if settings.search.sampler == "optuna":
+        library()
     tree = settings.base().model_dump(mode="json")
     check(settings.search.space, tree, schedule=settings.search.mode != "runs")
 

@@ -7,36 +7,39 @@ from engine.search.trials import Record
 from engine.search_settings import Dimension
 
 
-def optuna(space: Space, seed: list[int], history: list[Record]) -> Values:
-    """Values of a trial by the tree-structured Parzen estimator, from the accuracy of trials that reported and the places of those that run.
-
-    Raises ValueError when Optuna is not installed.
-    """
+def library() -> Any:
+    """Optuna. Raises ValueError when it is not installed."""
     try:
-        import optuna as library
+        import optuna
     except ImportError:
         raise ValueError(
             "search.sampler: optuna is not installed: pip install '.[search]', or set sampler: random"
         ) from None
-    library.logging.set_verbosity(library.logging.WARNING)
-    distributions = {path: _distribution(library, dimension) for path, dimension in space.items()}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def suggest(space: Space, seed: list[int], history: list[Record]) -> Values:
+    """Values of a trial by the tree-structured Parzen estimator, from the accuracy of trials that reported and the places of those that run."""
+    optuna = library()
+    distributions = {path: _distribution(optuna, dimension) for path, dimension in space.items()}
     number = int(sum(part * 1009**power for power, part in enumerate(seed)) % 2**32)
-    sampler = library.samplers.TPESampler(
+    sampler = optuna.samplers.TPESampler(
         seed=number, constant_liar=True, multivariate=True, warn_independent_sampling=False
     )
-    study = library.create_study(direction="maximize", sampler=sampler)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     for record in history:
         if record.state != "failed" and (params := _inside(record.trial.values, distributions, space)):
-            state = library.trial.TrialState.RUNNING if record.value is None else library.trial.TrialState.COMPLETE
+            state = optuna.trial.TrialState.RUNNING if record.value is None else optuna.trial.TrialState.COMPLETE
             study.add_trial(
-                library.trial.create_trial(state=state, params=params, distributions=distributions, value=record.value)
+                optuna.trial.create_trial(state=state, params=params, distributions=distributions, value=record.value)
             )
     params = study.ask(distributions).params
     return {path: _value(dimension, params[path]) for path, dimension in space.items()}
 
 
-def _distribution(library: Any, dimension: Dimension) -> Any:
-    kinds = library.distributions
+def _distribution(optuna: Any, dimension: Dimension) -> Any:
+    kinds = optuna.distributions
     if dimension.values is not None:  # by position: a value may be a list, which Optuna does not take
         return kinds.CategoricalDistribution(list(range(len(dimension.values))))
     if dimension.integer is not None:

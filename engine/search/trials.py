@@ -7,7 +7,7 @@ from any machine by starting it again.
 
 import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from engine import storage
@@ -63,8 +63,8 @@ class Record:
 
     @property
     def value(self) -> float | None:
-        """What the search maximises: the last accuracy; None before there is one."""
-        return self.reports[-1].accuracy if self.reports else None
+        """What the search maximises: the last accuracy; None before there is one, and for a trial that failed on its way."""
+        return self.reports[-1].accuracy if self.reports and self.state != "failed" else None
 
     @property
     def over(self) -> bool:
@@ -90,15 +90,11 @@ def best(records: list[Record]) -> Record | None:
     return max(known, key=lambda pair: (pair[0], -pair[1].trial.cohort, -pair[1].trial.number))[1] if known else None
 
 
-@dataclass(frozen=True)
 class Records:
     """The records of a search: RUN/trials/<cohort>-<number>.json, each put whole."""
 
-    run: Run
-    folder: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", f"{self.run.folder}/trials")
+    def __init__(self, run: Run) -> None:
+        self.run, self.folder = run, f"{run.folder}/trials"
 
     def put(self, record: Record) -> Record:
         self.run.put(f"trials/{record.trial.name}.json", json.dumps(asdict(record), indent=1).encode())

@@ -98,7 +98,12 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     port, dashboard = free_port(), free_port()
     (folder / "token").write_text("0123456789abcdef" * 4)
     without = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    without |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(folder / "nobody")}
+    without |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "300",
+        "HOME": str(folder / "nobody"),
+    }
     environment = {**without, "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "PYTHONPATH": str(ROOT)}
     ray = str(Path(sys.executable).parent / "ray")
     command = [
@@ -113,7 +118,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     command += [
         "--num-cpus=2",
         f"--temp-dir={folder / 'r'}",
-        "--ray-client-server-port=0",
+        f"--ray-client-server-port={free_port()}",
         "--node-ip-address=127.0.0.1",
     ]
     with open(folder / "head.log", "w") as log:
@@ -134,7 +139,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
         assert head.poll() is None, log.read_text()[-3000:]
         with socket.socket() as caller:

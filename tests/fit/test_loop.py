@@ -228,3 +228,24 @@ def test_an_objective_of_another_task_needs_no_edit_of_the_engine(tmp_path: Path
         create_objective(context(fit_settings())).load_state_dict(recorder.load(60)["objective"])
     with pytest.raises(ValueError, match="registered already"):
         register_objective("masks of tests")(Masks)
+
+
+def test_a_warning_saves_what_was_learnt_out_of_turn(tmp_path: Path) -> None:
+    """Asked every `log_every` steps, and not where a checkpoint is due anyway."""
+    settings = fit_settings(steps=8, batch={"labelled": 4}, checkpoint_every=4, log_every=2)
+    recorder, asked = Recorder(tmp_path / "run"), list[int]()
+
+    def warned() -> bool:
+        asked.append(recorder.logs[-1]["step"])
+        return asked[-1] == 6
+
+    train(
+        create_objective(context(settings)),
+        streams(settings, {"labelled": write_set(tmp_path / "a")}),
+        settings,
+        on_checkpoint=recorder.on_checkpoint,
+        on_log=recorder.logs.append,
+        should_save=warned,
+    )
+    assert asked == [2, 6]
+    assert recorder.saved == [4, 6, 8]

@@ -94,7 +94,7 @@ def test_the_best_of_equals_is_the_cheapest() -> None:
     assert best([record(2, 0, 0.8), record(1, 3, 0.8), record(1, 2, 0.7), record(1, 4, state="failed")]) == record(
         1, 3, 0.8
     )
-    assert best([record(1, 4, state="failed")]) is None
+    assert best([record(1, 4, 0.9, state="failed")]) is None, "what it reported before it failed is another trial's"
 
 
 @pytest.mark.parametrize(

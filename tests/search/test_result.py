@@ -39,8 +39,9 @@ def test_the_setting_that_matters_is_found_and_a_generations_gain_is_not_taken_f
     records = []
     for cohort in (1, 2):
         for number in range(40):
-            values = {"a.x": float(rng.random()), "b": "pq"[number % 2], "c": float(0.1 * cohort + 1e-3 * rng.random())}
-            records.append(record(cohort, number, 0.5 + 0.2 * cohort + 0.1 * values["a.x"], values=values))
+            x = float(rng.random())
+            values = {"a.x": x, "b": "pq"[number % 2], "c": float(0.1 * cohort + 1e-3 * rng.random())}
+            records.append(record(cohort, number, 0.5 + 0.2 * cohort + 0.1 * x, values=values))
     found = {one.path: one for one in importances(SPACE, records)}
     assert next(iter(found)) == "a.x"
     assert found["a.x"].share > 0.99

@@ -1,5 +1,6 @@
 """A whole search on a made-up objective, without a cluster: killed and restored at every point it finds what an undisturbed one finds."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from engine.run import Run
 from engine.search.cohort import Cohort
-from engine.search.search import Found, run_search
+from engine.search.search import Found, check_search, run_search
 from engine.search.share import Share
 from engine.search.trials import Record, Records, Report, Trial
 from engine.search_settings import SearchJobSettings
@@ -142,7 +143,7 @@ def test_optuna_learns_and_is_a_function_of_the_records(tmp_path: Path) -> None:
     assert sum(late) / len(late) < 0.12, "random draws are 0.2 away"
 
 
-def test_optuna_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+def test_optuna_that_is_missing_is_told_before_the_cluster_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match="is not installed"):
-        go(searched(tmp_path, {"mode": "runs", "sampler": "optuna"}), Tuner())
+        check_search(searched(search={"mode": "runs", "sampler": "optuna"}))
