@@ -62,8 +62,8 @@ def main() -> None:
             marks.append(time.process_time())
             histogram.update(classes_of(table)[:, 0], scores_of(table)[:, 0])
             marks.append(time.process_time())
-            for name, seconds in zip(spent, np.diff(marks), strict=True):
-                spent[name].append(float(seconds))
+            for name, interval in zip(spent, np.diff(marks), strict=True):
+                spent[name].append(float(interval))
         wall = time.perf_counter() - began
     rows = arguments.shards * arguments.rows
     print(f"{rows} images, {arguments.classes} classes, top {arguments.top_p}, shards of {arguments.rows}")
