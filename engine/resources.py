@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import ray
 
@@ -40,6 +40,19 @@ def share_out(
     cpus_each = 1.0 if count <= cpus else cpus / count
     threads = max(1, int(cpus // count)) if gpus_per_worker else 1
     return Actors(count, cpus_each, gpus_per_worker, threads)
+
+
+class PoolSizes(NamedTuple):
+    """How few, how many, and how many actors at first."""
+
+    least: int
+    most: int
+    first: int
+
+
+def pool_sizes(count: int, most: int | None) -> PoolSizes:
+    """Sizes of an actor pool: fixed, or elastic between 1 and `most`, beginning with `count`."""
+    return PoolSizes(count, count, count) if most is None or most <= count else PoolSizes(1, most, count)
 
 
 def labelling_actors(cluster: ClusterSettings, shards: int) -> Actors:

@@ -227,6 +227,11 @@ class ClusterSettings(Block):
     num_workers: int | None = Field(
         None, ge=1, description="labelling actors; one a GPU, else one a CPU, when not given"
     )
+    max_workers: int | None = Field(
+        None,
+        ge=1,
+        description="labelling actors may become so many while a step runs, as machines join; fixed when not given",
+    )
     train_workers: int = Field(1, ge=1)
     train_cpus: int | None = Field(
         None, ge=1, description="CPUs and threads of a training worker; an even share of all when not given"

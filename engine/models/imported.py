@@ -15,7 +15,8 @@ REVISION = 1
 
 def find_model(run: Run, reference: str) -> Output:
     """The fitted step that `reference` names. Raises ValueError when there is neither a finished step nor a readable model folder of that name."""
-    if (output := read_output(run.store, reference)) is not None:
+    # object stores refuse to look for a path as if it were a step's name
+    if "/" not in reference and (output := read_output(run.store, reference)) is not None:
         if "model" not in output.summary:
             raise ValueError(
                 f"{reference}: this step holds no model; name a fit-… step (`python -m jobs.status {run.store.uri}` lists them)"

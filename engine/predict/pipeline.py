@@ -38,7 +38,7 @@ from engine.predict.predictor import Predictor
 from engine.predict.start import announce, start
 from engine.predict.watchdog import watched
 from engine.progress import Progress, say
-from engine.resources import ANYWHERE, Actors, labelling_actors
+from engine.resources import ANYWHERE, Actors, labelling_actors, pool_sizes
 from engine.run import Run
 from engine.settings import PredictSettings
 from engine.steps import Output, Part, Step, StoreError, canonical, costs
@@ -170,8 +170,8 @@ class _Labelling:
         obeyed = self.settings.model_copy(update=plan["predict"])
         while missing := self._missing():
             before = len(self.parts), self.history
-            actors = labelling_actors(self.cluster, len(missing))  # machines come and go between passes
             for wave in np.array_split(missing, -(-len(missing) // self.cluster.wave_shards)):
+                actors = labelling_actors(self.cluster, len(wave))  # machines come and go between waves
                 self._wave(wave, obeyed, actors)
             if before == (len(self.parts), self.history):
                 raise RuntimeError(f"{len(missing)} shards came back neither labelled nor failed, first {missing[:5]}")
@@ -223,6 +223,7 @@ class _Labelling:
     def _reports(self, wave: np.ndarray, settings: PredictSettings, actors: Actors) -> Generator[dict[str, Any]]:
         shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
         threads = self.cluster.decode_threads
+        sizes = pool_sizes(actors.count, self.cluster.max_workers)
         labelled = shards.map_batches(
             LabelActor,
             fn_constructor_kwargs={
@@ -236,7 +237,9 @@ class _Labelling:
                 "only": self.only,
             },
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=actors.count, max_tasks_in_flight_per_actor=2),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=sizes.least, max_size=sizes.most, initial_size=sizes.first, max_tasks_in_flight_per_actor=2
+            ),
             num_cpus=actors.cpus,
             num_gpus=actors.gpus,
             max_restarts=self.cluster.max_failures,

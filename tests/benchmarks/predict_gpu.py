@@ -20,8 +20,8 @@ from engine.predict.pace import bottleneck
 from engine.predict.predictor import Predictor
 from engine.predict.start import normalised
 from engine.settings import PredictSettings
-from tests.benchmarks.predict_loop import Files
 from tests.benchmarks.predict_material import make_pool, make_teacher
+from tests.benchmarks.predict_rivals import Files
 
 
 def bare(predictor: Predictor, batches: int) -> float:

@@ -1,15 +1,18 @@
 """Images and teachers for the labelling benchmarks."""
 
 import io
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from engine.models.build import build
+from engine.images.decode import decode
+from engine.models.build import build, normalisation
 from engine.models.checkpoint import save
 from engine.settings import ModelSettings
 
@@ -28,17 +31,42 @@ def texture(seed: int, width: int = 500, height: int = 375, quality: int = 87) -
     return buffer.getvalue()
 
 
+def photo(small: bytes, seed: int, quality: int = 87) -> bytes:
+    """An image of CIFAR-10 as a camera might have brought it: 500 x 375, with 1/f noise too faint to hide what it shows, about 50 kB."""
+    image = Image.open(io.BytesIO(small)).convert("RGB").resize((500, 375), Image.Resampling.BICUBIC)
+    noise = np.asarray(_noise(seed % 16)).astype(np.int16) - 128
+    rolled = np.roll(noise, (17 * seed, 29 * seed), (0, 1))
+    pixels = np.clip(np.asarray(image).astype(np.int16) + rolled // 4, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+@cache
+def _noise(seed: int) -> Image.Image:
+    return Image.open(io.BytesIO(texture(seed))).convert("RGB")
+
+
+def cifar_images(cifar: Path | None, images: int, split: str = "train") -> tuple[list[bytes], list[str]]:
+    """Encoded images and labels of CIFAR-10's Parquet files."""
+    if cifar is None:
+        raise SystemExit("--cifar names the folder of CIFAR-10's Parquet files")
+    tables = [pq.read_table(path, columns=["image", "label"]) for path in sorted(cifar.glob(f"{split}*.parquet"))]
+    table = pa.concat_tables(tables).slice(0, images)
+    column = table["image"].combine_chunks()
+    if pa.types.is_struct(column.type):
+        column = column.field("bytes")
+    return column.to_pylist(), [str(label) for label in table["label"].to_pylist()]
+
+
 def make_pool(
     folder: Path, images: int, kind: str, cifar: Path | None = None, distinct: int = 512
 ) -> tuple[Path, Path]:
-    """`folder`/pool.parquet and the same images as files in `folder`/files. `kind`: texture (500 x 375) or cifar."""
+    """`folder`/pool.parquet and the same images as files in `folder`/files. `kind`: texture (500 x 375), cifar, photo (CIFAR-10's, 500 x 375)."""
     if kind == "cifar":
-        assert cifar is not None, "--cifar names the folder of CIFAR-10's Parquet files"
-        tables = [pq.read_table(path, columns=["image"]) for path in sorted(cifar.glob("train-*.parquet"))]
-        column = pa.concat_tables(tables)["image"].combine_chunks()
-        if pa.types.is_struct(column.type):
-            column = column.field("bytes")
-        encoded = column.slice(0, images).to_pylist()
+        encoded = cifar_images(cifar, images)[0]
+    elif kind == "photo":
+        encoded = [photo(small, seed) for seed, small in enumerate(cifar_images(cifar, images)[0])]
     else:
         made = [texture(seed) for seed in range(min(distinct, images))]
         encoded = [made[i % len(made)] for i in range(images)]
@@ -57,4 +85,36 @@ def make_teacher(folder: Path, model: str, size: int, num_classes: int = 1000) -
     settings = ModelSettings(model=model, img_size=size)
     torch.manual_seed(0)
     save(folder, build(settings, num_classes), settings, [f"class {i}" for i in range(num_classes)])
+    return folder
+
+
+def train_teacher(folder: Path, model: str, size: int, cifar: Path, kind: str, images: int, steps: int) -> Path:
+    """A model folder of a network that has learnt: a plain torch loop on CIFAR-10's labels, on the same `kind` of images as the pool.
+
+    Trained on the last `images` of the training set: `make_pool` takes the first.
+    """
+    encoded, labels = cifar_images(cifar, 50_000)
+    encoded, labels = encoded[-images:], labels[-images:]
+    if kind == "photo":
+        encoded = [photo(small, seed) for seed, small in enumerate(encoded)]
+    names = sorted(set(labels))
+    settings = ModelSettings(model=model, img_size=size)
+    torch.manual_seed(0)
+    network = build(settings, len(names)).train().to(memory_format=torch.channels_last)
+    to = normalisation(settings, network)
+    mean, std = (torch.tensor(one).view(1, 3, 1, 1) * 255 for one in (to.mean, to.std))
+    pixels = torch.stack([decode(image, size) for image in encoded])
+    truth = torch.tensor([names.index(label) for label in labels])
+    optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=steps)
+    for step in range(steps):
+        chosen = torch.randint(0, len(encoded), (128,))
+        batch = (pixels[chosen].float() - mean) / std
+        batch = batch.flip(3) if step % 2 else batch
+        loss = F.cross_entropy(network(batch.contiguous(memory_format=torch.channels_last)), truth[chosen])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        rate.step()
+    save(folder, network.eval(), settings, names)
     return folder

@@ -128,6 +128,12 @@ def test_int8_outside_a_labelling_step_is_refused(teacher: Path) -> None:
     assert settings.fingerprinted() != settings.of_the_model().fingerprinted()
 
 
+def test_a_model_folder_is_taken_into_a_store_on_s3(teacher: Path, s3: str) -> None:
+    run = Run(Store(s3.format("imported")), "run", ClusterSettings())
+    model = find_model(run, str(teacher))
+    assert find_model(run, model.step).digest == model.digest
+
+
 def test_a_pool_without_a_usable_image_is_still_planned(teacher: Path, tmp_path: Path) -> None:
     begun = Begun(tmp_path, teacher, [b"torn"] * 3)
     assert begun.start()["predict"] == {"batch_size": 3, "backend": "channels_last"}

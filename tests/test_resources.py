@@ -1,0 +1,30 @@
+"""How much of a cluster a labelling step takes."""
+
+import pytest
+
+from engine.resources import Actors, pool_sizes, share_out
+
+
+@pytest.mark.parametrize(
+    ("resources", "work", "expected"),
+    [
+        ({"CPU": 4.0}, 100, Actors(4, 1.0, 0.0, 1)),
+        ({"CPU": 4.0}, 3, Actors(3, 1.0, 0.0, 1)),
+        ({"CPU": 48.0, "GPU": 12.0}, 1000, Actors(12, 1.0, 1.0, 4)),
+        ({"CPU": 2.0, "GPU": 4.0}, 1000, Actors(4, 0.5, 1.0, 1)),
+        ({}, 5, Actors(1, 1.0, 0.0, 1)),
+    ],
+)
+def test_one_worker_a_gpu_else_one_a_cpu_and_never_more_than_there_is_work(
+    resources: dict[str, float], work: int, expected: Actors
+) -> None:
+    assert share_out(resources, work) == expected
+
+
+def test_more_workers_than_cpus_share_them() -> None:
+    assert share_out({"CPU": 2.0}, 10, wanted=4) == Actors(4, 0.5, 0.0, 1)
+
+
+def test_a_pool_is_fixed_unless_it_may_grow() -> None:
+    assert pool_sizes(4, None) == pool_sizes(4, 3) == pool_sizes(4, 4) == (4, 4, 4)
+    assert pool_sizes(4, 16) == (1, 16, 4)
