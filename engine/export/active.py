@@ -104,8 +104,8 @@ def _pairs(answers: Answers, second: Output | None) -> Iterator[tuple[pa.Table, 
             yield table, None
         elif part.unit in others:
             other = read_part(second, fs, others[part.unit])
-            rows = [one["row"].to_numpy() for one in (table, other)]
-            _, mine, theirs = np.intersect1d(*rows, assume_unique=True, return_indices=True)
+            first, then = table["row"].to_numpy(), other["row"].to_numpy()
+            _, mine, theirs = np.intersect1d(first, then, assume_unique=True, return_indices=True)
             yield table.take(mine).combine_chunks(), other.take(theirs).combine_chunks()
 
 

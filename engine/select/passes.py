@@ -14,9 +14,9 @@ from engine.select.select import Selector
 from engine.select.shares import COUNTED, SIFTED, portioned
 from engine.steps import Output, Part, Step, read_part
 
-_count, _sift, _rank = (
-    ray.remote(num_cpus=1)(one) for one in (shares.count_share, shares.sift_share, shares.rank_piece)
-)
+_count = ray.remote(num_cpus=1)(shares.count_share)
+_sift = ray.remote(num_cpus=1)(shares.sift_share)
+_rank = ray.remote(num_cpus=1)(shares.rank_piece)
 
 
 def two_passes(

@@ -15,7 +15,9 @@ def weights(settings: SelectSettings, classes: ClassManifest) -> npt.NDArray[np.
     strangers = [name for name in settings.prior if name not in classes.names]
     missing = [name for name in classes.names if name not in settings.prior]
     if strangers or missing:
-        wrong = f"no class is called {', '.join(strangers[:10])}" if strangers else f"{', '.join(missing[:10])} has none"
+        wrong = (
+            f"no class is called {', '.join(strangers[:10])}" if strangers else f"{', '.join(missing[:10])} has none"
+        )
         raise ValueError(f"select.prior: {wrong}; give every class its weight, 0 for one that is not wanted")
     return np.array([settings.prior[name] for name in classes.names])
 

@@ -186,8 +186,9 @@ def run(folder: Path, rows: int, undisturbed: bool) -> None:
         watched = Watched(folder, rows)
         while watched.process.poll() is None:
             watched.step()
-            sifted = chosen(folder) and chosen(folder) / "sifted"
-            if how == "killed" and sifted and sifted.is_dir() and len(list(sifted.iterdir())) > shares // 2:
+            made = chosen(folder)
+            sifted = len(list((made / SIFTED).glob("*"))) if made is not None else 0
+            if how == "killed" and sifted > shares // 2:
                 os.kill(watched.process.pid, signal.SIGKILL)
                 watched.process.wait()
         print(f"{how}: {watched.report()}, load {os.getloadavg()[0]:.1f}", flush=True)
@@ -195,7 +196,9 @@ def run(folder: Path, rows: int, undisturbed: bool) -> None:
             if watched.process.returncode:
                 raise RuntimeError(watched.log.read_text())
             print("  " + ", ".join(watched.log.read_text().splitlines()[1:]), flush=True)
-            output = read_output(store, chosen(folder).name)
+            made = chosen(folder)
+            output = read_output(store, made.name) if made is not None else None
+            assert output is not None, "a selection that ends well is committed"
             digests.append((output.digest, output.summary["selected"]))
             print(f"  digest {output.digest[:16]}, {output.summary['selected']:,} pseudo-labels", flush=True)
             time.sleep(5)

@@ -63,7 +63,7 @@ def brute_force(pool: Pool, settings: SelectSettings) -> dict[tuple[int, int, in
                 entry = (-score, int(ties[i]), int(pool.shard[i]), int(pool.row[i]))
                 ranked.setdefault(int(pool.classes[i, place]), []).append(entry)
     wanted = quota_of(settings, pool.manifest)
-    kept = {c: sorted(rows)[: wanted and wanted[c]] for c, rows in ranked.items()}
+    kept = {c: sorted(rows)[: wanted[c] if wanted else None] for c, rows in ranked.items()}
     kept = {c: rows for c, rows in kept.items() if rows}
     if settings.balance == "truncate" and kept:
         weight = {c: settings.prior.get(pool.manifest.names[c], 1) for c in range(len(pool.manifest))}
