@@ -15,7 +15,7 @@ from engine.progress import say
 from engine.report.curves import preview_svg
 from engine.report.preview import foretell, preview_table
 from engine.report.table import WIDTH
-from engine.select.counting import histograms
+from engine.select.counting import best_histogram
 from engine.steps import Store, read_output
 from jobs import command
 
@@ -47,7 +47,7 @@ def main() -> None:
             f" `python -m jobs.status {arguments.store}` lists the steps"
         )
     classes = teacher_classes(store, predictions)
-    best = histograms(store, predictions, len(classes), arguments.score).best
+    best = best_histogram(store, predictions, len(classes), arguments.score)
     outcomes = foretell(best, arguments.thresholds, arguments.per_class)
     if arguments.plot:
         fs, path = storage.resolve(arguments.plot)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.select.histogram import Histogram
-from engine.select.scores import probability, score_of
+from engine.select.scores import cut
 
 THRESHOLDS = np.concatenate([np.linspace(0, 0.9, 46), 1 - np.logspace(-1, -4, 46)[1:]])
 """Where the curves are drawn: evenly, then closer and closer to 1, where an over-confident teacher has its images."""
@@ -18,12 +18,8 @@ LINES = ("#d62728", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b")
 
 
 def survivors(best: Histogram, thresholds: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """Images of each class above each threshold, (T, C), from one walk over the histogram."""
-    place = np.searchsorted(thresholds, probability(score_of(best.order)), side="left")  # thresholds strictly below
-    width = len(thresholds) + 1
-    cells = np.bincount(best.classes * width + place, best.counts, minlength=best.num_classes * width)
-    at_least = np.cumsum(cells.reshape(-1, width)[:, ::-1], axis=1)[:, ::-1]
-    return at_least[:, 1:].T.astype(np.int64)
+    """Images of each class above each threshold, (T, C)."""
+    return np.stack([best.above(cut(float(threshold))) for threshold in thresholds])
 
 
 def preview_svg(names: Sequence[str], best: Histogram, per_class: int | None = None) -> str:
