@@ -57,7 +57,7 @@ class SelectSettings(Block):
         ge=0,
         le=16,
         description="images whose perceptual hashes differ in at most this many of 64 bits are one: the best-scored of the pool is kept,"
-        " those near a labelled or evaluation image are left out; 4 is usual",
+        " those near a labelled or evaluation image are left out; 8 is usual",
     )
 
     @property

@@ -2,7 +2,7 @@
 
     python -m jobs.preview STORE predict-0123456789abcdef --thresholds 0.5 0.9 0.99 --per-class 5000
 
-The first preview of a prediction pass counts its scores once; every later one is instant.
+--plot writes the curves of all thresholds as an SVG. The first preview of a prediction pass counts its scores once; every later one is instant.
 """
 
 import argparse
@@ -11,9 +11,11 @@ from rich.console import Console
 
 from engine import storage
 from engine.models.fetch import teacher_classes
+from engine.progress import say
+from engine.report.curves import preview_svg
 from engine.report.preview import foretell, preview_table
 from engine.report.table import WIDTH
-from engine.select.counting import histograms
+from engine.select.counting import best_histogram
 from engine.steps import Store, read_output
 from jobs import command
 
@@ -28,7 +30,8 @@ def main() -> None:
     parser.add_argument("predictions", help="a finished predict step of the store (predict-…)")
     parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="T", help="strictly above")
     parser.add_argument("--per-class", type=int, metavar="K", help="keep at most the K best of each class")
-    parser.add_argument("--score", choices=("max_probability", "margin"), default="max_probability")
+    parser.add_argument("--score", choices=("max_probability", "margin", "entropy"), default="max_probability")
+    parser.add_argument("--plot", metavar="SVG", help="path or URI of a plot to write")
     parser.add_argument("--classes", type=int, default=30, metavar="N", help="show the N classes with the least images")
     arguments = parser.parse_args()
     store = Store(arguments.store)
@@ -44,8 +47,12 @@ def main() -> None:
             f" `python -m jobs.status {arguments.store}` lists the steps"
         )
     classes = teacher_classes(store, predictions)
-    best = histograms(store, predictions, len(classes), arguments.score).best
+    best = best_histogram(store, predictions, len(classes), arguments.score)
     outcomes = foretell(best, arguments.thresholds, arguments.per_class)
+    if arguments.plot:
+        fs, path = storage.resolve(arguments.plot)
+        storage.put(fs, path, preview_svg(classes.names, best, arguments.per_class).encode())
+        say("plot", arguments.plot)
     console = Console(width=max(WIDTH, Console().width))
     console.print(preview_table(classes.names, best.total, outcomes, arguments.classes))
 

@@ -29,7 +29,8 @@ def main() -> None:
             f"{settings.predictions}: not a finished step of {settings.store}; `python -m jobs.status {settings.store}` lists them"
         )
     pool = pool_of(run.store, predictions)
-    known = {uri: collect(run, uri, uri, SourceSettings()) for uri in settings.known}
+    names = {f"known {number}": uri for number, uri in enumerate(settings.known, 1)}
+    known = {name: collect(run, name, uri, SourceSettings()) for name, uri in names.items()}
     around = Surroundings(pool, known) if pool is not None else None
     classes = teacher_classes(run.store, predictions)
     with connect(settings.cluster):

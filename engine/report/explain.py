@@ -18,7 +18,8 @@ from engine import storage
 from engine.images.manifest import Manifest
 from engine.models.fetch import teacher_classes
 from engine.run import Pointer, pointers
-from engine.select.scores import classes_of, margin_score, probability, scores_of
+from engine.select.exclusion import reason_of
+from engine.select.scores import best_score, classes_of, probability, scores_of
 from engine.settings import SelectSettings
 from engine.steps import Output, Store, read_output, read_part, read_tables
 
@@ -148,6 +149,8 @@ def _verdict(told: Records, predictions: Output, pointer: Pointer, pseudo: Outpu
             f" score {_shown(row['score'])}, drawn {row['count']}x an epoch"
             for row in rows
         )
+    if (reason := reason_of(told.store, pseudo, *address)) is not None:
+        return f"left out: {reason}"
     seen = _seen(told, predictions, address)
     return "not chosen: it has no prediction" if seen is None else _refusal(pointer.record["settings"], pseudo, seen)
 
@@ -163,11 +166,13 @@ def _refusal(settings: dict[str, Any], pseudo: Output, seen: pa.Table) -> str:
     told = pseudo.summary["report"]["classes"][index]
     set_by_hand = settings.get("thresholds", {}).get(told["name"], settings["threshold"])
     adaptive = SelectSettings.model_validate(settings).needs_histogram
-    cut = told["cut"] if adaptive else set_by_hand  # the same cut; the float16 that stands for it reads oddly
-    if settings.get("score") == "margin":
-        score, what = float(probability(margin_score(scores_of(seen)))[0]), "margin"
-    else:
-        score, what = float(probability(scores_of(seen)[0, 0])), "probability"
+    cut = (
+        told["cut"] if adaptive or settings.get("score") == "energy" else set_by_hand
+    )  # the same cut; the float16 that stands for it reads oddly
+    kind = settings.get("score", "max_probability")
+    what = "probability" if kind == "max_probability" else kind
+    stored = best_score(seen, kind)[0]
+    score = float(stored) if kind == "energy" else float(probability(stored))
     if score <= cut:
         return f"not chosen: {what} {score:.4f} for {told['name']} is not above the cut {cut:.4f}"
     if told["lowest"] is not None and told["kept"] < told["available"] and score <= told["lowest"]:

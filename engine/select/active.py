@@ -33,6 +33,30 @@ def disagreement(
     return np.clip(1 - shared, 0, 1).astype(np.float16)
 
 
+def unlike(
+    hashes: npt.NDArray[np.uint64], classes: npt.NDArray[np.integer], budget: int, most: int
+) -> npt.NDArray[np.intp]:
+    """At most `budget` rows a class, each more than `most` bits from all that were taken before it, of whatever class.
+
+    `hashes` (N,): perceptual hashes, within a class most wanted first. Sorted by class, in the order taken.
+    """
+    taken = np.empty(0, np.intp)
+    for wanted in np.unique(classes):
+        found = 0
+        for row in np.flatnonzero(classes == wanted):
+            if found == budget:
+                break
+            if not (np.bitwise_count(hashes[taken] ^ hashes[row]) <= most).any():
+                taken = np.append(taken, row)
+                found += 1
+    return taken
+
+
+def bits(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
+    """Hashes (N,) as points (N, 64): the square of a distance is the number of bits that differ."""
+    return np.unpackbits(hashes.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1).astype(np.float32)
+
+
 def diverse(
     embeddings: npt.NDArray[np.floating],
     classes: npt.NDArray[np.integer],

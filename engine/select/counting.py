@@ -66,10 +66,21 @@ def read(output: Output, store: Store, num_classes: int) -> Counted:
 
 def histograms(store: Store, predictions: Output, num_classes: int, score: Score = "max_probability") -> Counted:
     """The histograms of a finished prediction pass: read, or counted now by this process and kept."""
+    return read(counted(store, predictions, num_classes, score), store, num_classes)
+
+
+def best_histogram(store: Store, predictions: Output, num_classes: int, score: Score = "max_probability") -> Histogram:
+    """That of the best classes alone: all that a preview needs."""
+    output = counted(store, predictions, num_classes, score)
+    return Histogram.of(read_part(output, store.fs, output.parts(store.fs)[0]), num_classes)
+
+
+def counted(store: Store, predictions: Output, num_classes: int, score: Score) -> Output:
+    """The histogram step of a finished prediction pass, found or made by this process."""
     step = store.step(VERB, REVISION, settings_of(score, num_classes), {"predictions": predictions.digest})
     output = step.output()
     if output is None:
         started = time.time()
         step.begin()
         output = commit(step, count(store, predictions, predictions.parts(store.fs), num_classes, score), started)
-    return read(output, store, num_classes)
+    return output

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 
 from engine import storage
@@ -12,10 +14,12 @@ from engine.images.collection import Collection
 from engine.images.likeness import likeness
 from engine.images.manifest import Manifest
 from engine.run import Run
-from engine.select.left_out import Addresses, BestOfGroups, addresses
+from engine.select.left_out import Addresses, BestOfGroups, addresses, table_of
 from engine.select.scores import best_score
 from engine.settings import Score, SelectSettings
-from engine.steps import Output, Part, Store, content_digest, read_part, read_tables
+from engine.steps import Output, Part, Step, Store, content_digest, read_part, read_tables
+
+LEFT_OUT = "left-out"
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,13 @@ def left_out(
     around: Surroundings | None,
     score: Score,
     kept: Addresses,
-) -> tuple[Addresses, dict[str, int]]:
-    """Sorted addresses of the images that are left out, and how many for each reason. `kept`: images that have their label already;
-    with them all that is near them is left out."""
-    found, counts = [kept], {}
+) -> dict[str, Addresses]:
+    """Sorted addresses of the images that are left out, by reason. `kept`: images that have their label already; what is near them
+    is left out, too."""
+    found = {}
     if excluded.keys:
         assert around is not None, "refused before"
-        named = addresses_of(around.pool.manifest, excluded.keys)
-        counts["named by key"] = len(named)
-        found.append(named)
+        found["named by key"] = addresses_of(around.pool.manifest, excluded.keys)
     if excluded.near is not None:
         grouped, close = (table for _, table in read_tables(excluded.near, store.fs))
         at = addresses(grouped)
@@ -90,11 +92,26 @@ def left_out(
         best = BestOfGroups(members[~settled], group[~settled])
         for state in ray.get([_best.remote(store, predictions, share, best, score) for share in shares]):
             best.merge(state)
-        beaten = np.union1d(best.beaten(), members[settled])
-        counts["near a better-scored image"] = len(beaten)
-        counts["near a labelled or evaluation image"] = close.num_rows
-        found += [beaten, addresses(close)]
-    return np.unique(np.concatenate(found)), counts
+        found["near a better-scored image"] = np.union1d(best.beaten(), members[settled])
+        found["near a labelled or evaluation image"] = np.sort(addresses(close))
+    return found
+
+
+def write_down(step: Step, found: Mapping[str, Addresses]) -> dict[str, int]:
+    """Put the addresses beside the step's parts, for `explain`; returns their numbers by reason."""
+    for unit, reason in enumerate(sorted(found)):
+        step.put_beside(LEFT_OUT, unit, table_of(found[reason]))
+    return {reason: len(addresses) for reason, addresses in found.items()}
+
+
+def reason_of(store: Store, pseudo: Output, shard: int, row: int) -> str | None:
+    """Why an image was left out of a finished selection; None when it was not."""
+    for unit, reason in enumerate(sorted(pseudo.summary.get("left out", {}))):
+        mine = (pc.field("shard") == shard) & (pc.field("row") == row)
+        path = f"{pseudo.folder}/{LEFT_OUT}/{unit:08d}.parquet"
+        if pq.read_table(path, filesystem=store.fs, filters=mine).num_rows:
+            return reason
+    return None
 
 
 def addresses_of(manifest: Manifest, keys: Sequence[str]) -> Addresses:
@@ -103,7 +120,7 @@ def addresses_of(manifest: Manifest, keys: Sequence[str]) -> Addresses:
     found = [np.empty(0, np.int64)]
     for shard in range(manifest.num_shards):
         table = manifest.keys([shard])
-        hits = pa.compute.is_in(table["key"], wanted)
+        hits = pc.is_in(table["key"], wanted)
         found.append(addresses(table.filter(hits)))
     return np.sort(np.concatenate(found))
 

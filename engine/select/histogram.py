@@ -26,6 +26,7 @@ class Histogram:
         self._counts = np.empty(0, np.int64)
         self._pending: list[npt.NDArray[np.uint64]] = []
         self._num_pending = 0
+        self._sums: tuple[Counts, npt.NDArray[np.intp], npt.NDArray[np.intp]] | None = None
 
     def update(self, classes: npt.NDArray[np.unsignedinteger], scores: Half) -> None:
         """Count N rows: `classes` and `scores` of one shape."""
@@ -66,19 +67,25 @@ class Histogram:
     @property
     def total(self) -> Counts:
         """Rows of each class (C,)."""
-        return self._by_class(self.counts)
+        running, starts, ends = self._running()
+        return running[ends] - running[starts]
 
     def above(self, cut: Half | np.float16) -> Counts:
         """Rows of each class (C,) whose score exceeds the cut: one score for all classes or (C,) one each."""
-        return self._by_class(self.counts * (self.order > self._of_cells(order_of(_each(cut, self.num_classes)))))
+        running, _, ends = self._running()
+        cells = _first_cells(self.num_classes)[:-1] | order_of(_each(cut, self.num_classes))
+        return running[ends] - running[np.searchsorted(self._cells, cells, side="right")]
 
     def kth_best(self, k: int | Counts) -> Half:
         """The K-th best score of each class (C,), K for all classes or (C,) one each; -NaN, below every number, where a class has
         fewer rows."""
+        running, _, ends = self._running()
         wanted = np.broadcast_to(np.asarray(k, np.int64), self.num_classes)
-        cells = np.flatnonzero(self._at_or_above() >= self._of_cells(wanted))
+        enough = np.flatnonzero(self.total >= wanted)
+        # of the rows of a class all but K - 1 lie at or below its K-th best: the last cell with no more rows before it
+        cell = np.searchsorted(running, (running[ends] - wanted)[enough], side="right") - 1
         order = np.zeros(self.num_classes, np.uint16)
-        order[self.classes[cells]] = self.order[cells]  # the highest cell that reaches K is written last
+        order[enough] = self._cells[cell].astype(np.uint16)
         return score_of(order)
 
     def probability_sum(self) -> npt.NDArray[np.float64]:
@@ -98,22 +105,22 @@ class Histogram:
 
     @classmethod
     def of(cls, table: pa.Table, num_classes: int) -> "Histogram":
-        """The histogram that `table` wrote."""
+        """The histogram that `table` wrote: its cells are sorted and distinct."""
         made = cls(num_classes)
-        cells = np.asarray(table["class"]).astype(np.uint64) << np.uint64(16)
-        made._add(cells | order_of(np.asarray(table["score"])), np.asarray(table["count"]))
+        made._cells = np.asarray(table["class"]).astype(np.uint64) << np.uint64(16) | order_of(
+            np.asarray(table["score"])
+        )
+        made._counts = np.asarray(table["count"])
         return made
 
-    def _of_cells(self, by_class: npt.NDArray) -> npt.NDArray:
-        return by_class[self.classes]
-
-    def _by_class(self, by_cell: npt.NDArray) -> Counts:
-        return np.bincount(self.classes, by_cell, minlength=self.num_classes).astype(np.int64)
-
-    def _at_or_above(self) -> Counts:
-        """For each cell the rows of its class with its score or a higher one."""
-        up_to = np.cumsum(self.counts)
-        return np.cumsum(self.total)[self.classes] - up_to + self.counts
+    def _running(self) -> tuple[Counts, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Rows before each cell and after the last (M + 1,), and the first and last cell of each class (C,): every question is a
+        binary search, whatever the number of rows or cells."""
+        self._settle()
+        if self._sums is None:
+            bounds = np.searchsorted(self._cells, _first_cells(self.num_classes))
+            self._sums = np.concatenate([[0], np.cumsum(self._counts)]), bounds[:-1], bounds[1:]
+        return self._sums
 
     def _settle(self) -> None:
         if self._pending:
@@ -128,7 +135,12 @@ class Histogram:
         total = np.zeros(len(merged), np.int64)
         total[np.searchsorted(merged, self._cells)] += self._counts
         total[np.searchsorted(merged, cells)] += counts
-        self._cells, self._counts = merged, total
+        self._cells, self._counts, self._sums = merged, total, None
+
+
+def _first_cells(num_classes: int) -> npt.NDArray[np.uint64]:
+    """The least cell of each class, and of the one after the last (C + 1,)."""
+    return np.arange(num_classes + 1, dtype=np.uint64) << np.uint64(16)
 
 
 def _each(value: Half | np.float16, num_classes: int) -> Half:

@@ -15,6 +15,11 @@ def addresses(table: pa.Table) -> Addresses:
     return table["shard"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
 
 
+def table_of(found: Addresses) -> pa.Table:
+    """Addresses as columns `shard` and `row`."""
+    return pa.table({"shard": (found >> 32).astype(np.int32), "row": (found & 0xFFFFFFFF).astype(np.int32)})
+
+
 def among(wanted: Addresses, known: Addresses) -> npt.NDArray[np.bool_]:
     """Which of `wanted` (N,) stand in `known`, sorted."""
     if not known.size:

@@ -29,8 +29,3 @@ def preview(best: Histogram, threshold: float, per_class: int | None = None) -> 
     score = best.kth_best(np.maximum(kept, 1))
     lowest = np.where(kept > 0, probability(np.where(kept > 0, score, 0)), np.nan)
     return Preview(threshold, per_class, available, kept, lowest)
-
-
-def sweep(best: Histogram, thresholds: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """Images of each class above each threshold, (T, C): the curves of the preview's plot."""
-    return np.stack([best.above(cut(float(threshold))) for threshold in thresholds])

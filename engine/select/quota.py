@@ -8,10 +8,10 @@ from engine.select.blocks import Counts
 from engine.settings import SelectSettings
 
 
-def shares(settings: SelectSettings, classes: ClassManifest) -> npt.NDArray[np.float64]:
-    """What each class gets of the whole (C,), summing to 1. Raises ValueError for a prior that does not name the classes."""
+def weights(settings: SelectSettings, classes: ClassManifest) -> npt.NDArray[np.float64]:
+    """What each class counts (C,). Raises ValueError for a prior that does not name the classes."""
     if not settings.prior:
-        return np.full(len(classes), 1 / len(classes))
+        return np.ones(len(classes))
     strangers = [name for name in settings.prior if name not in classes.names]
     missing = [name for name in classes.names if name not in settings.prior]
     if strangers or missing:
@@ -19,8 +19,7 @@ def shares(settings: SelectSettings, classes: ClassManifest) -> npt.NDArray[np.f
             f"no class is called {', '.join(strangers[:10])}" if strangers else f"{', '.join(missing[:10])} has none"
         )
         raise ValueError(f"select.prior: {wrong}; give every class its weight, 0 for one that is not wanted")
-    weights = np.array([settings.prior[name] for name in classes.names])
-    return weights / weights.sum()
+    return np.array([settings.prior[name] for name in classes.names])
 
 
 def quotas(settings: SelectSettings, classes: ClassManifest) -> Counts | None:
@@ -30,19 +29,19 @@ def quotas(settings: SelectSettings, classes: ClassManifest) -> Counts | None:
     """
     if settings.per_class is None or settings.balance == "published":
         return None
-    exact = shares(settings, classes) * (settings.per_class * len(classes))
+    total, weight = settings.per_class * len(classes), weights(settings, classes)
+    exact = weight * total / weight.sum()
     whole = np.floor(exact + 1e-9).astype(np.int64)
     order = np.argsort(whole - exact, kind="stable")
-    whole[order[: settings.per_class * len(classes) - int(whole.sum())]] += 1
+    whole[order[: total - int(whole.sum())]] += 1
     return whole
 
 
-def truncated(found: Counts, share: npt.NDArray[np.float64]) -> Counts:
-    """What `balance=truncate` leaves of the rows found (C,): the proportion of `share` as far as the scarcest class that has
+def truncated(found: Counts, weight: npt.NDArray[np.float64]) -> Counts:
+    """What `balance=truncate` leaves of the rows found (C,): the proportion of `weight` (C,) as far as the scarcest class that has
     any allows. Without a prior, the smallest class's number each."""
-    there = (found > 0) & (share > 0)
+    there = (found > 0) & (weight > 0)
     if not there.any():
         return np.zeros_like(found)
-    scarcest = np.flatnonzero(there)[np.argmin(found[there] / share[there])]
-    allowed = np.floor(found[scarcest] * (share / share[scarcest]) + 1e-9).astype(np.int64)
+    allowed = np.floor((found[there] / weight[there]).min() * weight + 1e-9).astype(np.int64)
     return np.minimum(found, allowed)

@@ -14,12 +14,13 @@ from engine.run import Run
 from engine.select.counting import REVISION as HISTOGRAM_REVISION
 from engine.select.counting import VERB as HISTOGRAM
 from engine.select.counting import commit, count, read, settings_of
-from engine.select.exclusion import Surroundings, exclusion, left_out
+from engine.select.exclusion import Surroundings, exclusion, left_out, write_down
 from engine.select.left_out import Addresses, addresses, without
-from engine.select.passes import forget, put_pieces, two_passes
+from engine.select.passes import two_passes
 from engine.select.route import route
 from engine.select.rule import Seen, rule_of
 from engine.select.select import Selector
+from engine.select.shares import forget, put_pieces
 from engine.select.sticky import carry_over
 from engine.settings import SelectSettings
 from engine.steps import Output, Part, Step, read_part, read_tables
@@ -58,7 +59,9 @@ def select(
         kept = pa.concat_tables(table for _, table in read_tables(keep, step.fs)) if keep is not None else None
         settled = addresses(kept) if kept is not None else np.empty(0, np.int64)
         shares, score = _shares(parts), settings.score
-        out, counts = left_out(run.store, predictions, shares, excluded, around, score, settled)
+        found = left_out(run.store, predictions, shares, excluded, around, score, settled)
+        counts = write_down(step, found)
+        out = np.unique(np.concatenate([settled, *found.values()]))
         seen = _seen(run, label, predictions, parts, classes, settings, labelled) if settings.needs_histogram else None
         empty = Selector(settings, classes, rule_of(settings, classes, seen))
         candidates = sum(part.rows for part in parts) * settings.classes_per_image

@@ -16,7 +16,7 @@ from engine import schema
 from engine.labels import targets
 from engine.labels.classes import ClassManifest
 from engine.select import scores
-from engine.select.quota import shares, truncated
+from engine.select.quota import truncated, weights
 from engine.select.report import SelectReport
 from engine.select.rule import Rule, rule_of
 from engine.select.topk import TopK, Winners
@@ -81,7 +81,7 @@ class Selector:
         winners = self._top_k.result()
         if self.settings.balance == "truncate":
             found = np.bincount(winners.classes, minlength=len(self.classes))
-            winners = _first(winners, truncated(found, shares(self.settings, self.classes)))
+            winners = _first(winners, truncated(found, weights(self.settings, self.classes)))
         table = self.table(winners)
         return table, self.report([table], self._top_k.available.copy(), self.num_images)
 

@@ -1,8 +1,9 @@
-"""A billion score rows through `jobs.select` on this machine: time, memory above idle, share of the plain read rate, and a kill in the middle.
+"""A billion score rows on this machine: time, memory above idle, share of the plain read rate, and a kill in the middle.
 
-`make` writes a finished predict step of `--rows` rows (1,000 classes, one stored class an image; 3.6 GB at a billion) and can be
-killed and started again. `run` selects K = rows / (20 C) a class from it twice, each time from nothing: undisturbed, and with the
-driver killed (SIGKILL) when half the filter pass is on disk. Both must give the same digest. The folder can be deleted afterwards.
+`make` writes a finished predict step of `--rows` rows (1,000 classes, one stored class an image; 3.2 GB at a billion) and can be
+killed and started again. `run` selects K = rows / (20 C) a class from it by the two passes over the disk, in one process, twice from
+nothing: killed (SIGKILL) when half of the second pass is on disk and started again, and undisturbed. Both must give the same digest.
+Delete the folder afterwards.
 
     python -m tests.benchmarks.select_billion make --folder /var/tmp/billion --rows 1e9
     python -m tests.benchmarks.select_billion run --folder /var/tmp/billion --rows 1e9
@@ -18,13 +19,28 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from engine import schema, storage
 from engine.labels.classes import ClassManifest
 from engine.predict.pipeline import PARQUET
-from engine.select.passes import SHARE_ROWS
+from engine.select.route import pieces
 from engine.select.scores import pack, scores_of
+from engine.select.select import Selector
+from engine.select.shares import (
+    COUNTED,
+    PART_ROWS,
+    SHARE_ROWS,
+    SIFTED,
+    count_share,
+    counted_shares,
+    forget,
+    portioned,
+    rank_piece,
+    sift_share,
+)
+from engine.settings import SelectSettings
 from engine.steps import Output, Step, Store, read_output, read_part
 from tests.benchmarks.select_topk import NUM_CLASSES, block, blocks
 
@@ -82,51 +98,69 @@ def plain_read(store: Store, predictions: Output, sample: int = 50) -> float:
     return (time.process_time() - started) / rows
 
 
+def select_alone(folder: Path, rows: int) -> None:
+    """The selection in this process: the lines that Ray's tasks run, share after share, committed as `jobs.select` would."""
+    store = Store(str(folder / "store"))
+    predictions = read_output(store, predicted(store, rows).name)
+    assert predictions is not None, "run `make` to its end first"
+    settings = SelectSettings(per_class=rows // (20 * NUM_CLASSES), targets="hard")
+    empty = Selector(settings, CLASSES)
+    step = store.step("select", 1, settings.model_dump(), {"predictions": predictions.digest})
+    step.begin()
+    work = (step, predictions, empty, np.empty(0, np.int64))
+    portions = portioned(predictions.parts(step.fs))
+    started = time.time()
+    print("begun", flush=True)
+    for unit in set(range(len(portions))) - step.beside(COUNTED):
+        count_share(*work, unit, portions[unit])
+    print(f"counted {time.process_time():.0f} CPU s", flush=True)
+    counted, quota, kept = counted_shares(step, empty, len(portions))
+    lowest = counted.lowest(quota)
+    for unit in set(range(len(portions))) - step.beside(SIFTED):
+        sift_share(*work, unit, portions[unit], lowest)
+    print(f"sifted {time.process_time():.0f} CPU s", flush=True)
+    parts = step.found_parts()
+    for unit, classes in enumerate(pieces(kept, PART_ROWS)):
+        if unit not in parts:
+            parts[unit] = rank_piece(step, empty, quota, len(portions), unit, classes)
+    print(f"ranked {time.process_time():.0f} CPU s", flush=True)
+    tables = (read_part(step, step.fs, part, ["class", "score", "count"]) for part in parts.values())
+    report = empty.report(tables, counted.available, counted.images)
+    step.commit(parts.values(), {"selected": int(report.kept.sum()), "report": report.as_dict()}, started)
+    forget(step)
+
+
 class Watched:
-    """`jobs.select` as a process, with the memory (PSS) and CPU seconds of it and of all it started."""
+    """A selection as a process of its own, its memory (PSS) and CPU seconds."""
 
     def __init__(self, folder: Path, rows: int) -> None:
-        per_class = rows // (20 * NUM_CLASSES)
-        config = folder / "select.yaml"
-        arguments = [
-            "run: select",
-            f"store: {folder / 'store'}",
-            f"predictions: {predicted(Store(str(folder / 'store')), rows).name}",
-            f"select: {{per_class: {per_class}, targets: hard}}",
-            "cluster: {num_cpus: 2}",
-        ]
-        config.write_text("\n".join(arguments))
         self.log = folder / "select.log"
         self.started = time.time()
         with self.log.open("w") as log:
-            command = [sys.executable, "-m", "jobs.select", str(config)]
-            self.process = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        self.samples: list[int] = []
-        self.idle = 0
-        self.cpu: dict[int, float] = {}
+            command = [sys.executable, "-m", "tests.benchmarks.select_billion", "alone", "--folder", str(folder)]
+            self.process = psutil.Popen([*command, "--rows", str(rows)], stdout=log, stderr=subprocess.STDOUT)
+        self.idle = self.peak = 0
+        self.cpu = 0.0
 
     def step(self) -> None:
         """Look once."""
-        total = 0
-        for one in [self.process, *self.process.children(recursive=True)]:
-            try:
-                total += one.memory_full_info().pss
-                spent = one.cpu_times()
-                self.cpu[one.pid] = spent.user + spent.system
-            except psutil.Error:
-                continue
-        if "two passes" in self.log.read_text():
-            self.samples.append(total)
+        try:
+            now = self.process.memory_full_info().pss
+            spent = self.process.cpu_times()
+        except psutil.Error:
+            return
+        self.cpu = spent.user + spent.system
+        if "begun" in self.log.read_text():
+            self.peak = max(self.peak, now)
         else:
-            self.idle = max(self.idle, total)
-        time.sleep(1)
+            self.idle = max(self.idle, now)
+        time.sleep(0.5)
 
     def report(self) -> str:
         """A line of figures."""
-        peak = max(self.samples, default=0)
         return (
-            f"{time.time() - self.started:.0f} s, {sum(self.cpu.values()):.0f} CPU seconds with Ray's own, memory idle"
-            f" {self.idle / 2**20:.0f} MiB, at most {peak / 2**20:.0f} MiB: {(peak - self.idle) / 2**20:.0f} MiB above idle"
+            f"{time.time() - self.started:.0f} s, {self.cpu:.0f} CPU seconds with the start of Python, memory {self.idle / 2**20:.0f} MiB"
+            f" before the first row, at most {self.peak / 2**20:.0f} MiB: {(self.peak - self.idle) / 2**20:.0f} MiB above"
         )
 
 
@@ -152,15 +186,19 @@ def run(folder: Path, rows: int, undisturbed: bool) -> None:
         watched = Watched(folder, rows)
         while watched.process.poll() is None:
             watched.step()
-            sifted = chosen(folder) and chosen(folder) / "sifted"
-            if how == "killed" and sifted and sifted.is_dir() and len(list(sifted.iterdir())) > shares // 2:
+            made = chosen(folder)
+            sifted = len(list((made / SIFTED).glob("*"))) if made is not None else 0
+            if how == "killed" and sifted > shares // 2:
                 os.kill(watched.process.pid, signal.SIGKILL)
                 watched.process.wait()
         print(f"{how}: {watched.report()}, load {os.getloadavg()[0]:.1f}", flush=True)
         if how != "killed":
             if watched.process.returncode:
                 raise RuntimeError(watched.log.read_text())
-            output = read_output(store, chosen(folder).name)
+            print("  " + ", ".join(watched.log.read_text().splitlines()[1:]), flush=True)
+            made = chosen(folder)
+            output = read_output(store, made.name) if made is not None else None
+            assert output is not None, "a selection that ends well is committed"
             digests.append((output.digest, output.summary["selected"]))
             print(f"  digest {output.digest[:16]}, {output.summary['selected']:,} pseudo-labels", flush=True)
             time.sleep(5)
@@ -170,13 +208,15 @@ def run(folder: Path, rows: int, undisturbed: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("make", "run"))
+    parser.add_argument("what", choices=("make", "run", "alone"))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rows", type=float, default=1e9)
     parser.add_argument("--no-undisturbed", action="store_true", help="leave out the run without a kill")
     arguments = parser.parse_args()
     if arguments.what == "make":
         make(arguments.folder, int(arguments.rows))
+    elif arguments.what == "alone":
+        select_alone(arguments.folder, int(arguments.rows))
     else:
         run(arguments.folder, int(arguments.rows), not arguments.no_undisturbed)
 

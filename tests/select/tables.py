@@ -62,19 +62,38 @@ def brute_force(pool: Pool, settings: SelectSettings) -> dict[tuple[int, int, in
             if 1 / (1 + np.exp(-score)) > settings.threshold:
                 entry = (-score, int(ties[i]), int(pool.shard[i]), int(pool.row[i]))
                 ranked.setdefault(int(pool.classes[i, place]), []).append(entry)
-    kept = {c: sorted(rows)[: settings.per_class] for c, rows in ranked.items()}
+    wanted = quota_of(settings, pool.manifest)
+    kept = {c: sorted(rows)[: wanted[c] if wanted else None] for c, rows in ranked.items()}
+    kept = {c: rows for c, rows in kept.items() if rows}
     if settings.balance == "truncate" and kept:
-        smallest = min(len(rows) for rows in kept.values())
-        kept = {c: rows[:smallest] for c, rows in kept.items()}
+        weight = {c: settings.prior.get(pool.manifest.names[c], 1) for c in range(len(pool.manifest))}
+        kept = {c: rows for c, rows in kept.items() if weight[c]}
+        for_each = min((len(rows) / weight[c] for c, rows in kept.items()), default=0)
+        kept = {c: rows[: int(for_each * weight[c] + 1e-9)] for c, rows in kept.items()}
     chosen = {}
     for c, rows in kept.items():
         for rank, (_, _, shard, row) in enumerate(rows):
             count = 1
             if settings.balance == "duplicate":
-                assert settings.per_class is not None
-                count = settings.per_class // len(rows) + (rank < settings.per_class % len(rows))
+                assert wanted is not None
+                count = wanted[c] // len(rows) + (rank < wanted[c] % len(rows))
             chosen[c, shard, row] = (rank, count)
     return chosen
+
+
+def quota_of(settings: SelectSettings, classes: ClassManifest) -> list[int] | None:
+    """K of each class: one image after the other goes to the class that lacks most of its share."""
+    if settings.per_class is None:
+        return None
+    if not settings.prior:
+        return [settings.per_class] * len(classes)
+    total = settings.per_class * len(classes)
+    due = [total * settings.prior[name] / sum(settings.prior.values()) for name in classes.names]
+    given = [int(one + 1e-9) for one in due]
+    while sum(given) < total:
+        lacking = [one - have for one, have in zip(due, given, strict=True)]
+        given[lacking.index(max(lacking))] += 1
+    return given
 
 
 def as_dict(table: pa.Table) -> dict[tuple[int, int, int], tuple[int, int]]:

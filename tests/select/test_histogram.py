@@ -7,8 +7,7 @@ import pytest
 
 from engine.select import histogram
 from engine.select.histogram import Histogram
-from engine.select.preview import preview, sweep
-from engine.select.scores import probability
+from engine.select.preview import preview
 from engine.select.select import Selector
 from engine.settings import SelectSettings
 from tests.select.tables import Pool, random_pool
@@ -66,13 +65,3 @@ def test_preview_tells_the_selection_beforehand(threshold: float, per_class: int
     assert np.array_equal(told.available, report.available)
     assert np.array_equal(told.kept, report.kept)
     assert np.array_equal(told.lowest, report.lowest, equal_nan=True)
-
-
-def test_sweep_is_a_curve_a_class() -> None:
-    """Counts fall as the threshold rises, and equal those of plain counting."""
-    pool = random_pool(600, C, 1, seed=2)
-    thresholds = np.linspace(0, 0.99, 12)
-    curves = sweep(counted(pool), thresholds)
-    p = probability(pool.log_odds[:, 0])
-    for t, curve in zip(thresholds, curves, strict=True):
-        assert np.array_equal(curve, np.bincount(pool.classes[p > t, 0], minlength=C))

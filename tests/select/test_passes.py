@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.run import Run
-from engine.select import passes
+from engine.select import passes, shares
 from engine.select.reduce import select
 from engine.select.two_pass import Coarse
 from engine.settings import ClusterSettings, SelectSettings
@@ -36,8 +36,8 @@ def pool() -> Pool:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "SHARE_ROWS", 700)
-    monkeypatch.setattr(passes, "PART_ROWS", 120)
+    monkeypatch.setattr(shares, "SHARE_ROWS", 700)
+    monkeypatch.setattr(shares, "PART_ROWS", 120)
 
 
 def selected(folder: Path, pool: Pool, cluster: ClusterSettings, **settings: Any) -> tuple[Output, Run]:

@@ -11,9 +11,10 @@ from engine import schema
 from engine.labels import targets
 from engine.select import scores, topk
 from engine.select.select import Selector, soften
-from engine.settings import SelectSettings
+from engine.settings import Score, SelectSettings
 from tests.select.tables import as_dict, brute_force, manifest, random_pool
 
+PRIORS = st.lists(st.sampled_from([0, 1, 2, 5, 16]), min_size=6, max_size=6).filter(any)
 MODES = st.builds(
     SelectSettings,
     threshold=st.sampled_from([0.0, 0.3, 0.5, 0.9]),
@@ -22,6 +23,13 @@ MODES = st.builds(
     balance=st.sampled_from(["none", "truncate", "duplicate"]),
     targets=st.sampled_from(["hard", "soft"]),
 ) | st.builds(SelectSettings, threshold=st.sampled_from([0.0, 0.5]), balance=st.sampled_from(["none", "truncate"]))
+MODES |= st.builds(
+    SelectSettings,
+    threshold=st.sampled_from([0.0, 0.5]),
+    per_class=st.integers(1, 60),
+    prior=PRIORS.map(lambda weights: {f"class {i}": float(weight) for i, weight in enumerate(weights)}),
+    balance=st.sampled_from(["none", "truncate", "duplicate"]),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -129,12 +137,12 @@ def test_sharpening_needs_the_sum_over_all_classes() -> None:
 
 
 @pytest.mark.parametrize("score", ["entropy", "energy"])
-def test_stored_scores_rank(score: str) -> None:
+def test_stored_scores_rank(score: Score) -> None:
     """The K best of each class by the column that was stored; an energy is told as it is."""
     pool = random_pool(300, 4, 2, seed=8)
     column = np.random.default_rng(8).normal(0, 5, 300).astype(np.float16)
     kind = schema.predictions(4, pool.manifest.hash, 2, [score])
-    selector = Selector(SelectSettings(score=score, per_class=10), pool.manifest)  # type: ignore[arg-type]
+    selector = Selector(SelectSettings(score=score, per_class=10), pool.manifest)
     selector.update(scores.pack(pool.shard, pool.row, pool.classes, pool.log_odds, kind, [column]))
     table, report = selector.finish()
     for c in range(4):
@@ -178,6 +186,26 @@ def test_report_tells_of_classes_with_too_little() -> None:
     lowest = scores.probability(pool.log_odds[above & (pool.classes[:, 0] == 0), 0]).min()
     assert report.lowest[0] == lowest
     assert np.isnan(report.lowest[2])
+
+
+def test_a_prior_gives_quotas_and_tells_who_has_too_little() -> None:
+    """Quotas in proportion, together K x C; a class that has less is told with its own quota, one that is not wanted is not."""
+    pool = random_pool(300, 4, 1, seed=9)
+    prior = {"class 0": 1.0, "class 1": 6.0, "class 2": 0.0, "class 3": 1.0}
+    selector = Selector(SelectSettings(per_class=50, prior=prior), pool.manifest)
+    keep = pool.classes[:, 0] != 3
+    selector.update(pool.table(np.flatnonzero(keep)))
+    _, report = selector.finish()
+    there = np.bincount(pool.classes[keep, 0], minlength=4)
+    assert report.quota is not None
+    assert report.quota.tolist() == [25, 150, 0, 25]
+    assert report.kept.tolist() == np.minimum(there, [25, 150, 0, 25]).tolist()
+    assert (report.empty, report.short) == (("class 3",), ("class 1",))
+    assert f"class 1 has {there[1]} of 150" in report.warnings[1]
+    with pytest.raises(ValueError, match=r"select\.prior: class 1, class 2, class 3 has none"):
+        Selector(SelectSettings(per_class=5, prior={"class 0": 1.0}), pool.manifest)
+    with pytest.raises(ValueError, match="no class is called stranger"):
+        Selector(SelectSettings(per_class=5, prior=prior | {"stranger": 1.0}), pool.manifest)
 
 
 def test_nothing_selected_is_an_empty_table() -> None:

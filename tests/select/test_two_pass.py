@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.select import topk
-from engine.select.quota import shares, truncated
+from engine.select.quota import truncated, weights
 from engine.select.route import pieces, route
 from engine.select.select import Selector
 from engine.select.two_pass import Coarse, ranked, sifted
@@ -51,7 +51,7 @@ def on_disk(pool: Pool, empty: Selector, seed: int, part_rows: int) -> tuple[Any
     quota = empty.rule.quota
     kept = counted.available if quota is None else np.minimum(counted.available, quota)
     if empty.settings.balance == "truncate":
-        quota = kept = truncated(kept, shares(empty.settings, empty.classes))
+        quota = kept = truncated(kept, weights(empty.settings, empty.classes))
     lowest = counted.lowest(quota)
     kept_back = [sifted(empty.candidates(table), empty.rule.cuts, lowest) for table in split]
     tables = []
