@@ -74,6 +74,7 @@ class Learner:
         if self.head is not None and step >= self.settings.freeze_steps:
             self.head = None
             self.model.requires_grad_(True)
+            self.distributed = self.model  # the first wrapper goes, and with it its hooks on the head
             self.distributed = self.context.distribute(self.model, **self.options)
         self.distributed.train()
         if self.head is not None:

@@ -5,6 +5,7 @@ Features that agree could all be one point. What keeps them apart is that of VIC
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class Projected(nn.Module):
         super().__init__()
         self.body = body
         self.projection = nn.Sequential(
-            nn.Linear(int(body.num_features), features),
+            nn.Linear(cast("int", body.num_features), features),
             nn.BatchNorm1d(features),
             nn.ReLU(inplace=True),
             nn.Linear(features, features),

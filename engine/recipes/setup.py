@@ -91,7 +91,9 @@ class Setup:
         settings, wanted = self.settings, self.settings.pretext
         if wanted is None:
             return None
-        streams = {name: getattr(self, name) for name in ("labelled", "pool") if name in wanted.batch}
+        streams: dict[str, Source] = {
+            name: getattr(self, name) for name in wanted.batch if name in ("labelled", "pool")
+        }
         return fit(self.run, "pretext fit", settings.teacher_model, wanted, streams, self.classes)
 
     def labelled_of(self, label: str, only: Subset) -> Stream:

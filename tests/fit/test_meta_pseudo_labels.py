@@ -1,21 +1,32 @@
 """The feedback of Meta Pseudo Labels against derivatives that are known: finite differences, full enumeration, small steps."""
 
+import copy
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
 from engine.fit.batch import Batch
 from engine.fit.feedback import draw, product, sampled_term, slopes, soft_term
 from engine.fit.learner import own_statistics
+from engine.fit.loop import train
 from engine.fit.meta_pseudo_labels import MetaPseudoLabels
 from engine.fit.objective import create_objective
+from engine.fit.raw import RawSet
+from engine.fit.streams import open_stream
+from engine.gather.training_set import TrainingSet
 from engine.settings import NoiseSettings
 from tests.fit.objectives import context, labelled, noise, unlabelled
+from tests.fit.sets import write_set
+from tests.fit.test_loop import same
+from tests.images import making
 
 RATE, CLASSES, IMAGES = 0.3, 3, 4
 STILL = NoiseSettings(hflip=0).model_dump()
@@ -118,8 +129,8 @@ def test_labels_are_drawn_as_often_as_they_are_likely() -> None:
     assert draw(probabilities[:2], np.array([0.0, np.nextafter(1, 0)])).tolist() == [0, 3]
 
 
-def made(net: Mapping[str, object] | None = None, **changes: object) -> MetaPseudoLabels:
-    arguments = {"uda_weight": 0.0, "baseline": 0.0, "weak": STILL, **changes.pop("objective_args", {})}  # type: ignore[call-overload]
+def made(net: Mapping[str, Any] | None = None, **changes: Any) -> MetaPseudoLabels:
+    arguments = {"uda_weight": 0.0, "baseline": 0.0, "weak": STILL, **changes.pop("objective_args", {})}
     settings = {
         "batch": {"labelled": 8, "pool": 12},
         "noise": {"labelled": STILL, "pool": STILL},
@@ -242,3 +253,71 @@ def test_checkpoints_hold_both_networks_and_the_baseline() -> None:
     assert torch.equal(weights(one.teacher.model), weights(other.teacher.model))
     assert torch.equal(weights(one.student.model), weights(other.student.model))
     assert float(one.baseline.mean) == float(other.baseline.mean) != 0
+
+
+@pytest.mark.slow
+def test_two_moons_with_six_labels() -> None:
+    """A smoke test: with the feedback a student of three labels a moon comes out better than with h = 0."""
+    points, moon = make_moons(1000, noise=0.1, random_state=0)
+    images = np.full((1000, 3, 1, 1), 128, np.uint8)
+    images[:, :2, 0, 0] = ((points - (-1.5, -1.0)) / (4.0, 2.5) * 255).clip(0, 255)
+    pictures = torch.from_numpy(images)
+    accuracy = {}
+    for arm in ("no_feedback", "full"):
+        rng = np.random.default_rng(0)
+        own = np.concatenate([rng.permutation(np.flatnonzero(moon == one))[:3] for one in (0, 1)])
+        known = labelled(pictures[own], torch.tensor(moon[own]))
+        objective = made(
+            {"hidden": 32, "side": 1, "norm": True},
+            side=1,
+            names=("upper", "lower"),
+            batch={"labelled": 6, "pool": 64},
+            objective_args={"arm": arm, "labels": "soft", "feedback_weight": 30.0},
+            momentum=0.9,
+        )
+        for step in range(600):
+            batch = {"labelled": known, "pool": unlabelled(pictures[rng.integers(0, 1000, 64)], step)}
+            objective.step(batch, step)
+        model = objective.export()
+        with torch.no_grad(), own_statistics(model):
+            answers = model(objective.views["labelled"].normalise(pictures)).argmax(1)
+        accuracy[arm] = float((answers.numpy() == moon).mean())
+    assert accuracy["full"] > accuracy["no_feedback"] + 0.02
+    assert accuracy["full"] > 0.87
+
+
+def test_resumed_equals_undisturbed_on_a_raw_stream(tmp_path: Path) -> None:
+    """The pool as it lies, two networks, the baseline: bit for bit, with the same loss curve."""
+    making.folder(tmp_path / "pool", [f"{n}.png" for n in range(30)])
+    pool = RawSet(making.manifest(tmp_path / "pool", tmp_path / "list"))
+    sets: dict[str, TrainingSet | RawSet] = {"labelled": write_set(tmp_path / "labelled"), "pool": pool}
+
+    def objective() -> MetaPseudoLabels:
+        return made(
+            {"norm": True}, steps=8, checkpoint_every=4, log_every=1, objective_args={"uda_weight": 1.0}, momentum=0.9
+        )
+
+    def run(learner: MetaPseudoLabels, start: int) -> tuple[list[dict[str, float]], dict[int, dict[str, object]]]:
+        settings = learner.context.settings
+        streams = {
+            name: open_stream(name, one, batch_size=settings.batch[name], seed=0, size=4, cache_bytes=0)
+            for name, one in sets.items()
+        }
+        logs: list[dict[str, float]] = []
+        saved: dict[int, dict[str, object]] = {}
+        train(
+            learner,
+            streams,
+            settings,
+            start_step=start,
+            on_checkpoint=lambda step, state: saved.update({step: copy.deepcopy(state)}),
+            on_log=logs.append,
+        )
+        return [{key: log[key] for key in ("loss", "loss/student", "feedback")} for log in logs], saved
+
+    whole, checkpoints = run(objective(), 0)
+    second = objective()
+    second.load_state_dict(checkpoints[4])  # type: ignore[arg-type]
+    curve, again = run(second, 4)
+    assert curve == whole[4:]
+    same(again[8], checkpoints[8])

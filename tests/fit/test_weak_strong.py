@@ -1,5 +1,7 @@
 """FixMatch and UDA against their formulae, FreeMatch's cut against a plain transcription."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ BATCH = {"labelled": 4, "pool": 12}
 STILL = NoiseSettings(hflip=0).model_dump()
 
 
-def made(name: str, **changes: object) -> WeakStrong:
+def made(name: str, **changes: Any) -> WeakStrong:
     changes = {"batch": BATCH, "model_ema": False, **changes}
     objective = create_objective(context(name, **changes))
     assert isinstance(objective, WeakStrong)

@@ -19,6 +19,13 @@ from tests.fit.sets import fit_settings, write_set
 # layer norm only: batch statistics are those of a rank's own rows
 MODEL = ModelSettings(model="convnext_atto", img_size=32, model_args={"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]})
 
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "supervised thawed": {},
+    "meta_pseudo_labels difference": {"uda_weight": 1.0, "threshold": 0.0},
+    "meta_pseudo_labels soft": {"labels": "soft", "uda_weight": 1.0, "threshold": 0.0},
+    "fixmatch": {"cut": "freematch", "momentum": 0.5, "threshold": 0.3},
+}
+
 
 def learn(rank: int, world: int, port: int, training_set: TrainingSet, folder: Path) -> None:
     torch.set_num_threads(1)
@@ -35,8 +42,35 @@ def learn(rank: int, world: int, port: int, training_set: TrainingSet, folder: P
         torch.save(saved, folder / f"{world}-{rank}-{step}.pt")
 
     train(objective, {"labelled": stream}, settings, on_checkpoint=save, on_log=logs.append)
+    together(rank, world, training_set, folder)
     if world > 1:
         dist.destroy_process_group()
+
+
+def together(rank: int, world: int, training_set: TrainingSet, folder: Path) -> None:
+    """Some steps of objectives whose feedback and cut are of all workers."""
+    for name, arguments in OBJECTIVES.items():
+        sizes = {"labelled": 8, "pool": 8}
+        settings = fit_settings(
+            objective=name.split()[0],
+            objective_args=arguments,
+            batch=sizes,
+            model_ema=False,
+            momentum=0.0,
+            lr=0.02,
+            freeze_steps=name.count("thawed"),
+        )
+        objective = create_objective(Context(torch.device("cpu"), settings, MODEL, tuple("abcd"), rank, world))
+        streams = {
+            stream: open_stream(
+                stream, training_set, batch_size=8, seed=0, size=8, cache_bytes=0, rank=rank, world=world
+            )
+            for stream in sizes
+        }
+        told = [objective.step({stream: one.batch(step) for stream, one in streams.items()}, step) for step in range(2)]
+        values = {key: [torch.as_tensor(step[key]) for step in told] for key in ("feedback",) if key in told[0]}
+        state = {key: value for key, value in objective.state_dict().items() if "optimiser" not in key}
+        torch.save({**values, **state}, folder / f"{name}-{world}-{rank}.pt")
 
 
 def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
@@ -54,4 +88,13 @@ def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
         alone, *ranks = (torch.load(tmp_path / f"{name}-{step}.pt") for name in ("1-0", "2-0", "2-1"))
         for rank in ranks:
             torch.testing.assert_close(rank, alone, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(rank, ranks[0], rtol=0, atol=0)
+    for name in OBJECTIVES:
+        alone, *ranks = (torch.load(tmp_path / f"{name}-{one}.pt") for one in ("1-0", "2-0", "2-1"))
+        if "feedback" in alone:
+            whole, *halves = (torch.stack(one.pop("feedback")) for one in (alone, *ranks))
+            torch.testing.assert_close((halves[0] + halves[1]) / 2, whole, rtol=1e-4, atol=1e-6)
+            assert "soft" in name or torch.equal(*halves), "the losses are means over workers before h is formed"
+        for rank in ranks:
+            torch.testing.assert_close(rank, alone, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(rank, ranks[0], rtol=0, atol=0)

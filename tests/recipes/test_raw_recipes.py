@@ -1,0 +1,134 @@
+"""Recipes that train on raw images, on real digits under Ray: from the pool as it lies to a tested model, and through a SIGKILL."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import storage
+from engine.config import SettingsError, parse
+from engine.settings import SelfTrainSettings
+from engine.steps import Store, read_output
+from jobs.self_train import self_train
+from tests.small_run import small_tree, write_config
+from tests.test_kill_and_resume import finish, kill_when, steps
+
+POOL = {"hflip": 0, "pad": 2, "aa_num_ops": 1}
+
+
+def tree(digits: Path, store: str, recipe: str, **changed: Any) -> dict[str, Any]:
+    """The small job with `recipe`; `teacher` and `pretext` are changes of its teacher's settings."""
+    plain = small_tree(digits, store)
+    for name in ("teacher", "pretext", "finetune"):
+        if name in changed:
+            changed[name] = {**plain["teacher"], **changed[name]}
+    return {**plain, "recipe": recipe, "generations": 1, "student": None, **changed}
+
+
+PRETEXT = {"objective": "rotation", "steps": 20, "batch": {"pool": 24}, "noise": {"pool": POOL}}
+ONLINE = {"batch": {"labelled": 16, "pool": 32}, "noise": {"labelled": {"hflip": 0}, "pool": POOL}, "steps": 20}
+META = {
+    **ONLINE,
+    "objective": "meta_pseudo_labels",
+    "objective_args": {"weak": {"hflip": 0}, "student_wait": 4, "uda_steps": 10},
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "rotation": {"pretext": PRETEXT},
+    "inpainting": {
+        "pretext": {
+            **PRETEXT,
+            "objective": "inpainting",
+            "objective_args": {"holes": [1, 3], "side": [3, 7], "width": 8},
+        }
+    },
+    "self_supervised": {
+        "pretext": {**PRETEXT, "objective": "two_views"},
+        "teacher": {"freeze_steps": 10, "layer_decay": 0.7},
+    },
+    "fixmatch": {"teacher": {**ONLINE, "objective": "fixmatch", "objective_args": {"cut": "freematch"}}},
+    "uda": {"teacher": {**ONLINE, "objective": "uda"}},
+    "meta_pseudo_labels": {"teacher": META, "finetune": {"steps": 10, "lr": 0.01}},
+}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_a_pretext_gives_the_initial_weights_of_any_recipe(digits: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    settings = parse(
+        SelfTrainSettings, tree(digits, store, "supervised", pretext=PRETEXT, teacher={"freeze_steps": 5}), "test"
+    )
+    report = self_train(settings)
+    assert report["generations"][0]["test"]["images"] == 400  # type: ignore[index]
+    fitted, pretext = steps(store)["teacher fit"], steps(store)["pretext fit"]
+    opened = Store(store)
+    output = read_output(opened, pretext.step)
+    assert output is not None
+    assert fitted.record["inputs"]["init"] == output.digest
+    loaded = opened.step_json(fitted.step, "loaded.json")
+    assert sorted(loaded["mismatched"]) == ["head.fc.bias", "head.fc.weight"]
+    assert not loaded["missing"]
+    assert not loaded["unexpected"]
+    assert len(loaded["matched"]) > 20
+    described = json.loads(storage.get(opened.fs, f"{output.folder}/{output.summary['model']}/config.json"))
+    assert described["label_names"] == ["0°", "90°", "180°", "270°"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_every_recipe_runs_to_its_end_and_is_found_again(
+    digits: Path, tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = parse(SelfTrainSettings, tree(digits, str(tmp_path / "store"), recipe, **RECIPES[recipe]), recipe)
+    report = self_train(settings)
+    assert report["generations"][-1]["test"]["accuracy"] > 0  # type: ignore[index]
+    capsys.readouterr()
+    assert self_train(settings) == report
+    assert " made " not in capsys.readouterr().out
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_meta_pseudo_labels_killed_and_resumed_goes_the_same_way(digits: Path, tmp_path: Path) -> None:
+    """Killed once in the fit of teacher and student: the same weights to the bit, the same last losses and feedback."""
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    configs = [
+        write_config(
+            tmp_path / f"{Path(store).name}.yaml",
+            tree(
+                digits, store, "meta_pseudo_labels", **RECIPES["meta_pseudo_labels"] | {"teacher": META | {"steps": 60}}
+            ),
+        )
+        for store in (whole, broken)
+    ]
+    finish(configs[0])
+    folder = Path(broken) / "steps"
+    kill_when(configs[1], lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")))
+    assert not any(folder.glob("fit-*/step.json")), "the fit was already over"
+    finish(configs[1])
+    for label in ("together fit", "finetune fit"):
+        one, other = (read_output(Store(store), steps(store)[label].step) for store in (whole, broken))
+        assert one is not None
+        assert other is not None
+        assert one.digest == other.digest
+        for key in ("loss", "loss/student", "feedback", "kept"):
+            assert one.summary.get(key) == other.summary.get(key)
+    assert "feedback" in read_output(Store(whole), steps(whole)["together fit"].step).summary  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changed", "told"),
+    [
+        ("rotation", {"pretext": {**PRETEXT, "objective": "two_views"}}, r"pretext\.objective=rotation"),
+        ("inpainting", {}, "set pretext"),
+        ("fixmatch", {}, r"teacher\.objective=fixmatch"),
+        ("meta_pseudo_labels", {"teacher": META}, "set finetune"),
+    ],
+)
+def test_settings_of_another_recipe_are_refused(recipe: str, changed: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        parse(SelfTrainSettings, tree(Path("digits"), "store", recipe, **changed), "test")
