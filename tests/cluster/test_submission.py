@@ -102,6 +102,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "300",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
         "HOME": str(folder / "nobody"),
     }
     environment = {**without, "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "PYTHONPATH": str(ROOT)}
@@ -127,14 +128,10 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         wait_for(dashboard, head, folder / "head.log")
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
-        own = (
-            [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
-            if head.poll() is None
-            else []
-        )
-        for process in own:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        for process in psutil.process_iter(["cmdline"]):  # a head that dies leaves its children behind
+            if process.pid == head.pid or str(folder / "r") in " ".join(process.info["cmdline"] or []):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         head.wait()
 
 
