@@ -18,6 +18,7 @@ from engine.images.manifest import Manifest
 from engine.images.near import Pairs, groups, masks, near_pairs, repeated, share_of
 from engine.images.perceptual import Hashes, hashes, thumbnail
 from engine.progress import say
+from engine.resources import ANYWHERE
 from engine.run import Run
 from engine.steps import Output, Part, Step, read_part, read_tables
 
@@ -119,7 +120,7 @@ def _pairs(step: Step, seen: Output, parts: Sequence[Part], stranger: Hashes, mo
     return found
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
 def _compare(
     step: Step, seen: Output, parts: list[Part], stranger: Hashes, mask: int, most: int, share: int, shares: int
 ) -> Pairs:
@@ -132,7 +133,7 @@ def _compare(
     return near_pairs(np.unique(together), mask, most) if most else repeated(together)
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
 def _perceive(step: Step, manifest: Manifest, shards: list[int]) -> list[Part]:
     torch.set_num_threads(1)
     return [step.put_part(shard, perceive(manifest, shard)) for shard in shards]

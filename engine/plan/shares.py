@@ -68,8 +68,7 @@ def step_shares(settings: SelfTrainSettings, resources: Mapping[str, float]) -> 
 def _fit(name: str, fit: FitSettings, settings: SelfTrainSettings, resources: Mapping[str, float]) -> StepShare:
     scaling = train_workers(settings.cluster, resources)
     workers = int(settings.cluster.train_workers)
-    each = scaling.resources_per_worker
-    assert isinstance(each, dict), "train_workers says what a worker takes"
+    each: dict[str, float] = scaling.resources_per_worker  # type: ignore[assignment]  # a plain mapping, as `train_workers` makes it
     cache = fit.cache_bytes / GIB
     why = f"cluster.train_workers={workers}; decoded sets up to {cache:.1f} GiB stay in memory (cache_bytes), larger ones stream"
     return StepShare(name, workers, each.get("CPU", 1.0), each.get("GPU", 0.0), PROCESS + cache, why)

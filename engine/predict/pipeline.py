@@ -46,7 +46,7 @@ from engine.steps import Output, Part, Step, StoreError, canonical, costs
 __all__ = ["REVISION", "LabelActor", "TooManyRejectsError", "predict"]
 
 REVISION = 2
-PARQUET = {
+PARQUET: dict[str, Any] = {
     "column_encoding": {"row": "DELTA_BINARY_PACKED", "classes": "BYTE_STREAM_SPLIT", "scores": "BYTE_STREAM_SPLIT"},
     "use_dictionary": ["shard"],
 }

@@ -13,6 +13,7 @@ from engine import storage
 from engine.images.collection import Collection
 from engine.images.likeness import likeness
 from engine.images.manifest import Manifest
+from engine.resources import ANYWHERE
 from engine.run import Run
 from engine.select.left_out import Addresses, BestOfGroups, addresses, table_of
 from engine.select.scores import best_score
@@ -125,7 +126,7 @@ def addresses_of(manifest: Manifest, keys: Sequence[str]) -> Addresses:
     return np.sort(np.concatenate(found))
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
 def _best(store: Store, predictions: Output, parts: Sequence[Part], state: BestOfGroups, score: Score) -> BestOfGroups:
     for part in parts:
         table = read_part(predictions, store.fs, part)

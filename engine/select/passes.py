@@ -6,6 +6,7 @@ from typing import Any
 import ray
 
 from engine.progress import Progress
+from engine.resources import ANYWHERE
 from engine.select import shares
 from engine.select.left_out import Addresses
 from engine.select.report import SelectReport
@@ -14,9 +15,9 @@ from engine.select.select import Selector
 from engine.select.shares import COUNTED, SIFTED, portioned
 from engine.steps import Output, Part, Step, read_part
 
-_count = ray.remote(num_cpus=1)(shares.count_share)
-_sift = ray.remote(num_cpus=1)(shares.sift_share)
-_rank = ray.remote(num_cpus=1)(shares.rank_piece)
+_count = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(shares.count_share)
+_sift = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(shares.sift_share)
+_rank = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(shares.rank_piece)
 
 
 def two_passes(

@@ -53,8 +53,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str]]:
         classes = np.stack([dog, ~dog], axis=1).astype(np.uint16)
         step = Step(store, {"verb": "predict", "settings": {"number": number}})
         step.begin()
-        plan = {"manifest": pool.manifest.folder.rsplit("/", 1)[-1], "collection": pool.manifest.uri}
-        step.plan(lambda plan=plan: plan)
+        step.put_json(
+            "plan.json", {"manifest": pool.manifest.folder.rsplit("/", 1)[-1], "collection": pool.manifest.uri}
+        )
         address = (np.zeros(8, np.int32), np.arange(8, dtype=np.int32))
         table = pack(*address, classes, np.stack([sure, -sure], 1), schema.predictions(2, CLASSES.hash, 2))
         step.commit([step.put_part(0, table)], {"model": model.step}, 0.0)
