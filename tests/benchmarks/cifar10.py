@@ -184,7 +184,7 @@ def write_table(out: Path, states: list[int]) -> str:
     for row, each in answers.items():
         means = [float(one.mean()) for one in each]
         spread = over_states(means) if len(means) > 1 else Interval(means[0], means[0], means[0])
-        paired = mcnemar(np.concatenate(each), np.concatenate(answers[best]))
+        paired = mcnemar(np.concatenate(answers[best]), np.concatenate(each))
         difference = f"{100 * paired.difference.value:+.2f} [{100 * paired.difference.low:+.2f}, {100 * paired.difference.high:+.2f}]"
         last = ("-", "-") if row == best else (difference, f"{paired.p_value:.2g}")
         cells = [
@@ -214,7 +214,7 @@ def write_levers(out: Path, states: list[int]) -> str:
     lines = ["| lever | development | difference to the reference (paired) |", "|---|---:|---:|"]
     for lever, each in found.items():
         together = np.concatenate(each)
-        paired = mcnemar(together, reference)
+        paired = mcnemar(reference, together)
         difference = f"{100 * paired.difference.value:+.2f} [{100 * paired.difference.low:+.2f}, {100 * paired.difference.high:+.2f}]"
         lines.append(f"| {lever} | {100 * together.mean():.2f} | {'-' if together is reference else difference} |")
     text = "\n".join(lines)

@@ -27,9 +27,17 @@ WRONG_LABELS = WRONG_TAGS = 0.1
 EXTRA_TAGS = 0.2
 
 
+def base() -> dict[str, Any]:
+    """jobs/configs/cifar10.yaml with three fits of a third of the budget each."""
+    tree = load(SelfTrainSettings, CONFIG).model_dump()
+    for fit in ("teacher", "student"):
+        tree[fit] |= {"steps": BUDGET // IMAGES // 3, "warmup_steps": 360}
+    return tree
+
+
 def arms() -> dict[str, dict[str, Any]]:
-    """Changes of jobs/configs/cifar10.yaml; the steps of each sum to the budget."""
-    plain = load(SelfTrainSettings, CONFIG).model_dump()
+    """Changes of `base()`; the steps of each sum to the budget."""
+    plain = base()
     teacher, student = plain["teacher"], plain["student"]
     alone = {**teacher, "warmup_steps": 360}
     pairs = {**teacher, "batch": {"pseudo": IMAGES}, "noise": {"pseudo": teacher["noise"]["labelled"]}}
@@ -78,7 +86,7 @@ def arms() -> dict[str, dict[str, Any]]:
 
 def settings_of(arm: str, split: Path, store: Path) -> SelfTrainSettings:
     """The arm as settings of a run; `clean_labels` reads the labels that are wrong in part."""
-    tree = {**load(SelfTrainSettings, CONFIG).model_dump(), **arms()[arm], "store": str(store), "run": arm}
+    tree = {**base(), **arms()[arm], "store": str(store), "run": arm}
     tree["data"] = {**tree["data"], "validation": str(split / "development.parquet")}
     tree["data"] |= {name: str(split / f"{name}.parquet") for name in ("labelled", "pool", "test")}
     if arm in ("hashtags", "semi_weakly_supervised"):
