@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported; without a token nothing is sent
+if (
+    "ray" not in sys.modules
+):  # Ray reads it once; changed later, it would part this process from the cluster that it starts
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # without a token nothing is sent
 
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
