@@ -15,6 +15,7 @@ import pytest
 
 from engine.run import Pointer, pointers
 from engine.steps import Store, read_output, read_tables
+from tests import driver
 from tests.small_run import small_tree, write_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
@@ -25,15 +26,10 @@ PATIENCE = 400.0
 
 @contextmanager
 def started(config: Path) -> Iterator[subprocess.Popen[str]]:
-    """The job as a process of its own, which does not outlive the block whatever happens in it."""
+    """The job as a process of its own."""
     command = [sys.executable, "-m", "jobs.self_train", str(config)]
-    with open(config.with_suffix(".log"), "a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+    with driver.started(command, config.with_suffix(".log")) as process:
+        yield process
 
 
 def finish(config: Path, meanwhile: Callable[[subprocess.Popen[str]], None] = lambda _: None) -> str:
@@ -43,7 +39,7 @@ def finish(config: Path, meanwhile: Callable[[subprocess.Popen[str]], None] = la
     with started(config) as process:
         meanwhile(process)
         assert process.wait(timeout=PATIENCE) == 0, log.read_text()[-4000:]
-    return log.read_text()[before:]
+    return log.read_bytes()[before:].decode()
 
 
 def kill_when(config: Path, happened: Callable[[], bool]) -> None:

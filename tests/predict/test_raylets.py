@@ -15,6 +15,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from engine.steps import Store, read_output, read_tables
+from tests.driver import started
 from tests.predict.test_labelling import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -45,13 +46,8 @@ class Scene:
         """The labelling as a process of its own, which does not outlive the block. `together`: no worker begins before all are there."""
         asked = {**self.asked, "seconds": seconds, "together": together, "cluster": {"address": address, **cluster}}
         command = [sys.executable, "-m", "tests.predict.on_raylets", json.dumps(asked)]
-        with open(self.log, "a") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
-            try:
-                yield process
-            finally:
-                process.kill()
-                process.wait()
+        with started(command, self.log) as process:
+            yield process
 
     def marks(self) -> list[dict[str, Any]]:
         """The labellings begun so far, in time's order."""
