@@ -10,7 +10,8 @@ GROUPS = ("select", "student", "student_model")
 
 def scheduled(tree: dict[str, Any], values: dict[str, Any], where: str) -> dict[str, Any]:
     """The run's settings as a plain tree with a generation's `values` put in. Raises SettingsError for a value that is not a generation's own."""
-    tree["student_model"] = tree["student_model"] or tree["teacher_model"]
+    if any(path.partition(".")[0] == "student_model" for path in values):
+        tree["student_model"] = tree["student_model"] or tree["teacher_model"]
     for path, value in values.items():
         if path.partition(".")[0] not in GROUPS:
             raise SettingsError(f"{where}: {path} is one for all generations; {', '.join(GROUPS)} may change")

@@ -182,8 +182,9 @@ class PredictSettings(Block):
         return self
 
     def of_the_model(self) -> Self:
-        """For measures of the model itself: int8 is calibrated on the pool that it labels, and on nothing else."""
-        return self.model_copy(update={"backend": "auto"}) if self.backend == "int8" else self
+        """For measures of the model itself: no further columns, and no int8, which is calibrated on the pool that it labels and on nothing else."""
+        backend = "auto" if self.backend == "int8" else self.backend
+        return self.model_copy(update={"further": [], "log_sum_exp": [], "backend": backend})
 
     @property
     def columns(self) -> tuple[str, ...]:

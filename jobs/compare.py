@@ -25,7 +25,7 @@ from engine.steps import Store, read_output
 from jobs import command
 from jobs.self_train import self_train
 
-FITS = ("teacher", "student", "finetune", "tagging")
+FITS = ("pretext", "teacher", "student", "finetune", "tagging")
 APART = 1000
 """Between the seeds of two random states: recipes count on from a seed."""
 

@@ -59,6 +59,12 @@ def made(run: Run, label: str, verb: str, table: pa.Table, inputs: dict[str, str
 def fit(run: Run, label: str, streams: dict[str, Output]) -> Output:
     """A model folder that only tells its classes."""
     model = made(run, label, "fit", pa.table({"x": [label]}), {n: o.digest for n, o in streams.items()}, model="model")
+    put_model(run.store, model.folder, CLASSES)
+    return model
+
+
+def put_model(store: Store, folder: str, classes: ClassManifest) -> None:
+    """A model's config.json below the fit step in `folder`: what tells its classes, without weights."""
     pretrained = {
         "input_size": [3, 8, 8],
         "mean": [0.5] * 3,
@@ -68,12 +74,11 @@ def fit(run: Run, label: str, streams: dict[str, Output]) -> Output:
     }
     config = {
         "architecture": "resnet18",
-        "num_classes": 2,
-        "label_names": list(CLASSES.names),
+        "num_classes": len(classes),
+        "label_names": list(classes.names),
         "pretrained_cfg": pretrained,
     }
-    storage.put(run.store.fs, f"{model.folder}/model/config.json", json.dumps(config).encode())
-    return model
+    storage.put(store.fs, f"{folder}/model/config.json", json.dumps(config).encode())
 
 
 def fake_run(folder: Path, scores: list[list[Image]]) -> FakeRun:

@@ -110,6 +110,12 @@ def test_a_schedule_changes_single_generations(config: Path) -> None:
     assert settings.learner(2)[0].model == "resnet18"
 
 
+def test_a_recipe_without_student_model_can_be_scheduled(config: Path) -> None:
+    alone = ["recipe=self_distillation", "student={steps: 5, batch: {labelled: 2}}", "data.pool=null"]
+    settings = scheduled(config, [{"student.steps": 7}, {"student.steps": 9}], *alone)
+    assert [settings.learner(g)[1].steps for g in (1, 2)] == [7, 9]
+
+
 @pytest.mark.parametrize(
     ("schedule", "overrides", "message"),
     [

@@ -23,8 +23,7 @@ def calibrate(
 ) -> Output:
     """Fit the temperature on images never trained on: summary {temperature, images, ece_before, ece_after, nll_before, nll_after}."""
     inputs = {"model": model.digest, "images": collection.digest, "classes": classes.hash}
-    plain = {"temperature": 1.0, "further": [], "log_sum_exp": []}
-    whole = settings.of_the_model().model_copy(update={"top_p": len(classes), **plain})
+    whole = settings.of_the_model().model_copy(update={"top_p": len(classes), "temperature": 1.0})
 
     def work(step: Step) -> Output:
         started = time.time()

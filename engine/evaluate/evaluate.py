@@ -51,7 +51,7 @@ def evaluate(
     `corruption`: family and severity (`images.corruptions`) of what every image goes through first.
     """
     inputs = {"model": model.digest, "images": collection.digest, "classes": classes.hash}
-    one = settings.of_the_model().model_copy(update={"top_p": 1, "further": [], "log_sum_exp": []})
+    one = settings.of_the_model().model_copy(update={"top_p": 1})
 
     def work(step: Step) -> Output:
         started = time.time()

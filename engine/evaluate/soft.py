@@ -40,7 +40,7 @@ def evaluate_soft(
             "soft.kind=logits cannot be evaluated: logits are only known up to a constant; write them as probabilities"
         )
     activation = "sigmoid" if soft.kind == "labels" else "softmax"
-    whole = settings.model_copy(update={"top_p": len(classes), "activation": activation})
+    whole = settings.of_the_model().model_copy(update={"top_p": len(classes), "activation": activation})
     inputs = {
         "model": model.digest,
         "images": collection.digest,

@@ -76,6 +76,8 @@ class Baseline(nn.Module):
 class MetaPseudoLabels(Objective):
     """Teacher and student of one architecture, drawn apart at random, each with its optimiser."""
 
+    ignores = ("loss", "stream_weight")
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         settings = context.settings

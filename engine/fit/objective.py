@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,9 @@ class Objective(ABC):
     a module), unwrapped by `Context.distribute`, and the checkpoint follows. Parts are equal on all ranks, or such that
     rank 0's serve all, for only rank 0's are saved.
     """
+
+    ignores: ClassVar[tuple[str, ...]] = ()
+    """Settings of a fit that this objective has no use for: whoever sets one is told, instead of waiting for its effect."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -143,10 +146,17 @@ def register_objective(name: str) -> Callable[[Kind], Kind]:
 
 
 def create_objective(context: Context) -> Objective:
-    """The objective that `context.settings` names, built. Raises SettingsError when there is none of that name."""
+    """The objective that `context.settings` names, built. Raises SettingsError when there is none of that name, and for a setting
+    that it has no use for.
+    """
     name = context.settings.objective
     found = OBJECTIVES.get(name, name)
-    return (_import(found) if isinstance(found, str) else found)(context)
+    kind = _import(found) if isinstance(found, str) else found
+    for setting in kind.ignores:
+        usual = FitSettings.model_fields[setting].get_default(call_default_factory=True)
+        if getattr(context.settings, setting) != usual:
+            raise SettingsError(f"objective {name} has no use for {setting}: leave it out")
+    return kind(context)
 
 
 def _import(path: str) -> type[Objective]:

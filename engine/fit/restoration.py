@@ -42,6 +42,8 @@ class ColourisationArguments(Block):
 class Restoration(Objective):
     """A U-Net that restores what a subclass damages."""
 
+    ignores = ("loss", "smoothing", "stream_weight")
+
     def __init__(self, context: Context, width: int) -> None:
         super().__init__(context)
         encoder, self.loaded = network(context, ())

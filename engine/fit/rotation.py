@@ -25,6 +25,8 @@ class RotationArguments(Block):
 class Rotation(Objective):
     """Learns from the images of every stream alike, whatever they are labelled with."""
 
+    ignores = ("loss", "smoothing", "stream_weight")
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         context.arguments(RotationArguments)

@@ -52,6 +52,8 @@ class Projected(nn.Module):
 class TwoViews(Objective):
     """Learns from the images of every stream alike; the body is what comes out."""
 
+    ignores = ("loss", "smoothing", "stream_weight")
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.arguments = context.arguments(TwoViewsArguments)

@@ -78,6 +78,8 @@ class Targets(nn.Module):
 class WeakStrong(Objective):
     """One model; a subclass says what the target of the strong view is."""
 
+    ignores = ("loss", "stream_weight")
+
     def __init__(self, context: Context, arguments: WeakStrongArguments) -> None:
         super().__init__(context)
         settings = context.settings

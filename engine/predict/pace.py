@@ -7,7 +7,7 @@ STAGES = ("read", "decode", "infer", "write")
 REMEDIES = {
     "read": "store the images nearer or in larger files",
     "decode": "more CPUs a worker, or predict.decode=scaled",
-    "infer": "more or faster devices, or predict.amp=true",
+    "infer": "more or faster devices, or a faster predict.backend",
     "write": "a faster store, or larger shards (rows_per_shard)",
 }
 

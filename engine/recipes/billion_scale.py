@@ -25,12 +25,12 @@ def billion_scale(setup: Setup) -> list[Generation]:
 def students(setup: Setup, teacher: Generation) -> list[Generation]:
     """Steps 2 to 5, `generations` times; once in the paper."""
     settings = setup.settings
-    model, student_fit, finetune = settings.student_model or settings.teacher_model, settings.student, settings.finetune
-    assert student_fit is not None, "refused by the settings"
+    finetune = settings.finetune
     assert finetune is not None, "refused by the settings"
     made: list[Generation] = []
     for number in range(1, settings.generations + 1):
         name = f"generation {number}"
+        model, student_fit = settings.learner(number)
         predictions = setup.predict(f"{name} predict", teacher.model)
         pairs = setup.select(f"{name} select", predictions, settings.selection(number))
         if starved(name, teacher, pairs):

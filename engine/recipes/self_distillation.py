@@ -16,16 +16,15 @@ from engine.recipes.setup import Generation, Setup
 def self_distillation(setup: Setup) -> list[Generation]:
     """Every round's model, oldest first."""
     settings = setup.settings
-    learner = settings.student or settings.teacher
-
     first = setup.fit("round 0 fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
     teacher = Generation("round 0", first, [first], setup.evaluate("round 0 validation", first, "validation"))
     rounds = [teacher]
 
     for number in range(1, settings.generations + 1):
         name = f"round {number}"
+        _, learner = settings.learner(number)
         predictions = setup.predict(f"{name} predict", teacher.model, on="labelled")
-        answers = setup.select(f"{name} select", predictions, settings.selection(number))
+        answers = setup.select(f"{name} select", predictions, settings.selection(number), on="labelled")
         if starved(name, teacher, answers):
             break
         targets = setup.mix(f"{name} mix", answers, settings.distil.truth_share)

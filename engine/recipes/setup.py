@@ -133,7 +133,15 @@ class Setup:
         held = self.held if on == "pool" else None
         return predict(self.run, label, model, self.collections[on], settings, held, percent, only)
 
-    def select(self, label: str, predictions: Output, settings: SelectSettings, keep: Output | None = None) -> Output:
+    def select(
+        self,
+        label: str,
+        predictions: Output,
+        settings: SelectSettings,
+        keep: Output | None = None,
+        on: str = "pool",
+    ) -> Output:
+        """What `settings` choose from answers on the collection called `on`."""
         labelled = None
         if settings.cut == "adamatch":
             teacher = read_output(self.run.store, predictions.summary["model"])
@@ -146,7 +154,8 @@ class Setup:
                 self.classes,
                 self.settings.predict,
             )
-        around = Surroundings(self.collections["pool"], self.known)
+        known = {name: collection for name, collection in self.known.items() if name != on}
+        around = Surroundings(self.collections[on], known)
         return select(self.run, label, predictions, self.classes, settings, keep, labelled, around)
 
     def mix(self, label: str, answers: Output, truth_share: float) -> Output:

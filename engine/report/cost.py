@@ -47,11 +47,17 @@ def of_step(record: dict[str, Any], summary: dict[str, Any]) -> Cost:
 
 
 def planned(settings: SelfTrainSettings) -> int:
-    """Images that the recipe's fits will train on if no generation is cut short."""
+    """Images that the recipe's fits will train on if no generation is cut short, a pretext's among them."""
+    return _images(settings.pretext) + _of_recipe(settings)
+
+
+def _of_recipe(settings: SelfTrainSettings) -> int:
     teacher, student = _images(settings.teacher), _images(settings.student or settings.teacher)
     students = settings.generations * (student + _images(settings.finetune))
-    if settings.recipe == "supervised":
+    if settings.recipe in ("supervised", "rotation", "inpainting", "self_supervised", "fixmatch", "uda"):
         return teacher
+    if settings.recipe == "meta_pseudo_labels":
+        return teacher + _images(settings.finetune)
     if settings.recipe == "self_distillation":
         return teacher + settings.generations * student
     if settings.recipe == "hashtags":

@@ -10,7 +10,6 @@ Delete the folder afterwards.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from engine import schema, storage
+from engine import schema
 from engine.labels.classes import ClassManifest
 from engine.predict.pipeline import PARQUET
 from engine.select.route import pieces
@@ -43,6 +42,7 @@ from engine.select.shares import (
 from engine.settings import SelectSettings
 from engine.steps import Output, Step, Store, read_output, read_part
 from tests.benchmarks.select_topk import NUM_CLASSES, block, blocks
+from tests.fake_run import put_model
 
 CLASSES = ClassManifest(tuple(f"class {i:04d}" for i in range(NUM_CLASSES)))
 
@@ -50,20 +50,7 @@ CLASSES = ClassManifest(tuple(f"class {i:04d}" for i in range(NUM_CLASSES)))
 def fitted(store: Store) -> Output:
     """A model folder that only tells its classes."""
     step = store.step("fit", 1, {}, {"benchmark": "select"})
-    pretrained = {
-        "input_size": [3, 8, 8],
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-    }
-    config = {
-        "architecture": "resnet18",
-        "num_classes": NUM_CLASSES,
-        "label_names": list(CLASSES.names),
-        "pretrained_cfg": pretrained,
-    }
-    storage.put(store.fs, f"{step.folder}/model/config.json", json.dumps(config).encode())
+    put_model(store, step.folder, CLASSES)
     step.begin()
     return step.commit([], {"model": "model"}, time.time())
 

@@ -202,3 +202,9 @@ def test_any_pretext_gives_the_initial_weights(tmp_path: Path, task: str) -> Non
     after, trained = model.state_dict(), made.export().state_dict()
     assert all(torch.equal(after[name], trained[name]) for name in expected)
     assert all(torch.equal(after[name], tensor) for name, tensor in head.items())
+
+
+@pytest.mark.parametrize("objective", ["rotation", "inpainting", "two_views", "fixmatch", "meta_pseudo_labels"])
+def test_a_setting_without_effect_is_refused(objective: str) -> None:
+    with pytest.raises(SettingsError, match=f"objective {objective} has no use for loss"):
+        create_objective(context(objective, loss="kl"))

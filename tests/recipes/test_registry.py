@@ -23,15 +23,6 @@ def test_every_recipe_has_its_name_its_needs_and_a_config() -> None:
     assert allowed - with_config == {"supervised", "threshold"}, "those two are one word away from folders.yaml"
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_configs_with_a_recipe_can_be_read(path: Path) -> None:
-    tree = yaml.safe_load(path.read_text())
-    if "recipe" not in tree:
-        pytest.skip("a job of one verb")
-    tree.pop("search", None)  # jobs.search's own block
-    parse(SelfTrainSettings, tree, path.name)
-
-
 FIT = {"steps": 1, "batch": {"labelled": 1}}
 
 

@@ -50,7 +50,8 @@ class Kernel:
         assert on == "labelled"
         return model
 
-    def select(self, _: str, predictions: np.ndarray, __: Any) -> np.ndarray:
+    def select(self, _: str, predictions: np.ndarray, __: Any, on: str) -> np.ndarray:
+        assert on == "labelled"
         return predictions
 
     def mix(self, _: str, answers: np.ndarray, truth_share: float) -> np.ndarray:
