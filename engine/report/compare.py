@@ -156,8 +156,11 @@ def svg(table: Sequence[dict[str, Any]]) -> str:
     def x(value: float) -> float:
         return round(LEFT + (min(max(value, low), high) - low) / (high - low) * (WIDTH - LEFT - 20), 1)
 
-    height = ROW * (len(table) + 2)
-    body = []
+    height = ROW * (len(table) + 3)
+    on = "test" if any(row["test"] for row in table) else "validation"
+    body = [
+        f'<text x="{(LEFT + WIDTH) / 2}" y="{height - 8}" text-anchor="middle" fill="#666">accuracy on {on} images, % (95 % interval)</text>'
+    ]
     for number, (row, told) in enumerate(found):
         y = ROW * (number + 1)
         body.append(f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(row["arm"])}</text>')
@@ -168,8 +171,10 @@ def svg(table: Sequence[dict[str, Any]]) -> str:
                 f'<circle cx="{x(value)}" cy="{y}" r="4" fill="#4a6fa5"><title>{_percent(told)}</title></circle>'
             )
     for tick in np.linspace(low, high, 6):
-        body.append(f'<text x="{x(tick)}" y="{height - 8}" text-anchor="middle" fill="#666">{100 * tick:.1f}</text>')
-        body.append(f'<line x1="{x(tick)}" y1="8" x2="{x(tick)}" y2="{height - ROW}" stroke="#eee"/>')
+        body.append(
+            f'<text x="{x(tick)}" y="{height - ROW - 8}" text-anchor="middle" fill="#666">{100 * tick:.1f}</text>'
+        )
+        body.append(f'<line x1="{x(tick)}" y1="8" x2="{x(tick)}" y2="{height - 2 * ROW}" stroke="#eee"/>')
     style = 'font-family="sans-serif" font-size="13"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" {style}>\n'

@@ -46,7 +46,7 @@ def preview_svg(names: Sequence[str], best: Histogram, per_class: int | None = N
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}" stroke="black" stroke-dasharray="6 4"/>'
         )
-        parts.append(f'<text x="{WIDTH - RIGHT + 6}" y="{at + 4}">K = {per_class:,}</text>')
+        parts.append(f'<text x="{WIDTH - RIGHT - 6}" y="{at - 6}" text-anchor="end">K = {per_class:,}</text>')
     for place, (name, colour) in enumerate(legend):
         y = TOP + 20 + 18 * place
         parts.append(f'<rect x="{WIDTH - RIGHT + 14}" y="{y - 8}" width="14" height="8" fill="{colour}"/>')
