@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -242,8 +243,7 @@ class _Labelling:
             ),
             num_cpus=actors.cpus,
             num_gpus=actors.gpus,
-            max_restarts=self.cluster.max_failures,
-            max_task_retries=SHARD_TRIES - 1,
+            ray_remote_args_fn=partial(dict, max_restarts=self.cluster.max_failures, max_task_retries=SHARD_TRIES - 1),
         )
         for row in labelled.iter_rows():
             yield json.loads(row["report"])
