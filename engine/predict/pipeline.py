@@ -6,6 +6,7 @@ Pixels never enter the object store: what travels is a shard's number in and a r
 
 import json
 import time
+import warnings
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
@@ -225,26 +226,30 @@ class _Labelling:
         shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
         threads = self.cluster.decode_threads
         sizes = pool_sizes(actors.count, self.cluster.max_workers)
-        labelled = shards.map_batches(
-            LabelActor,
-            fn_constructor_kwargs={
-                "step": self.step,
-                "collection": self.collection,
-                "model": self.model,
-                "settings": settings,
-                "held": self.held,
-                "threads": actors.threads,
-                "decode_threads": threads if threads is not None else actors.threads if actors.gpus else 0,
-                "only": self.only,
-            },
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=sizes.least, max_size=sizes.most, initial_size=sizes.first, max_tasks_in_flight_per_actor=2
-            ),
-            num_cpus=actors.cpus,
-            num_gpus=actors.gpus,
-            ray_remote_args_fn=partial(dict, max_restarts=self.cluster.max_failures, max_task_retries=SHARD_TRIES - 1),
-        )
+        restarts = partial(dict, max_restarts=self.cluster.max_failures, max_task_retries=SHARD_TRIES - 1)
+        with warnings.catch_warnings():
+            # both ways to bound an actor's restarts are deprecated, and Ray names no third
+            warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
+            labelled = shards.map_batches(
+                LabelActor,
+                fn_constructor_kwargs={
+                    "step": self.step,
+                    "collection": self.collection,
+                    "model": self.model,
+                    "settings": settings,
+                    "held": self.held,
+                    "threads": actors.threads,
+                    "decode_threads": threads if threads is not None else actors.threads if actors.gpus else 0,
+                    "only": self.only,
+                },
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=sizes.least, max_size=sizes.most, initial_size=sizes.first, max_tasks_in_flight_per_actor=2
+                ),
+                num_cpus=actors.cpus,
+                num_gpus=actors.gpus,
+                ray_remote_args_fn=restarts,
+            )
         for row in labelled.iter_rows():
             yield json.loads(row["report"])
 
