@@ -8,7 +8,7 @@ import json
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -226,7 +226,9 @@ class _Labelling:
         shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
         threads = self.cluster.decode_threads
         sizes = pool_sizes(actors.count, self.cluster.max_workers)
-        restarts = partial(dict, max_restarts=self.cluster.max_failures, max_task_retries=SHARD_TRIES - 1)
+        restarts: Callable[[], dict[str, Any]] = partial(
+            dict, max_restarts=self.cluster.max_failures, max_task_retries=SHARD_TRIES - 1
+        )
         with warnings.catch_warnings():
             # both ways to bound an actor's restarts are deprecated, and Ray names no third
             warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
