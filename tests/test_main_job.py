@@ -51,6 +51,7 @@ def test_weights_moved_and_the_student_is_another_model(finished: str) -> None:
     assert outputs[0].summary["loss"] < 2.3, "the teacher is no better than a guess"
 
 
+@pytest.mark.slow
 def test_on_s3_every_step_is_the_same(finished: str, digits: Path, s3: str) -> None:
     store = s3.format("store")
     self_train(small_settings(digits, store))

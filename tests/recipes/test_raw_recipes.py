@@ -53,6 +53,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_pretext_gives_the_initial_weights_of_any_recipe(digits: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
