@@ -1,13 +1,12 @@
 """The inner loops of the top-K compiled: the same functions and answers as `blocks`.
 
-Used when numba is installed (extra `numba`); the first call in a process loads or compiles them, about a second. Finding
-the cuts stays numpy's: its vectorised sort is faster than counting.
+Used when numba is installed (extra `numba`); the first call in a process loads or compiles them, about a second.
 """
 
 import numpy as np
 from numba import njit, uint64
 
-from engine.select.blocks import worst_kept
+from engine.select import blocks
 
 __all__ = ["part", "scan", "worst_kept"]
 
@@ -43,6 +42,47 @@ def scan(classes, scores, shard, row, floor, cut, tie_cut, available):  # type: 
     out = tuple(np.empty(len(classes), kind) for kind in (np.intp, np.uint16, np.uint64, np.intp))
     found = _scan(classes, scores.view(np.uint16), shard, row, floor, cut, tie_cut, available, *out)
     return tuple(column[:found] for column in out)
+
+
+@njit(cache=True, nogil=True)
+def _worst_kept(key, k, worst, count):  # type: ignore[no-untyped-def]
+    """Radix selection: which of 256 bins of scores holds a class's K-th row, then which score of that bin."""
+    for each in key:
+        count[each >> 16, (each >> 8) & 0xFF] += 1
+    over = np.zeros(len(worst), np.bool_)
+    bins = np.full(len(worst), -1, np.int64)
+    left = k.copy()
+    for c in range(len(worst)):
+        over[c] = count[c].sum() > k[c]
+        if over[c]:
+            worst[c] = c << 16
+        if over[c] and k[c] > 0:
+            bins[c] = 0
+            while left[c] > count[c, bins[c]]:
+                left[c] -= count[c, bins[c]]
+                bins[c] += 1
+    count[:] = 0
+    for each in key:
+        c = each >> 16
+        if ((each >> 8) & 0xFF) == bins[c]:
+            count[c, each & 0xFF] += 1
+    for c in range(len(worst)):
+        if bins[c] >= 0:
+            last = 0
+            while left[c] > count[c, last]:
+                left[c] -= count[c, last]
+                last += 1
+            worst[c] = (c << 16) | (bins[c] << 8) | last
+    return over
+
+
+def worst_kept(key, k, num_classes):  # type: ignore[no-untyped-def]
+    """See `blocks.worst_kept`. Counts where the bins of all classes are no larger than the log, 4 ns a row instead of the sort's 10 to 30."""
+    if num_classes * 256 > 2 * len(key):
+        return blocks.worst_kept(key, k, num_classes)
+    worst = (np.arange(num_classes, dtype=key.dtype) << 16) | 0xFFFF
+    over = _worst_kept(key, k, worst, np.zeros((num_classes, 256), np.int64))
+    return worst, np.flatnonzero(over)
 
 
 @njit(cache=True, nogil=True)
