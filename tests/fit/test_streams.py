@@ -34,7 +34,7 @@ def ids(batch: Batch) -> list[int]:
     return (batch.images[:, 0, 0, 0].int() * 256 + batch.images[:, 1, 0, 0]).tolist()
 
 
-def equal(a: Batch, b: Batch) -> None:
+def assert_equal(a: Batch, b: Batch) -> None:
     for left, right in zip(a.__dict__.values(), b.__dict__.values(), strict=True):
         np.testing.assert_array_equal(left, right)
 
@@ -60,14 +60,14 @@ def test_workers_share_the_same_global_batch(five_shards: TrainingSet, cache: in
             np.concatenate([part.seeds for part in parts]),
             torch.cat([part.mask for part in parts if part.mask is not None]),
         )
-        equal(joined, alone.batch(step))
+        assert_equal(joined, alone.batch(step))
 
 
 def test_cached_and_streamed_draw_alike(five_shards: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order_module, "HELD_BYTES", 2000)  # several chunks a shard
     cached, streamed = opened(five_shards), opened(five_shards, cache=STREAMED)
     for step in range(60):
-        equal(cached.batch(step), streamed.batch(step))
+        assert_equal(cached.batch(step), streamed.batch(step))
 
 
 @pytest.mark.parametrize("held", [1, 10_000, 2**29])

@@ -14,7 +14,7 @@ def test_the_compiled_cut_equals_the_sorted_one(dtype: type[np.unsignedinteger])
     random = np.random.default_rng(11)
     for scores in (3, 300, 1 << 16) * 5:
         num_classes = int(random.integers(1, 40))
-        rows = 128 * num_classes + int(random.integers(0, 5_000))
+        rows = 256 * num_classes + int(random.integers(0, 5_000))
         key = (random.integers(0, num_classes, rows).astype(dtype) << 16) | random.integers(0, scores, rows).astype(
             dtype
         )
