@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine.config import Block
+from engine.config import Block, parse
 from engine.fit.batch import Batch
 from engine.fit.feedback import draw, product, sampled_term, slopes, soft_term
 from engine.fit.learner import WEAK, Learner, network, own_statistics, view
@@ -31,7 +31,7 @@ from engine.fit.objective import Context, Objective
 from engine.fit.schedule import learning_rate
 from engine.fit.weak_strong import STRONG, average_over_workers, labelled_loss, needs_labelled_and_pool
 from engine.images.chance import further, uniforms
-from engine.settings import NoiseSettings
+from engine.settings import FitSettings, NoiseSettings
 
 
 class MetaArguments(Block):
@@ -99,6 +99,17 @@ class MetaPseudoLabels(Objective):
             self.student = Learner(context, student, settings.model_copy(update={"lr": rate}))
             self.baseline = Baseline().to(context.device)
             self.parts |= {**self.student.parts("student"), "baseline": self.baseline}
+
+    @classmethod
+    def trained_on(cls, settings: FitSettings) -> float:
+        """The teacher's as UDA's; the student's: strong views, and labelled images twice forward, or once both ways."""
+        labelled, pool = settings.batch["labelled"], settings.batch["pool"]
+        teacher = labelled + 2 * pool
+        arguments = parse(MetaArguments, settings.objective_args, "objective_args of meta_pseudo_labels")
+        if arguments.arm == "uda_only":
+            return teacher
+        student = pool + (labelled if arguments.labels == "soft" else 2 * labelled / 3)
+        return teacher + student * (1 - min(1.0, arguments.student_wait / settings.steps))
 
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         arguments = self.arguments

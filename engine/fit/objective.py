@@ -80,6 +80,11 @@ class Objective(ABC):
     ignores: ClassVar[tuple[str, ...]] = ()
     """Settings of a fit that this objective has no use for: whoever sets one is told, instead of waiting for its effect."""
 
+    @classmethod
+    def trained_on(cls, settings: FitSettings) -> float:
+        """Images that a step takes forward and backward, every view counted; one that goes forward alone is a third."""
+        return sum(settings.batch.values())
+
     def __init__(self, context: Context) -> None:
         self.context = context
         self.parts: dict[str, Any] = {}
@@ -150,13 +155,18 @@ def create_objective(context: Context) -> Objective:
     that it has no use for.
     """
     name = context.settings.objective
-    found = OBJECTIVES.get(name, name)
-    kind = _import(found) if isinstance(found, str) else found
+    kind = find_objective(name)
     for setting in kind.ignores:
         usual = FitSettings.model_fields[setting].get_default(call_default_factory=True)
         if getattr(context.settings, setting) != usual:
             raise SettingsError(f"objective {name} has no use for {setting}: leave it out")
     return kind(context)
+
+
+def find_objective(name: str) -> type[Objective]:
+    """The objective registered as `name`, or written 'package.module:Class'. Raises SettingsError when there is none."""
+    found = OBJECTIVES.get(name, name)
+    return _import(found) if isinstance(found, str) else found
 
 
 def _import(path: str) -> type[Objective]:

@@ -14,6 +14,7 @@ from engine.config import Block
 from engine.fit.batch import Batch
 from engine.fit.learner import WEAK, Learner, network, view
 from engine.fit.objective import Context, Objective
+from engine.settings import FitSettings
 
 ANGLES = ("0°", "90°", "180°", "270°")
 
@@ -35,6 +36,10 @@ class Rotation(Objective):
         self.views = {name: view(context, model, settings.noise.get(name, WEAK)) for name in settings.batch}
         self.learner = Learner(context, model)
         self.parts = self.learner.parts()
+
+    @classmethod
+    def trained_on(cls, settings: FitSettings) -> float:
+        return 4 * super().trained_on(settings)
 
     @property
     def class_names(self) -> tuple[str, ...]:

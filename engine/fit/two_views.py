@@ -17,7 +17,7 @@ from engine.fit.batch import Batch
 from engine.fit.learner import Learner, network, view
 from engine.fit.objective import Context, Objective
 from engine.images.chance import further
-from engine.settings import NoiseSettings
+from engine.settings import FitSettings, NoiseSettings
 
 STRONG = NoiseSettings(scale=(0.35, 1.0), aa_num_ops=2, aa_magnitude=9.0)
 """The views of a stream for which `fit.noise` has none."""
@@ -62,6 +62,10 @@ class TwoViews(Objective):
         self.views = {name: view(context, body, settings.noise.get(name, STRONG)) for name in settings.batch}
         self.learner = Learner(context, Projected(body, self.arguments.features))
         self.parts = self.learner.parts()
+
+    @classmethod
+    def trained_on(cls, settings: FitSettings) -> float:
+        return 2 * super().trained_on(settings)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -95,6 +95,10 @@ class WeakStrong(Objective):
         self.targets = Targets(arguments, context.num_classes).to(context.device)
         self.parts = {**self.learner.parts(), "targets": self.targets}
 
+    @classmethod
+    def trained_on(cls, settings: FitSettings) -> float:
+        return settings.batch["labelled"] + 2 * settings.batch["pool"]
+
     @abstractmethod
     def target(self, logits: Tensor) -> Tensor:
         """The target (B, C) that weak logits give."""

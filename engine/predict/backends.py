@@ -162,6 +162,7 @@ def forward_of(network: Any) -> Forward:
         "INFERENCE_PRECISION_HINT": "f32",  # otherwise CPUs with AMX compute in bfloat16
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # otherwise every worker of a machine pins its threads to the same first cores
     }
     compiled = openvino.compile_model(network, "CPU", hints)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+from engine.fit.objective import find_objective
 from engine.run import pointers
 from engine.settings import FitSettings, SelfTrainSettings
 from engine.steps import Store, read_output
@@ -10,7 +11,7 @@ from engine.steps import Store, read_output
 
 @dataclass(frozen=True)
 class Cost:
-    """Images that went `trained`, forward and backward, and `labelled`, forward alone; evaluation is not counted."""
+    """Images that went `trained`, forward and backward, every view counted, and `labelled`, forward alone; evaluation is not counted."""
 
     trained: int = 0
     labelled: int = 0
@@ -39,8 +40,7 @@ def spent(store: Store, run: str) -> Cost:
 def of_step(record: dict[str, Any], summary: dict[str, Any]) -> Cost:
     """The cost of one step by its record and summary; that of verbs that neither train nor label is nothing."""
     if record["verb"] == "fit":
-        fit = record["settings"]["fit"]
-        return Cost(trained=fit["steps"] * sum(fit["batch"].values()))
+        return Cost(trained=_images(FitSettings.model_validate(record["settings"]["fit"])))
     if record["verb"] == "predict":
         return Cost(labelled=summary["images"] * (2 if record["settings"]["views"] == "flip" else 1))
     return Cost()
@@ -73,4 +73,4 @@ def _of_recipe(settings: SelfTrainSettings) -> int:
 
 
 def _images(fit: FitSettings | None) -> int:
-    return 0 if fit is None else fit.steps * sum(fit.batch.values())
+    return 0 if fit is None else round(fit.steps * find_objective(fit.objective).trained_on(fit))

@@ -1,8 +1,11 @@
-"""Every offline recipe on CIFAR-10 with 400 labels a class, one small network and one budget (`jobs.compare`), resumably.
+"""Every recipe on CIFAR-10 with 400 labels a class, one small network and one budget (`jobs.compare`), resumably.
 
-    python tests/benchmarks/compare_cifar10.py CIFAR OUT [--arms supervised noisy_student …] [--seeds 0 1]
+    python tests/benchmarks/compare_cifar10.py CIFAR OUT [--group offline] [--arms supervised noisy_student …] [--seeds 0 1]
 
-CIFAR is the folder with train-*.parquet and test-*.parquet. The budget of an arm is 460,800 images trained on, the teacher's included. Tags are
+Groups: `offline`, recipes that store labels; `raw`, those that train on raw images; `clean`. Each begins with `supervised`, but the last.
+
+CIFAR is the folder with train-*.parquet and test-*.parquet. The budget of an arm is 460,800 images trained on, forward and
+backward, every view of one counted, the teacher's included. Tags are
 made from class names: one of three synonyms each, 20 % of the images with a second, wrong tag, 10 % with a wrong tag alone. For `clean_labels` 10 %
 of the labels are wrong in all its fits, so its arm tells of mended labels, not of the others' start; its first row is that of the wrong labels.
 """
@@ -73,6 +76,7 @@ def arms() -> dict[str, dict[str, Any]]:
             "select": hard,
             "warm_start": False,
         },
+        **raw_arms(plain),
         "clean_labels": {
             "recipe": "clean_labels",
             "generations": 1,
@@ -80,6 +84,69 @@ def arms() -> dict[str, dict[str, Any]]:
             "student": {**student, "steps": 1200},
             "clean": {"folds": 3, "relabel_above": 0.9},
             "select": {"threshold": 0.9, "targets": "hard"},
+        },
+    }
+
+
+def raw_arms(plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Half of the budget for a pretext and half for the labels; the online recipes spend it at once."""
+    weak, strong = {"pad": 4}, plain["teacher"]["noise"]["labelled"]
+    raw = {**plain["teacher"], "smoothing": 0.0, "batch": {"pool": IMAGES}, "noise": {"pool": weak}}
+    halved = {"generations": 1, "student": None, "teacher": {**plain["teacher"], "steps": 3600, "warmup_steps": 360}}
+    online = {**plain["teacher"], "batch": {"labelled": 32, "pool": 48}, "noise": {"labelled": strong, "pool": strong}}
+    views = {"weak": weak}
+    alone = {"generations": 1, "student": None}
+    meta = {**online, "batch": {"labelled": 32, "pool": 32}, "objective": "meta_pseudo_labels"}
+    tuned = {**plain["teacher"], "steps": 350, "lr": 0.01, "warmup_steps": 0, "model_ema_decay": 0.99}
+    together = {**views, "student_wait": 300, "uda_steps": 600}
+    return {
+        "rotation": {
+            **halved,
+            "recipe": "rotation",
+            "pretext": {**raw, "objective": "rotation", "steps": 3600, "batch": {"pool": IMAGES // 4}},
+        },
+        "inpainting": {
+            **halved,
+            "recipe": "inpainting",
+            "pretext": {
+                **raw,
+                "objective": "inpainting",
+                "objective_args": {"holes": [2, 5], "side": [4, 13], "width": 16},
+                "steps": 3600,
+            },
+        },
+        "two_views": {
+            **halved,
+            "recipe": "self_supervised",
+            "pretext": {
+                **raw,
+                "objective": "two_views",
+                "steps": 1800,
+                "noise": {"pool": {"scale": [0.35, 1.0], "aa_num_ops": 2, "aa_magnitude": 9}},
+            },
+        },
+        "fixmatch": {
+            **alone,
+            "recipe": "fixmatch",
+            "teacher": {**online, "objective": "fixmatch", "objective_args": views, "steps": 3600},
+        },
+        "uda": {
+            **alone,
+            "recipe": "uda",
+            "teacher": {**online, "objective": "uda", "objective_args": views, "steps": 3600},
+        },
+        **{
+            name: {
+                **alone,
+                "recipe": "meta_pseudo_labels",
+                "teacher": {**meta, "objective_args": {**together, "arm": arm}, "steps": steps},
+                "finetune": tuned,
+            }
+            for name, arm, steps in (
+                ("meta_pseudo_labels", "full", 3040),
+                ("meta_no_feedback", "no_feedback", 3040),
+                ("meta_uda_only", "uda_only", 4560),
+            )
         },
     }
 
@@ -95,6 +162,13 @@ def settings_of(arm: str, split: Path, store: Path) -> SelfTrainSettings:
         tree["data"]["labelled"] = str(split / "wrong.parquet")
         tree["clean"] = {**tree["clean"], "truth": str(split / "truth.parquet")}
     return parse(SelfTrainSettings, tree, arm)
+
+
+def of_group(group: str) -> list[str]:
+    """Arms that can be compared: those of `clean` have other labels."""
+    raw = list(raw_arms(base()))
+    groups = {"raw": ["supervised", *raw], "clean": ["clean_labels"]}
+    return groups.get(group) or [arm for arm in arms() if arm not in ("clean_labels", *raw)]
 
 
 def plant(split: Path) -> None:
@@ -125,9 +199,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument(
-        "--arms", nargs="+", default=[name for name in arms() if name != "clean_labels"], choices=list(arms())
-    )
+    parser.add_argument("--group", choices=["offline", "raw", "clean"], default="offline")
+    parser.add_argument("--arms", nargs="+", choices=list(arms()), help="of the group; all when not given")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     arguments = parser.parse_args()
     split = arguments.out / "split"
@@ -135,11 +208,8 @@ def main() -> None:
     if not (split / "wrong.parquet").exists():
         plant(split)
     store = arguments.out / "store"
-    chosen = {arm: settings_of(arm, split, store) for arm in arguments.arms}
-    apart = {arm: chosen.pop(arm) for arm in list(chosen) if arm == "clean_labels"}
-    for name, group in (("offline", chosen), ("clean", apart)):  # other labels are another comparison
-        if group:
-            compare(group, str(store), name, arguments.seeds, BUDGET)
+    chosen = {arm: settings_of(arm, split, store) for arm in arguments.arms or of_group(arguments.group)}
+    compare(chosen, str(store), arguments.group, arguments.seeds, BUDGET)
 
 
 if __name__ == "__main__":

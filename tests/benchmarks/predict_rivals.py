@@ -112,6 +112,7 @@ def daft(pool: Path, teacher: Path, workers: int) -> Iterator[int]:
     """Daft's guide to image inference: `read_parquet` -> decode -> resize -> a class UDF, on its native runner."""
     import daft as df
 
+    df.set_runner_native()  # it would take the cluster that another contestant has started
     infer, size = Infer(teacher), load(teacher).img_size
     torch.set_num_threads(workers)
 

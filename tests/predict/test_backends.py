@@ -1,6 +1,9 @@
 """Every backend against eager on real images, and the choice among them."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pyarrow.parquet as pq
 import pytest
@@ -54,6 +57,22 @@ def test_backend_gives_eagers_answers(name: str, model: nn.Module, pixels: torch
             pytest.skip(str(error))
     assert agreement(logits, expected).logits <= (0.05 if BACKENDS[name].changes_answers else TOLERANCE)
     assert logits.dtype == torch.float32
+
+
+def test_openvino_pins_no_thread_to_a_core(model: nn.Module) -> None:
+    """Every worker of a machine would pin its own to the same ones."""
+    try:
+        forward = build("openvino", model, (BATCH, 3, SIZE, SIZE), CPU)
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    may_use, seen = os.sched_getaffinity(0), set()
+    working = Thread(target=lambda: [forward(torch.zeros(BATCH, 3, SIZE, SIZE)) for _ in range(200)])
+    working.start()
+    while working.is_alive():
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(OSError):  # it ended
+                seen.add(frozenset(os.sched_getaffinity(int(thread))))
+    assert seen == {frozenset(may_use)}
 
 
 def test_folding_removes_batch_norms_and_leaves_the_model_as_it_was(model: nn.Module) -> None:

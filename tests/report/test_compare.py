@@ -103,15 +103,17 @@ def test_the_table_says_who_went_over_the_budget_and_the_picture_can_be_parsed()
 
 def test_recipes_on_raw_images_are_planned_by_their_own_fits() -> None:
     pretext = {"steps": 3, "batch": {"pool": 8}, "objective": "rotation"}
-    assert planned(settings(recipe="rotation", pretext=pretext, student=None)) == 3 * 8 + 10 * 4
-    assert planned(settings(pretext=pretext)) == planned(settings()) + 3 * 8
+    assert planned(settings(recipe="rotation", pretext=pretext, student=None)) == 3 * 4 * 8 + 10 * 4
+    assert planned(settings(pretext=pretext)) == planned(settings()) + 3 * 4 * 8
     together = {"steps": 10, "batch": {"labelled": 4, "pool": 12}}
-    assert planned(settings(recipe="fixmatch", teacher={**together, "objective": "fixmatch"}, student=None)) == 160
+    assert planned(settings(recipe="fixmatch", teacher={**together, "objective": "fixmatch"}, student=None)) == 10 * (
+        4 + 2 * 12
+    )
     meta = {
         "teacher": {**together, "objective": "meta_pseudo_labels"},
         "finetune": {"steps": 2, "batch": {"labelled": 4}},
     }
-    assert planned(settings(recipe="meta_pseudo_labels", student=None, **meta)) == 160 + 8
+    assert planned(settings(recipe="meta_pseudo_labels", student=None, **meta)) == round(10 * (4 + 24 + 12 + 8 / 3)) + 8
 
 
 def test_a_state_moves_the_seed_of_every_fit_and_a_budget_is_checked_before_anything_runs(tmp_path: Path) -> None:
