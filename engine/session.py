@@ -46,6 +46,13 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
         raise ValueError(
             f"no Ray cluster answers at {address!r}: start one with `ray start`, or leave cluster.address empty for a local one ({error})"
         ) from None
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # Ray has no class for it
+            raise
+        raise ValueError(
+            "Ray did not start within 30 s: this machine is busy or short of memory (`top`, `free`); run the same command again when it is "
+            "quieter, or give the address of a cluster that runs (cluster.address)"
+        ) from error
     calm()
     try:
         yield

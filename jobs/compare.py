@@ -31,6 +31,12 @@ APART = 1000
 
 
 def main() -> None:
+    arguments = asked()
+    compare(arms_of(arguments), arguments.store, arguments.name, arguments.seeds, arguments.budget)
+
+
+def asked(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or `words`."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,12 +53,17 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="key=value", help="settings that replace those of every config"
     )
-    arguments = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def arms_of(arguments: argparse.Namespace, folder: Path = Path()) -> dict[str, SelfTrainSettings]:
+    """The arms by name, their configs found from `folder`. Raises ValueError for what is wrong in one, or for two of one name."""
     overrides = [*arguments.set, f"store={arguments.store}", "run=arm"]
-    arms = {Path(one).stem: load(SelfTrainSettings, one, overrides) for one in arguments.configs}
+    arms = {Path(one).stem: load(SelfTrainSettings, folder / one, overrides) for one in arguments.configs}
     if len(arms) < len(arguments.configs):
         raise ValueError("two configs have one name: an arm is called as its file is")
-    compare(arms, arguments.store, arguments.name, arguments.seeds, arguments.budget)
+    refuse_unlike(arms)
+    return arms
 
 
 def compare(

@@ -66,7 +66,7 @@ def raw_pool(run: Run, data: DataSettings, labelled: Collection) -> RawSet:
     for name, uri in (("validation", data.validation), ("test", data.test)):
         if uri is not None:
             held[name] = hashed(run, collect(run, name, uri, data, labelled=True))
-    return RawSet(collect(run, "pool", data.pool, data).manifest, held_out(held))
+    return RawSet(collect(run, "pool", data.pool, data).manifest, held_out(held), data.max_rejected_percent)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python -m jobs.submit self_train config.yaml store=s3://bucket/store --address http://localhost:8265
     python -m jobs.submit doctor s3://bucket/store --no-wait
+    python -m jobs.submit compare --address http://localhost:8265 -- a.yaml b.yaml --store s3://bucket/store
 
 The settings are validated before anything is sent. The folder in which this is started goes along (below 100 MiB); data stay where they are.
 Sent in again, a run goes on where it was; one that runs is followed instead of started twice. Ctrl-C stops the following, not the job.
@@ -31,7 +32,7 @@ CONFIGURED: dict[str, type[Block]] = {
     "evaluate": job_settings.EvaluateJobSettings,
 }
 """Jobs that take a config, and what it has to be."""
-PLAIN = ("doctor", "status", "prune", "preview", "explain", "export")
+PLAIN = ("doctor", "status", "prune", "preview", "explain", "export", "active")
 """Jobs that take arguments of their own."""
 LOCAL = "http://127.0.0.1:8265"
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.submit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("job", choices=[*CONFIGURED, *PLAIN])
+    parser.add_argument("job", choices=[*CONFIGURED, "compare", *PLAIN])
     parser.add_argument("arguments", nargs="*", help="those of the job: its config and key=value, or its own")
     parser.add_argument("--address", help=f"of the job server; RAY_API_SERVER_ADDRESS, else {LOCAL}, when not given")
     parser.add_argument("--no-wait", action="store_true", help="return when the job is sent")
@@ -73,20 +74,36 @@ def main() -> None:
 
 def checked(job: str, arguments: list[str], folder: Path) -> str:
     """The name of the work, when the job's settings can be used on another machine. Raises ValueError, before anything is sent."""
-    if job not in CONFIGURED:
+    if job in PLAIN:
         return job
+    if job == "compare":
+        from jobs import compare  # and with it torch, which no other job needs here
+
+        asked = compare.asked(arguments)
+        for config in asked.configs:
+            _refuse_outside(config, folder)
+        compare.arms_of(asked, folder)
+        _refuse_inside(asked.store)
+        return f"compare-{asked.name}"
     if not arguments:
         raise ValueError(f"jobs.submit {job} takes the job's config: jobs.submit {job} CONFIG [key=value …]")
     config, *overrides = arguments
+    _refuse_outside(config, folder)
+    settings = load(CONFIGURED[job], folder / config, overrides)
+    _refuse_inside(str(getattr(settings, "store")))  # noqa: B009
+    return f"{job}-{getattr(settings, 'run')}"  # noqa: B009
+
+
+def _refuse_outside(config: str, folder: Path) -> None:
     if Path(config).is_absolute() or not (folder / config).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{config}: the config goes along with {folder}: give its path relative to that folder")
-    settings = load(CONFIGURED[job], folder / config, overrides)
-    store = str(getattr(settings, "store"))  # noqa: B009
+
+
+def _refuse_inside(store: str) -> None:
     if "://" not in store and not Path(store).is_absolute():
         raise ValueError(
             f"store: {store!r} would lie in the job's own folder, which is deleted with it: give a URI, or an absolute path that all nodes share"
         )
-    return f"{job}-{getattr(settings, 'run')}"  # noqa: B009
 
 
 def environment(pairs: list[str]) -> dict[str, str]:

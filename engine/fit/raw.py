@@ -7,9 +7,10 @@ an epoch, and the rows of a block in a seeded order. Mixing comes from the lanes
 used, or stands in a labelled or evaluation set, another image of its block stands in for it.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,9 @@ from engine.images.overlap import HeldOut
 BLOCK_ROWS = 1024
 """Rows of a block at most. It changes the order of raw streams: raise the revision of `fit` with it."""
 
+HANDFUL = 10
+"""Broken images that no budget counts."""
+
 
 @dataclass(frozen=True)
 class RawSet:
@@ -35,6 +39,8 @@ class RawSet:
 
     manifest: Manifest
     held: HeldOut | None = None
+    max_rejected_percent: float = 1.0
+    """Share of the images drawn that may be broken; decides nothing that is drawn."""
 
     @property
     def uri(self) -> str:
@@ -114,14 +120,20 @@ class RawShards:
 
 
 class RawDecoder(Decoder):
-    """Decodes the image that was drawn, or the one that stands in for it."""
+    """Decodes the image that was drawn, or the one that stands in for it, until too many are broken.
+
+    What is drawn again in a later epoch counts again; what a resumed fit drew before its stop does not.
+    """
 
     def __init__(self, shards: RawShards, *rest: object) -> None:
         super().__init__(shards, *rest)  # type: ignore[arg-type]
         self._raw = shards
+        self._counting = Lock()
+        self._drawn = 0
+        self._broken: Counter[str] = Counter()
 
     def pixels(self, rows: Rows, pick: int) -> Tensor:
-        if (found := self._first_usable(rows, [pick])) is not None:
+        if (found := self._drawn_image(rows, pick)) is not None:
             return found
         address = [rows.shard, int(rows.rows[pick])]
         if (found := self._first_usable(rows, _shuffled(len(rows.rows), address))) is not None:
@@ -132,6 +144,29 @@ class RawDecoder(Decoder):
         raise ValueError(
             f"{self._raw.raw.uri}: no image can be used to train on: all are broken, or stand in a labelled or evaluation set"
         )
+
+    def _drawn_image(self, rows: Rows, pick: int) -> Tensor | None:
+        """The image itself; None where it is held out or broken. Raises ValueError when more are broken than the budget allows."""
+        found, reason = None, None
+        if rows.images[pick].is_valid:
+            try:
+                found = super().pixels(rows, pick)
+            except BadImage as bad:
+                reason = bad.reason
+        with self._counting:
+            self._drawn += 1
+            self._broken.update([reason] if reason else [])
+            self._check()
+        return found
+
+    def _check(self) -> None:
+        broken, percent = self._broken.total(), self._raw.raw.max_rejected_percent
+        if broken > HANDFUL and 100 * broken > percent * self._drawn:
+            worst = ", ".join(f"{reason}: {count}" for reason, count in self._broken.most_common(5))
+            raise ValueError(
+                f"{self._raw.raw.uri}: {broken} of {self._drawn} images drawn could not be used ({worst}); the budget is "
+                f"data.max_rejected_percent={percent}. Mend or leave out these images, or raise the budget"
+            )
 
     def _first_usable(self, rows: Rows, picks: Sequence[int] | npt.NDArray[np.int64]) -> Tensor | None:
         for pick in picks:

@@ -85,7 +85,7 @@ class Setup:
         """The pool as it lies, without the images held out: for objectives that train on raw images."""
         if "pool" not in self.collections:
             raise ValueError("a stream called pool draws from the pool: set data.pool")
-        return RawSet(self.collections["pool"].manifest, self.held)
+        return RawSet(self.collections["pool"].manifest, self.held, self.settings.data.max_rejected_percent)
 
     @cached_property
     def pretext(self) -> Output | None:

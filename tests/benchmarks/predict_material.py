@@ -71,7 +71,8 @@ def make_pool(
 ) -> tuple[Path, Path]:
     """`folder`/pool.parquet and the same images as files in `folder`/files. `kind`: texture (500 x 375), cifar, photo (CIFAR-10's, 500 x 375)."""
     if kind == "cifar":
-        encoded = cifar_images(cifar, images)[0]
+        made = cifar_images(cifar, images)[0]
+        encoded = [made[i % len(made)] for i in range(images)]
     elif kind == "photo":
         encoded = photos(cifar_images(cifar, images)[0])
     else:

@@ -86,6 +86,21 @@ def test_what_cannot_run_there_is_refused_here(tmp_path: Path, arguments: list[s
         checked("self_train", arguments, tmp_path)
 
 
+def test_a_comparison_is_checked_arm_by_arm(tmp_path: Path) -> None:
+    for name, data in (("a", "d"), ("b", "d"), ("c", "other")):
+        write_config(tmp_path / f"{name}.yaml", small_tree(tmp_path / data, "store"))
+    there = ["--store", "s3://bucket/store", "--name", "n"]
+    assert checked("compare", ["a.yaml", "b.yaml", *there], tmp_path) == "compare-n"
+    for arguments, message in (
+        (["a.yaml", "c.yaml", *there], "c cannot be compared with a"),
+        (["a.yaml", "b.yaml"], "give a URI, or an absolute path that all nodes share"),
+        (["a.yaml", "../b.yaml", *there], "relative to that folder"),
+        (["a.yaml", *there, "--set", "select.treshold=1"], "did you mean 'threshold'?"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            checked("compare", arguments, tmp_path)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

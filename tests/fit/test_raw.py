@@ -90,7 +90,7 @@ def test_held_out_and_broken_images_never_appear(tmp_path: Path, pool: Manifest)
     write(tmp_path / "test" / "1.parquet", [numbered(999), numbered(1000)])  # the key of another picture of the pool
     listed = making.manifest(tmp_path / "pool", tmp_path / "list", rows_per_shard=16)
     test = making.manifest(tmp_path / "test", tmp_path / "list-test")
-    raw = RawSet(listed, held_out({"test": fingerprints(test)}))
+    raw = RawSet(listed, held_out({"test": fingerprints(test)}), max_rejected_percent=100)
     never = set(range(16)) | {16, 17} | {35, 36, 37, 38}
     stream = opened(raw)
     drawn = Counter(n for step in range(24) for n in numbers(stream.batch(step)))
@@ -101,6 +101,27 @@ def test_held_out_and_broken_images_never_appear(tmp_path: Path, pool: Manifest)
         joined = [n for half in halves for n in numbers(half.batch(step))]
         assert numbers(again.batch(step)) == joined
     assert raw.digest != RawSet(listed).digest != replace(raw, manifest=pool).digest
+
+
+def test_too_many_broken_images_end_the_fit_and_held_out_ones_do_not(tmp_path: Path) -> None:
+    write(tmp_path / "pool" / "0.parquet", [numbered(n) if n % 4 else b"\xff\xd8\xff" + bytes([n]) for n in range(64)])
+    write(tmp_path / "good" / "0.parquet", [numbered(n) for n in range(64)])
+    write(tmp_path / "test" / "0.parquet", [numbered(n) for n in range(0, 64, 4)])
+    pool, good, test = (
+        making.manifest(tmp_path / one, tmp_path / f"list-{one}", rows_per_shard=16) for one in ("pool", "good", "test")
+    )
+
+    def draw(raw: RawSet) -> None:
+        stream = opened(raw)
+        for step in range(8):
+            stream.batch(step)
+
+    draw(RawSet(pool, max_rejected_percent=60))
+    draw(RawSet(good, held_out({"test": fingerprints(test)}), max_rejected_percent=0))
+    with pytest.raises(
+        ValueError, match=r"11 of \d+ images drawn could not be used \(\w+: 11\).*max_rejected_percent=1"
+    ):
+        draw(RawSet(pool, max_rejected_percent=1))
 
 
 def test_a_pool_without_a_usable_image_says_so(tmp_path: Path) -> None:
