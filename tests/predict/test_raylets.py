@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,3 +119,24 @@ def test_a_raylet_an_actor_and_the_driver_are_killed(digits: Path, teacher: Path
     assert {mark["shard"] for mark in broken.marks()} == set(range(shards))
     # two workers of the raylet, the actor, and the driver's four that were left
     assert broken.labelled_again() <= 2 + 1 + 4, "more was labelled again than was in flight"
+
+
+def test_twelve_devices_on_three_raylets_share_the_shards(digits: Path, teacher: Path, tmp_path: Path) -> None:
+    """Devices that are only declared: every worker has one of its own, and none has much more work than another."""
+    scene = Scene(tmp_path / "scene", digits, teacher, rows_per_shard=8)
+    with (
+        raylets(3, num_cpus=4, num_gpus=4) as cluster,
+        scene.driver(cluster.address, 0.5, together=True) as process,
+    ):
+        scene.finish(process)
+    marks = scene.marks()
+    devices: dict[int, set[tuple[str, str]]] = {}
+    for mark in marks:
+        devices.setdefault(mark["pid"], set()).update((mark["node"], device) for device in mark["devices"])
+    assert len(devices) == 12
+    assert all(len(own) == 1 for own in devices.values())
+    assert len(set.union(*devices.values())) == 12
+    each = Counter(mark["pid"] for mark in marks)
+    assert scene.labelled_again() == 0
+    assert max(each.values()) <= 1.5 * len(marks) / 12
+    assert min(each.values()) >= 0.5 * len(marks) / 12
