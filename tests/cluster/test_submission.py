@@ -119,6 +119,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         "RAY_raylet_start_wait_time_s": "300",
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
         "HOME": str(folder / "nobody"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # jobs run what is called python there
     }
     environment = {**without, "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "PYTHONPATH": str(ROOT)}
     ray = str(Path(sys.executable).parent / "ray")
@@ -135,6 +136,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         "--num-cpus=2",
         f"--temp-dir={folder / 'r'}",
         f"--ray-client-server-port={free_port()}",
+        f"--dashboard-agent-listen-port={free_port()}",
         "--node-ip-address=127.0.0.1",
     ]
     with open(folder / "head.log", "w") as log:
@@ -143,10 +145,14 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         wait_for(dashboard, head, folder / "head.log")
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
-        for process in psutil.process_iter(["cmdline"]):  # a head that dies leaves its children behind
-            if process.pid == head.pid or str(folder / "r") in " ".join(process.info["cmdline"] or []):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+        family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
+        named = [
+            one for one in psutil.process_iter(["cmdline"]) if str(folder / "r") in " ".join(one.info["cmdline"] or [])
+        ]
+        head.kill()
+        for process in (*family, *named):  # a head that dies leaves its children behind, some under another name
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         head.wait()
 
 
