@@ -2,7 +2,7 @@
 
     python tests/benchmarks/compare_cifar10.py CIFAR OUT [--group offline] [--arms supervised noisy_student …] [--seeds 0 1]
 
-Groups: `offline`, recipes that store labels; `raw`, those that train on raw images; `clean`. Each begins with `supervised`, but the last.
+It takes one core; two groups, started beside each other, share what they have in common. Groups: `offline`, recipes that store labels; `raw`, those that train on raw images; `clean`. Each begins with `supervised`, but the last.
 
 CIFAR is the folder with train-*.parquet and test-*.parquet. The budget of an arm is 460,800 images trained on, forward and
 backward, every view of one counted, the teacher's included. Tags are
@@ -153,7 +153,7 @@ def raw_arms(plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def settings_of(arm: str, split: Path, store: Path) -> SelfTrainSettings:
     """The arm as settings of a run; `clean_labels` reads the labels that are wrong in part."""
-    tree = {**base(), **arms()[arm], "store": str(store), "run": arm}
+    tree = {**base(), **arms()[arm], "store": str(store), "run": arm, "cluster": {"num_cpus": 1}}
     tree["data"] = {**tree["data"], "validation": str(split / "development.parquet")}
     tree["data"] |= {name: str(split / f"{name}.parquet") for name in ("labelled", "pool", "test")}
     if arm in ("hashtags", "semi_weakly_supervised"):
