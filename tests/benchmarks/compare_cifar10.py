@@ -5,10 +5,10 @@
 Groups: `offline`, recipes that store labels; `raw`, those that train on raw images; `clean`. Each but the last begins with `supervised`.
 A group takes one core; two that run beside each other share what they have in common.
 
-CIFAR is the folder with train-*.parquet and test-*.parquet. The budget of an arm is 460,800 images trained on, forward and backward, every view of
-one counted, the teacher's included. Tags are made from class names: one of three synonyms each, 20 % of the images with a second, wrong tag, 10 %
-with a wrong tag alone. For `clean_labels` 10 % of the labels are wrong in all its fits, so its arm tells of mended labels, not of the others' start; its
-first row is that of the wrong labels.
+CIFAR is the folder with train-*.parquet and test-*.parquet. The budget of an arm is 460,800 images trained on, forward and backward, every
+view of one counted, the teacher's included. Tags are made from class names: one of three synonyms each, 20 % of the images with a second,
+wrong tag, 10 % with a wrong tag alone. For `clean_labels` 10 % of the labels are wrong in all its fits, so its arm tells of mended labels,
+not of the others' start; its first row is that of the wrong labels.
 """
 
 import argparse
