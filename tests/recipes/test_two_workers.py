@@ -1,0 +1,37 @@
+"""Whole runs on one Train worker and on two: the same accuracy within what a random state changes. Minutes."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import parse
+from engine.metrics.accuracy import over_states
+from engine.settings import SelfTrainSettings
+from jobs.self_train import self_train
+from tests.small_run import small_tree
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("local_ray")]
+
+STATES = range(3)
+
+
+def accuracy(digits: Path, store: str, workers: int, seed: int) -> float:
+    """On the 400 test images, of a student and its teacher's pseudo-labels."""
+    plain = small_tree(digits, store)
+    fits = {name: {**plain[name], "steps": 120, "seed": seed} for name in ("teacher", "student")}
+    run = f"{workers}-{seed}"
+    tree = {**plain, **fits, "run": run, "cluster": {"train_workers": workers, "train_cpus": 1}}
+    report = self_train(parse(SelfTrainSettings, tree, run))
+    return float(report["generations"][-1]["test"]["accuracy"])  # type: ignore[index]
+
+
+def test_two_train_workers_end_where_one_does(digits: Path, tmp_path: Path) -> None:
+    """Random states are teacher's and student's seeds; batch norm sees half of a batch on each of two workers."""
+    reached = {
+        workers: [accuracy(digits, str(tmp_path / str(workers)), workers, seed) for seed in STATES]
+        for workers in (1, 2)
+    }
+    one, two = (over_states(values) for values in reached.values())
+    assert one.value > 0.8, reached
+    assert one.low <= two.value <= one.high, reached
+    assert two.low <= one.value <= two.high, reached
