@@ -43,7 +43,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         }
     },
     "self_supervised": {
-        "pretext": {**PRETEXT, "objective": "two_views"},
+        "pretext": {**PRETEXT, "objective": "two_views", "opt": "adamw", "lr": 0.001, "clip_grad": 1.0},
         "teacher": {"freeze_steps": 10, "layer_decay": 0.7},
     },
     "fixmatch": {"teacher": {**ONLINE, "objective": "fixmatch", "objective_args": {"cut": "freematch"}}},
