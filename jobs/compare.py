@@ -62,8 +62,17 @@ def arms_of(arguments: argparse.Namespace, folder: Path = Path()) -> dict[str, S
     arms = {Path(one).stem: load(SelfTrainSettings, folder / one, overrides) for one in arguments.configs}
     if len(arms) < len(arguments.configs):
         raise ValueError("two configs have one name: an arm is called as its file is")
-    refuse_unlike(arms)
     return arms
+
+
+def refuse(arms: dict[str, SelfTrainSettings], budget: int | None) -> None:
+    """Raise ValueError for arms of other data or another network, and for one that would exceed the budget."""
+    refuse_unlike(arms)
+    for arm, settings in arms.items():
+        if budget is not None and planned(settings) > 1.01 * budget:
+            raise ValueError(
+                f"{arm}: its fits train on {planned(settings):,} images, over the budget of {budget:,}: lower its steps"
+            )
 
 
 def compare(
@@ -73,12 +82,7 @@ def compare(
 
     Raises ValueError before anything is run for arms of other data or another network, and for one that would exceed the budget.
     """
-    refuse_unlike(arms)
-    for arm, settings in arms.items():
-        if budget is not None and planned(settings) > 1.01 * budget:
-            raise ValueError(
-                f"{arm}: its fits train on {planned(settings):,} images, over the budget of {budget:,}: lower its steps"
-            )
+    refuse(arms, budget)
     first = next(iter(arms.values()))
     with connect(first.cluster):
         made = [

@@ -82,7 +82,7 @@ def checked(job: str, arguments: list[str], folder: Path) -> str:
         asked = compare.asked(arguments)
         for config in asked.configs:
             _refuse_outside(config, folder)
-        compare.arms_of(asked, folder)
+        compare.refuse(compare.arms_of(asked, folder), asked.budget)
         _refuse_inside(asked.store)
         return f"compare-{asked.name}"
     if not arguments:

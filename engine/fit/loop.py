@@ -24,8 +24,8 @@ AHEAD = 2
 """Batches prepared while the current one is learnt from."""
 
 
-class DivergedError(RuntimeError):
-    """The loss is not a number any more."""
+class DivergedError(ValueError):
+    """The loss is not a number any more: the settings, or the targets, have to be mended."""
 
 
 def train(

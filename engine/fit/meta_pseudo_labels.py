@@ -102,7 +102,7 @@ class MetaPseudoLabels(Objective):
 
     @classmethod
     def trained_on(cls, settings: FitSettings) -> float:
-        """The teacher's as UDA's; the student's: strong views, and labelled images twice forward, or once both ways."""
+        """On the average of all steps. The teacher's as UDA's; the student's: strong views, and labelled images twice forward, or once both ways."""
         labelled, pool = settings.batch["labelled"], settings.batch["pool"]
         teacher = labelled + 2 * pool
         arguments = parse(MetaArguments, settings.objective_args, "objective_args of meta_pseudo_labels")

@@ -7,7 +7,7 @@ an epoch, and the rows of a block in a seeded order. Mixing comes from the lanes
 used, or stands in a labelled or evaluation set, another image of its block stands in for it.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -25,12 +25,10 @@ from engine.images.bad import BadImage
 from engine.images.decode import content_hash
 from engine.images.manifest import Manifest
 from engine.images.overlap import HeldOut
+from engine.predict.budget import RejectBudget
 
 BLOCK_ROWS = 1024
 """Rows of a block at most. It changes the order of raw streams: raise the revision of `fit` with it."""
-
-HANDFUL = 10
-"""Broken images that no budget counts."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class RawSet:
     manifest: Manifest
     held: HeldOut | None = None
     max_rejected_percent: float = 1.0
-    """Share of the images drawn that may be broken; decides nothing that is drawn."""
+    """Share of the images drawn that may be broken, without those held out; decides nothing that is drawn."""
 
     @property
     def uri(self) -> str:
@@ -129,8 +127,8 @@ class RawDecoder(Decoder):
         super().__init__(shards, *rest)  # type: ignore[arg-type]
         self._raw = shards
         self._counting = Lock()
-        self._drawn = 0
-        self._broken: Counter[str] = Counter()
+        remedy = f"They were drawn from {shards.raw.uri}: mend them, leave them out, or raise the budget."
+        self._budget = RejectBudget(shards.raw.max_rejected_percent, remedy=remedy)
 
     def pixels(self, rows: Rows, pick: int) -> Tensor:
         if (found := self._drawn_image(rows, pick)) is not None:
@@ -146,27 +144,17 @@ class RawDecoder(Decoder):
         )
 
     def _drawn_image(self, rows: Rows, pick: int) -> Tensor | None:
-        """The image itself; None where it is held out or broken. Raises ValueError when more are broken than the budget allows."""
+        """The image itself; None where there is none, or it is held out or broken. Raises TooManyRejectsError."""
+        if not rows.images[pick].is_valid:
+            return None
         found, reason = None, None
-        if rows.images[pick].is_valid:
-            try:
-                found = super().pixels(rows, pick)
-            except BadImage as bad:
-                reason = bad.reason
+        try:
+            found = super().pixels(rows, pick)
+        except BadImage as bad:
+            reason = bad.reason
         with self._counting:
-            self._drawn += 1
-            self._broken.update([reason] if reason else [])
-            self._check()
+            self._budget.see(reason)
         return found
-
-    def _check(self) -> None:
-        broken, percent = self._broken.total(), self._raw.raw.max_rejected_percent
-        if broken > HANDFUL and 100 * broken > percent * self._drawn:
-            worst = ", ".join(f"{reason}: {count}" for reason, count in self._broken.most_common(5))
-            raise ValueError(
-                f"{self._raw.raw.uri}: {broken} of {self._drawn} images drawn could not be used ({worst}); the budget is "
-                f"data.max_rejected_percent={percent}. Mend or leave out these images, or raise the budget"
-            )
 
     def _first_usable(self, rows: Rows, picks: Sequence[int] | npt.NDArray[np.int64]) -> Tensor | None:
         for pick in picks:

@@ -19,7 +19,16 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
@@ -36,10 +45,11 @@ from engine.labels.classes import ClassManifest
 from engine.models import checkpoint as model_folder
 from engine.models.checkpoint import LoadReport
 from engine.models.fetch import FILES, fetch_model
+from engine.predict.failures import of_worker
 from engine.progress import say
 from engine.run import Run
 from engine.settings import ClusterSettings, FitSettings, ModelSettings
-from engine.steps import Output, Part, Step, read_output
+from engine.steps import Output, Part, Step, StoreError, read_output
 
 REVISION = 1
 STATE = "state.pt"
@@ -112,8 +122,13 @@ def fit(
                 logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )
-        with told(label, step, settings.steps):
-            metrics = dict(trainer.fit().metrics or {})
+        try:
+            with told(label, step, settings.steps):
+                metrics = dict(trainer.fit().metrics or {})
+        except WorkerGroupError as error:
+            if (mendable := of_workers(error, step)) is not None:
+                raise mendable from error
+            raise
         if "model" not in metrics:
             raise RuntimeError(f"{label}: training ended without a model; its logs are in {step.uri}/train")
         if (loaded := step.read_json(LOADED)) is not None:
@@ -123,6 +138,15 @@ def fit(
         return step.commit(parts, metrics, started)
 
     return run.step(label, "fit", REVISION, fingerprinted, inputs, work)
+
+
+def of_workers(error: WorkerGroupError, step: Step) -> ValueError | None:
+    """What a person can mend of the workers' errors, if anything: when one rank ends, the others fail for want of it."""
+    for failure in error.worker_failures.values():
+        told = of_worker(getattr(failure, "_base_exc", failure), step.uri)  # Ray wraps it, with its traceback as text
+        if told.kind in ("mistake", "target"):
+            return StoreError(told.detail) if told.kind == "target" else ValueError(told.detail)
+    return None
 
 
 def idle(settings: FitSettings) -> set[str]:

@@ -95,6 +95,7 @@ def test_a_comparison_is_checked_arm_by_arm(tmp_path: Path) -> None:
         (["a.yaml", "c.yaml", *there], "c cannot be compared with a"),
         (["a.yaml", "b.yaml"], "give a URI, or an absolute path that all nodes share"),
         (["a.yaml", "../b.yaml", *there], "relative to that folder"),
+        (["a.yaml", *there, "--budget", "10"], "over the budget of 10"),
         (["a.yaml", *there, "--set", "select.treshold=1"], "did you mean 'threshold'?"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):

@@ -17,6 +17,7 @@ from engine.fit.raw import RawSet
 from engine.fit.streams import StreamedStream, open_stream
 from engine.images.manifest import Manifest
 from engine.images.overlap import fingerprints, held_out
+from engine.predict.budget import TooManyRejectsError
 from tests.fit.sets import png
 from tests.images import making
 
@@ -119,7 +120,7 @@ def test_too_many_broken_images_end_the_fit_and_held_out_ones_do_not(tmp_path: P
     draw(RawSet(pool, max_rejected_percent=60))
     draw(RawSet(good, held_out({"test": fingerprints(test)}), max_rejected_percent=0))
     with pytest.raises(
-        ValueError, match=r"11 of \d+ images drawn could not be used \(\w+: 11\).*max_rejected_percent=1"
+        TooManyRejectsError, match=r"\d+ of \d+ images could not be used \(\w+: \d+\).*max_rejected_percent=1.*/pool"
     ):
         draw(RawSet(pool, max_rejected_percent=1))
 
