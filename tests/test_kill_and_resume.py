@@ -69,11 +69,9 @@ def rows(store: str, step: str) -> list[dict[str, object]]:
     return [row for _, table in read_tables(output, Store(store).fs) for row in table.to_pylist()]
 
 
-def test_killed_in_fit_in_predict_and_between_steps(digits: Path, tmp_path: Path) -> None:
-    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
-    undisturbed = write_config(tmp_path / "whole.yaml", small_tree(digits, whole))
+def test_killed_in_fit_in_predict_and_between_steps(finished: str, digits: Path, tmp_path: Path) -> None:
+    whole, broken = finished, str(tmp_path / "broken")
     disturbed = write_config(tmp_path / "broken.yaml", small_tree(digits, broken))
-    finish(undisturbed)
 
     folder = Path(broken) / "steps"
     kill_when(disturbed, lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")))
