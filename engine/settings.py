@@ -233,7 +233,12 @@ class ClusterSettings(Block):
         ge=1,
         description="labelling actors may become so many while a step runs, as machines join; fixed when not given",
     )
-    train_workers: int = Field(1, ge=1)
+    train_workers: int = Field(1, ge=1, description="workers of a fit, a GPU each where there are GPUs")
+    min_train_workers: int | None = Field(
+        None,
+        ge=1,
+        description="a fit begins and goes on with so few while machines are missing, and grows as they come; fixed when not given",
+    )
     train_cpus: int | None = Field(
         None, ge=1, description="CPUs and threads of a training worker; an even share of all when not given"
     )
@@ -260,6 +265,14 @@ class ClusterSettings(Block):
         description="selections whose running state would be larger go over the disk: two passes, the same result",
     )
     worker_logs: bool = Field(False, description="print what the workers print; it is in Ray's logs all the same")
+
+    @model_validator(mode="after")
+    def _elastic_between(self) -> Self:
+        if self.min_train_workers is not None and self.min_train_workers > self.train_workers:
+            raise ValueError(
+                f"min_train_workers is {self.min_train_workers}, more than train_workers, {self.train_workers}: a fit goes from the one to the other"
+            )
+        return self
 
 
 class SelfTrainSettings(Block):

@@ -54,6 +54,8 @@ from engine.steps import Output, Part, Step, StoreError, read_output
 REVISION = 1
 STATE = "state.pt"
 PROGRESS = "progress.json"
+RESIZE_SECONDS = 60.0
+"""How often an elastic fit looks for machines that came."""
 FOLLOW_SECONDS = 5.0
 LOADED = "loaded.json"
 NOT_FINGERPRINTED = {"cache_bytes", "checkpoint_every", "log_every"}
@@ -82,6 +84,7 @@ def fit(
     Raises ValueError when a stream is missing, unknown or empty.
     """
     _check_streams(label, settings, streams)
+    _check_workers(label, settings, run.cluster)
     inputs = {name: (source if isinstance(source, RawSet) else source[0]).digest for name, source in streams.items()}
     if init is not None:
         inputs["init"] = init.digest
@@ -173,18 +176,32 @@ def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Sour
             )
 
 
+def _check_workers(label: str, settings: FitSettings, cluster: ClusterSettings) -> None:
+    for workers in range(cluster.min_train_workers or cluster.train_workers, cluster.train_workers + 1):
+        for name, images in settings.batch.items():
+            if images % workers:
+                raise ValueError(
+                    f"{label}: {workers} workers cannot share batch.{name}={images} images a step evenly: set it to a multiple of {workers}, "
+                    "or change cluster.train_workers (and min_train_workers: every number between the two may come)"
+                )
+
+
 def _model_part(step: Step, unit: int, path: str) -> Part:
     data = storage.get(step.fs, f"{step.folder}/{path}")
     return Part(unit, path, 0, len(data), hashlib.sha256(data).hexdigest())
 
 
 def train_workers(cluster: ClusterSettings, resources: Mapping[str, float]) -> ScalingConfig:
-    """Workers of a fit: one GPU each where there are GPUs, else the CPUs shared evenly (whole ones)."""
-    use_gpu = resources.get("GPU", 0) >= cluster.train_workers
+    """Workers of a fit: one GPU each where there are GPUs, else the CPUs shared evenly (whole ones). With `min_train_workers` the fit is
+    elastic: it restarts at its last checkpoint with as many workers as there are machines for.
+    """
+    least = cluster.min_train_workers or cluster.train_workers
+    use_gpu = resources.get("GPU", 0) >= least
     share = 1 if use_gpu else max(1, math.floor(resources.get("CPU", 1) / cluster.train_workers))
     cpus = float(cluster.train_cpus or share)
     return ScalingConfig(
-        num_workers=cluster.train_workers,
+        num_workers=cluster.train_workers if least == cluster.train_workers else (least, cluster.train_workers),  # type: ignore[arg-type]
+        elastic_resize_monitor_interval_s=RESIZE_SECONDS,  # type: ignore[call-arg]
         use_gpu=use_gpu,
         resources_per_worker={"CPU": cpus, **({"GPU": 1.0} if use_gpu else {})},
     )
@@ -215,7 +232,10 @@ def told(label: str, step: Step, steps: int) -> Iterator[None]:
             if seen is not None and seen["step"] != last:
                 last = seen["step"]
                 left = (steps - last) * seen["seconds_per_step"] / 60
-                rates = f"loss {seen['loss']:.3f}, {seen['images_per_second']:.0f} images/s, {left:.1f} min left"
+                workers = f" with {seen['workers']} workers" if seen.get("workers", 1) > 1 else ""
+                rates = (
+                    f"loss {seen['loss']:.3f}, {seen['images_per_second']:.0f} images/s{workers}, {left:.1f} min left"
+                )
                 say(label, f"{last}/{steps} steps, {rates}")
 
     follower = threading.Thread(target=follow, daemon=True)
@@ -285,8 +305,8 @@ def train_worker(config: dict[str, Any]) -> None:
     last: dict[str, Any] = {}
 
     def on_log(metrics: dict[str, Any]) -> None:
-        last.update(metrics)
-        ray.train.report(dict(metrics))
+        last.update(metrics, workers=world)
+        ray.train.report(dict(last))
 
     warned = False
 
