@@ -99,7 +99,7 @@ _BILLION: list[Refusal] = [
     ),
 ]
 
-_PRETEXTS = ("rotation", "inpainting", "colourisation", "two_views")
+_PRETEXTS = ("rotation", "patches", "inpainting", "colourisation", "two_views")
 
 
 def _pretext(*objectives: str) -> list[Refusal]:

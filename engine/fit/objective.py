@@ -126,6 +126,7 @@ class Objective(ABC):
 OBJECTIVES: dict[str, str | type[Objective]] = {
     "supervised": "engine.fit.supervised:Supervised",
     "rotation": "engine.fit.rotation:Rotation",
+    "patches": "engine.fit.patches:Patches",
     "inpainting": "engine.fit.restoration:Inpainting",
     "colourisation": "engine.fit.restoration:Colourisation",
     "two_views": "engine.fit.two_views:TwoViews",

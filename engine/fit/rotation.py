@@ -4,16 +4,14 @@ All four copies of an image stand in one batch. They are exact: pixels are moved
 but the content to tell them apart by. Noise comes before: a mirror after it would exchange 90° and 270°.
 """
 
-from collections.abc import Mapping
-
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.config import Block
-from engine.fit.batch import Batch
-from engine.fit.learner import WEAK, Learner, network, view
-from engine.fit.objective import Context, Objective
+from engine.fit.objective import Context
+from engine.fit.puzzle import Puzzle
 from engine.settings import FitSettings
 
 ANGLES = ("0°", "90°", "180°", "270°")
@@ -23,40 +21,21 @@ class RotationArguments(Block):
     """`fit.objective_args`: none."""
 
 
-class Rotation(Objective):
-    """Learns from the images of every stream alike, whatever they are labelled with."""
+class Rotation(Puzzle):
+    """Four forwards an image."""
 
-    ignores = ("loss", "smoothing", "stream_weight")
+    answers = ANGLES
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context)
         context.arguments(RotationArguments)
-        model, self.loaded = network(context, ANGLES)
-        settings = context.settings
-        self.views = {name: view(context, model, settings.noise.get(name, WEAK)) for name in settings.batch}
-        self.learner = Learner(context, model)
-        self.parts = self.learner.parts()
+        super().__init__(context)
 
     @classmethod
     def trained_on(cls, settings: FitSettings) -> float:
         return 4 * super().trained_on(settings)
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return ANGLES
-
-    def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
-        here = {name: batch.to(self.context.device) for name, batch in batches.items()}
-        images = torch.cat([self.views[name](batch.images, batch.seeds)[0] for name, batch in here.items()])
-        turned, angle = four_ways(images)
-        self.learner.begin(step)
-        logits = self.learner(turned)
-        loss = F.cross_entropy(logits, angle)
-        accuracy = (logits.detach().argmax(1) == angle).float().mean()
-        return {"loss": loss.detach(), "accuracy": accuracy, **self.learner.learn(loss, step)}
-
-    def export(self) -> nn.Module:
-        return self.learner.export()
+    def pose(self, pictures: Tensor, seeds: npt.NDArray[np.uint64]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        return four_ways(pictures)
 
 
 def four_ways(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Self-supervised learning and computer vision (Howard, fast.ai, 2020): any pretext, then the article's way to fine-tune.
 
-1  Learn a pretext task on the pool, briefly: `pretext.objective` is rotation, inpainting, colourisation or two_views.
+1  Learn a pretext task on the pool, briefly: `pretext.objective` is rotation, patches, inpainting, colourisation or two_views.
 2  Put a new head on the body and teach it alone, the body frozen.
 3  Unfreeze, and teach all of it, early layers at lower rates.
 """

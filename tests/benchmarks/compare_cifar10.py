@@ -99,9 +99,10 @@ def raw_arms(plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
     online = {**plain["teacher"], "batch": {"labelled": 32, "pool": 48}, "noise": {"labelled": strong, "pool": strong}}
     views = {"weak": weak}
     alone = {"generations": 1, "student": None}
-    meta = {**online, "batch": {"labelled": 32, "pool": 32}, "objective": "meta_pseudo_labels"}
+    meta = {**online, "batch": {"labelled": 32, "pool": 32}, "objective": "meta_pseudo_labels", "clip_grad": 5.0}
     tuned = {**plain["teacher"], "steps": 800, "lr": 0.01, "warmup_steps": 0, "model_ema_decay": 0.99}
-    together = {**views, "student_wait": 300, "uda_steps": 600}
+    # the paper's weight of UDA, 8, and the whole feedback diverge within 400 steps at this rate
+    together = {**views, "student_wait": 300, "uda_steps": 600, "uda_weight": 1.0, "feedback_weight": 1 / 32}
     return {
         "rotation": {
             **halved,

@@ -11,8 +11,9 @@ from torch import nn
 
 from engine.config import SettingsError
 from engine.fit.objective import create_objective
+from engine.fit.patches import ORDERS, Patches, placed
 from engine.fit.restoration import Inpainting, squared_error
-from engine.fit.rotation import ANGLES, Rotation, four_ways
+from engine.fit.rotation import Rotation, four_ways
 from engine.fit.two_views import TwoViews, agreement, redundancy, variety
 from engine.images.holes import holes
 from engine.models.checkpoint import initialise, load, save
@@ -73,6 +74,69 @@ def test_a_bright_top_row_is_learnt_completely() -> None:
         images[:, :, 1:] //= 2
         metrics = objective.step({"pool": unlabelled(images, seed=step)}, step)
     assert float(metrics["accuracy"]) == 1.0
+
+
+def test_quarters_lie_in_every_order_and_go_back() -> None:
+    images = torch.randn(len(ORDERS), 3, 8, 8)
+    everywhere, here = np.arange(len(ORDERS)), np.zeros((len(ORDERS), 4, 2), np.int64)
+    shown = placed(images, everywhere, here, 0)
+    assert torch.equal(shown[0], images[0]), "the first order is none"
+    for picture, image, order in zip(shown, images, ORDERS, strict=True):
+        for place, quarter in enumerate(order):
+            there, was = (
+                one.unfold(1, 4, 4).unfold(2, 4, 4)[:, at // 2, at % 2]
+                for one, at in ((picture, place), (image, quarter))
+            )
+            assert torch.equal(there, was)
+
+
+def test_a_quarter_is_cut_at_its_own_place_with_a_gap_around_it() -> None:
+    images = torch.arange(1.0, 65).view(1, 1, 8, 8)
+    order = np.array([ORDERS.index((3, 0, 1, 2))])
+    places = np.array([[[0, 0], [1, 2], [2, 1], [2, 2]]])  # of the quarters as they lay
+    shown = placed(images, order, places, 2)[0, 0]
+    assert torch.equal(shown[1:3, 1:3], images[0, 0, 6:8, 6:8]), "quarter 3 lies first, cut at (2, 2)"
+    assert torch.equal(shown[1:3, 5:7], images[0, 0, 0:2, 0:2])
+    assert torch.equal(shown[5:7, 1:3], images[0, 0, 1:3, 6:8])
+    assert torch.equal(shown[5:7, 5:7], images[0, 0, 6:8, 1:3])
+    assert int((shown == 0).sum()) == 64 - 16
+
+
+def test_the_order_is_an_images_own_and_every_order_is_as_likely() -> None:
+    made = create_objective(context("patches", model=SMALL, batch={"pool": 8}))
+    assert isinstance(made, Patches)
+    own, images = seeds(2400), torch.randn(2400, 3, 16, 16)
+    shown, order = made.pose(images, own)
+    parts = [made.pose(some, few) for some, few in zip(images.split(600), np.split(own, 4), strict=True)]
+    assert torch.equal(shown, torch.cat([part for part, _ in parts])), "it depends on the batch"
+    assert torch.equal(order, torch.cat([part for _, part in parts]))
+    expected = len(own) / len(ORDERS)
+    assert (
+        float(((order.bincount(minlength=24) - expected) ** 2 / expected).sum()) < 45
+    )  # chi-squared, 23 degrees: p = 0.004
+    with pytest.raises(SettingsError, match="img_size 15 is odd"):
+        create_objective(context("patches", model=SMALL.model_copy(update={"img_size": 15})))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_order_of_unlike_quarters_is_learnt_and_that_of_like_ones_is_not(told: bool) -> None:
+    made = create_objective(
+        context("patches", model=SMALL, sched="constant", batch={"pool": 64}, model_ema=False, lr=0.05)
+    )
+    right = []
+    for step in range(100):
+        images = noise(64, 16, seed=step)
+        if told:
+            for quarter in range(4):
+                row, column = 8 * (quarter // 2), 8 * (quarter % 2)
+                inside = images[:, :, row : row + 8, column : column + 8]
+                inside.copy_(inside // 8 + 60 * quarter)
+        right.append(float(made.step({"pool": unlabelled(images, seed=step)}, step)["accuracy"]))
+    chance = 1 / len(ORDERS)
+    if told:
+        assert np.mean(right[-5:]) > 10 * chance
+    else:
+        assert abs(np.mean(right[50:]) - chance) < 4 * math.sqrt(chance / (50 * 64))
 
 
 def test_holes_are_an_images_own() -> None:
@@ -182,7 +246,7 @@ def test_the_order_of_the_views_does_not_matter_and_collapse_costs() -> None:
     assert float(redundancy(alternating, alternating)) == 0
 
 
-@pytest.mark.parametrize("task", ["rotation", "inpainting", "colourisation", "two_views"])
+@pytest.mark.parametrize("task", ["rotation", "patches", "inpainting", "colourisation", "two_views"])
 def test_any_pretext_gives_the_initial_weights(tmp_path: Path, task: str) -> None:
     """Everything but the classifier is taken, also where a pretext has as many classes as the task."""
     made = create_objective(context(task, model=SMALL, batch={"pool": 8}))
@@ -194,8 +258,8 @@ def test_any_pretext_gives_the_initial_weights(tmp_path: Path, task: str) -> Non
     report = initialise(model, tmp_path, student.class_names)
     expected = [name for name in model.state_dict() if not name.startswith("head.fc")]
     assert report.matched == expected
-    if task == "rotation":
-        assert load(tmp_path).class_names == list(ANGLES)
+    if task in ("rotation", "patches"):
+        assert load(tmp_path).class_names == list(made.class_names)
         assert sorted(report.mismatched) == ["head.fc.bias", "head.fc.weight"]
     else:
         assert sorted(report.missing) == ["head.fc.bias", "head.fc.weight"]
@@ -204,7 +268,9 @@ def test_any_pretext_gives_the_initial_weights(tmp_path: Path, task: str) -> Non
     assert all(torch.equal(after[name], tensor) for name, tensor in head.items())
 
 
-@pytest.mark.parametrize("objective", ["rotation", "inpainting", "two_views", "fixmatch", "meta_pseudo_labels"])
+@pytest.mark.parametrize(
+    "objective", ["rotation", "patches", "inpainting", "two_views", "fixmatch", "meta_pseudo_labels"]
+)
 def test_a_setting_without_effect_is_refused(objective: str) -> None:
     with pytest.raises(SettingsError, match=f"objective {objective} has no use for loss"):
         create_objective(context(objective, loss="kl"))
