@@ -84,6 +84,7 @@ class Hosts:
     def close(self) -> None:
         for name in self.names:
             self._kill(name)
+            ip("link", "del", self._space(name))
             ip("netns", "del", self._space(name))
         for process in self.processes:
             process.wait()

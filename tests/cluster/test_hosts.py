@@ -52,11 +52,12 @@ class RayCluster:
 
     def start_head(self) -> None:
         listening = ["--port=6379", "--dashboard-host=" + self.head, f"--node-ip-address={self.head}"]
-        self._ray("head", "--head", "--num-cpus=0", f"--temp-dir={self.folder / 'r'}", *listening)
+        self._ray("head", "--head", "--num-cpus=0", *listening)
 
     def _ray(self, name: str, *options: str) -> None:
         ray = str(Path(sys.executable).parent / "ray")
-        command = [ray, "start", "--block", "--object-store-memory=100000000", *options]
+        own = f"--temp-dir={self.folder / name}"  # with the job's files in it: hosts share the store and nothing else
+        command = [ray, "start", "--block", "--object-store-memory=100000000", own, *options]
         self.hosts.start(name, command, self.environment, self.folder / f"{name}.log")
 
     def alive(self) -> int:
@@ -147,7 +148,8 @@ def undisturbed_and_disturbed(one: RayCluster, folder: Path) -> None:
         one.hosts.lose(place)
         before = curve(broken)
         one.add("d")
-        assert not steps(str(broken)).get("generation 1 fit"), "the fit was already over"
+        fitting = steps(str(broken))["generation 1 fit"].step
+        assert not (broken / "steps" / fitting / "step.json").exists(), "the fit was already over"
 
         wait(lambda: logged(broken) > before[-1]["step"], log, process)
         (driver,) = one.hosts.running("head", "python -m jobs.self_train broken.yaml")[-1:]

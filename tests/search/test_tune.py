@@ -60,19 +60,24 @@ def steps(folder: Path, verb: str) -> list[Path]:
     return list((folder / "store" / "steps").glob(f"{verb}-*/step.json"))
 
 
-def test_greedy_killed_and_restored_makes_one_pass_a_generation(digits: Path, tmp_path: Path) -> None:
-    path = config(tmp_path, digits, mode="greedy", trials=3)
+def killed_after_a_trial(path: Path, folder: Path) -> dict[str, Record]:
+    """Start the search, kill its driver once a trial is over; returns the records of those that are."""
     process = start(path)
     deadline = time.monotonic() + PATIENCE
     try:
-        while not [one for one in records(tmp_path) if one.over]:
+        while not [one for one in records(folder) if one.over]:
             assert process.poll() is None, path.with_suffix(".log").read_text()[-5000:]
             assert time.monotonic() < deadline
             time.sleep(0.2)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    before = {one.trial.name: one for one in records(tmp_path) if one.over}
+    return {one.trial.name: one for one in records(folder) if one.over}
+
+
+def test_greedy_killed_and_restored_makes_one_pass_a_generation(digits: Path, tmp_path: Path) -> None:
+    path = config(tmp_path, digits, mode="greedy", trials=3)
+    before = killed_after_a_trial(path, tmp_path)
     made_before = {step: step.stat().st_mtime_ns for verb in ("fit", "predict") for step in steps(tmp_path, verb)}
     said = finish(path)
 
@@ -118,9 +123,12 @@ def test_runs_are_stopped_at_generation_boundaries(digits: Path, tmp_path: Path)
     assert len(passes) == 1, "all trials share the first pass"
 
 
-def test_a_population_gives_a_schedule(digits: Path, tmp_path: Path) -> None:
+def test_a_population_killed_and_restored_gives_a_schedule(digits: Path, tmp_path: Path) -> None:
     path = config(tmp_path, digits, mode="population", trials=4)
+    before = killed_after_a_trial(path, tmp_path)
     said = finish(path)
+    known = {one.trial.name: one for one in records(tmp_path)}
+    assert all(known[name] == record for name, record in before.items()), "a finished trial ran again"
     assert "schedule of the best" in said
     second = [one for one in records(tmp_path) if one.trial.cohort == 2]
     assert len(second) == 4
