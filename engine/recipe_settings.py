@@ -180,7 +180,16 @@ REFUSED: dict[str, list[Refusal]] = {
     ],
 }
 """What a recipe cannot work without, by name."""
-FIRST = {"hashtags", "semi_weakly_supervised"}
+FIRST = {
+    "hashtags",
+    "semi_weakly_supervised",
+    "rotation",
+    "inpainting",
+    "self_supervised",
+    "fixmatch",
+    "uda",
+    "meta_pseudo_labels",
+}
 """Recipes whose first model needs it already; the others are only asked when there is a generation to make."""
 
 

@@ -1,6 +1,6 @@
 """How much of the cluster a step takes: pure arithmetic on what the cluster has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -40,6 +40,19 @@ def share_out(
     cpus_each = 1.0 if count <= cpus else cpus / count
     threads = max(1, int(cpus // count)) if gpus_per_worker else 1
     return Actors(count, cpus_each, gpus_per_worker, threads)
+
+
+def cpus_each(nodes: Sequence[float], workers: int) -> int:
+    """The most CPUs that each of `workers` can have when `nodes` are the CPUs of every machine and none may straddle two; at least 1."""
+    for cpus in range(int(max(nodes, default=1)), 1, -1):
+        if sum(int(node // cpus) for node in nodes) >= workers:
+            return cpus
+    return 1
+
+
+def machines() -> list[float]:
+    """The CPUs of every machine of the cluster that this process is connected to."""
+    return [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
 
 
 class PoolSizes(NamedTuple):

@@ -15,6 +15,7 @@ from engine.config import dump, load
 from engine.plan import shares
 from engine.progress import say
 from engine.report import search_plots, search_table
+from engine.resources import machines
 from engine.run import Run
 from engine.search.cohorts import cohorts
 from engine.search.importance import importances
@@ -40,14 +41,14 @@ def search(settings: SearchJobSettings) -> Found:
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     with connect(settings.cluster):
-        resources = ray.cluster_resources()
-        shared = share(resources, settings.cluster, settings.search.trials, settings.search.concurrent)
+        resources, nodes = ray.cluster_resources(), machines()
+        shared = share(resources, settings.cluster, settings.search.trials, settings.search.concurrent, nodes)
         say(
             "search",
             f"mode {settings.search.mode}, {cohorts(settings)} x {settings.search.trials} trials; {shared.why}",
         )
         trial = settings.base().model_copy(update={"cluster": shared.cluster})
-        shares.show(shares.step_shares(trial, resources), resources)
+        shares.show(shares.step_shares(trial, resources, nodes), resources, nodes)
         found = run_search(run, settings, shared, run_cohort)
         write(run, settings, found)
         say("winner", "its run, with the first and only look at test images")

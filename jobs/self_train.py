@@ -15,6 +15,7 @@ from engine.progress import say
 from engine.recipes.registry import run_recipe
 from engine.recipes.setup import Setup
 from engine.report import table
+from engine.resources import machines
 from engine.run import Run
 from engine.session import connect
 from engine.settings import SelfTrainSettings
@@ -32,8 +33,8 @@ def self_train(settings: SelfTrainSettings) -> dict[str, object]:
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     with connect(settings.cluster):
-        resources = ray.cluster_resources()
-        shares.show(shares.step_shares(settings, resources), resources)
+        resources, nodes = ray.cluster_resources(), machines()
+        shares.show(shares.step_shares(settings, resources, nodes), resources, nodes)
         generations = run_recipe(Setup(run, settings))
     report = table.metrics(run.store, generations)
     written = run.put("metrics.json", json.dumps(report, indent=1).encode())

@@ -13,6 +13,7 @@ ORDER = [
         "config",
         "schedule",
         "settings",
+        "cluster_settings",
         "recipe_settings",
         "select_settings",
         "job_settings",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.resources import Actors, pool_sizes, share_out
+from engine.resources import Actors, cpus_each, pool_sizes, share_out
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,22 @@ def test_more_workers_than_cpus_share_them() -> None:
 def test_a_pool_is_fixed_unless_it_may_grow() -> None:
     assert pool_sizes(4, None) == pool_sizes(4, 3) == pool_sizes(4, 4) == (4, 4, 4)
     assert pool_sizes(4, 16) == (1, 16, 4)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "each"),
+    [
+        ([8.0], 1, 8),
+        ([8.0], 3, 2),
+        ([8.0, 8.0, 8.0, 8.0], 1, 8),
+        ([4.0, 4.0, 4.0], 2, 4),
+        ([4.0, 4.0, 4.0], 4, 2),
+        ([0.0, 16.0, 4.0], 2, 8),
+        ([0.0, 16.0, 4.0], 5, 4),
+        ([2.0], 8, 1),
+        ([], 1, 1),
+    ],
+)
+def test_no_worker_straddles_two_machines(nodes: list[float], workers: int, each: int) -> None:
+    assert cpus_each(nodes, workers) == each
+    assert sum(int(node // (each + 1)) for node in nodes) < workers, "more would fit"

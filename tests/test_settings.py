@@ -65,6 +65,12 @@ def test_a_recipe_without_what_it_needs_is_refused(config: Path) -> None:
         load(SelfTrainSettings, config, ["recipe=noisy_student", "generations=1", "data.pool=pool"])
 
 
+def test_a_batch_that_the_workers_cannot_share_is_refused(config: Path) -> None:
+    load(SelfTrainSettings, config, ["cluster.train_workers=2"])
+    with pytest.raises(SettingsError, match=r"teacher: 3 workers cannot share batch\.labelled=4.*a multiple of 3"):
+        load(SelfTrainSettings, config, ["cluster.train_workers=4", "cluster.min_train_workers=2"])
+
+
 def test_a_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.yaml: no such config"):
         load(SelfTrainSettings, tmp_path / "none.yaml")

@@ -96,15 +96,18 @@ class Learner:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.context.precision == "bf16"):
             return self.distributed(images.contiguous(memory_format=self.layout)).float()
 
-    def learn(self, loss: Tensor, step: int) -> dict[str, Tensor | float]:
+    def learn(self, loss: Tensor, step: int, gradients: dict[str, Tensor] | None = None) -> dict[str, Tensor | float]:
         """One step of the optimiser down the gradient of `loss`, and of the average. Returns `lr` and, where gradients
-        are clipped, `grad_norm`.
+        are clipped, `grad_norm`. `gradients` is filled with those that the optimiser is given, by weight.
         """
         metrics: dict[str, Tensor | float] = {}
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.settings.clip_grad is not None:
             metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad).detach()
+        if gradients is not None:  # copies: some optimisers write into them
+            named = self.model.named_parameters()
+            gradients |= {name: weight.grad.clone() for name, weight in named if weight.grad is not None}
         metrics["lr"] = set_rate(self.optimiser, learning_rate(self.settings, step))
         self.optimiser.step()
         if self.average is not None:

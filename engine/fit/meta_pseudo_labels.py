@@ -14,7 +14,7 @@ statistics, which a step moves too, have no part in them, so that their differen
 and products are means over all workers before the feedback is formed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -29,7 +29,8 @@ from engine.fit.learner import WEAK, Learner, network, own_statistics, view
 from engine.fit.losses import soft_ce
 from engine.fit.objective import Context, Objective
 from engine.fit.schedule import learning_rate
-from engine.fit.weak_strong import STRONG, average_over_workers, labelled_loss, needs_labelled_and_pool
+from engine.fit.weak_strong import STRONG, labelled_loss, needs_labelled_and_pool
+from engine.fit.workers import average_over_workers
 from engine.images.chance import further, uniforms
 from engine.settings import FitSettings, NoiseSettings
 
@@ -102,13 +103,17 @@ class MetaPseudoLabels(Objective):
 
     @classmethod
     def trained_on(cls, settings: FitSettings) -> float:
-        """On the average of all steps. The teacher's as UDA's; the student's: strong views, and labelled images twice forward, or once both ways."""
+        """On the average of all steps. The teacher's as UDA's; the student's: strong views both ways, and for the feedback labelled images twice
+        forward, or once both ways; soft labels ask for the slope at the strong views on top, two forwards' work.
+        """
         labelled, pool = settings.batch["labelled"], settings.batch["pool"]
         teacher = labelled + 2 * pool
         arguments = parse(MetaArguments, settings.objective_args, "objective_args of meta_pseudo_labels")
         if arguments.arm == "uda_only":
             return teacher
-        student = pool + (labelled if arguments.labels == "soft" else 2 * labelled / 3)
+        twice = arguments.labels == "sampled" and arguments.feedback == "difference"
+        student = pool + (2 * labelled / 3 if twice else labelled)
+        student += 2 * pool / 3 if arguments.labels == "soft" else 0
         return teacher + student * (1 - min(1.0, arguments.student_wait / settings.steps))
 
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
@@ -140,30 +145,31 @@ class MetaPseudoLabels(Objective):
             return nothing, {"loss/student": nothing, "feedback": nothing}
         probabilities, rate = answers.detach().softmax(1), learning_rate(self.student.settings, step)
         if self.arguments.labels == "soft":
-            before = {name: weight.detach().clone() for name, weight in self.student.model.named_parameters()}
+            before = {name: weight.detach().clone() for name, weight in self.learning()}
             loss = self.follow(strong, probabilities, step)
             with own_statistics(self.student.model):
                 slope = slopes(self.student.model, before, self.heading(known, labelled), strong)
             term = soft_term(answers, rate, slope)
             return term, {"loss/student": loss, "feedback": -term.detach()}
         drawn = draw(probabilities, uniforms(further(pool.seeds, 3), 1)[:, 0])
-        old = self.standing(known, labelled)
-        loss = self.follow(strong, F.one_hot(drawn, answers.shape[1]).to(answers.dtype), step)
+        target = F.one_hot(drawn, answers.shape[1]).to(answers.dtype)
         if self.arguments.feedback == "difference":
+            old = self.standing(known, labelled)
+            loss = self.follow(strong, target, step)
             feedback = average_over_workers(old - self.standing(known, labelled))
         else:
-            weights = self.student.model.named_parameters()
-            gradient = {name: weight.grad for name, weight in weights if weight.grad is not None}
-            feedback = product(rate, self.heading(known, labelled), gradient)
+            gradients: dict[str, Tensor] = {}
+            loss = self.follow(strong, target, step, gradients)
+            feedback = product(rate, self.heading(known, labelled), gradients)
         term = self.context.world * sampled_term(answers, drawn, feedback - self.baseline.mean)
         self.baseline.mean.lerp_(feedback, 1 - self.arguments.baseline)
         return term, {"loss/student": loss, "feedback": feedback}
 
-    def follow(self, strong: Tensor, target: Tensor, step: int) -> Tensor:
-        """One step of the student on the teacher's labels; returns its loss before it, a scalar."""
+    def follow(self, strong: Tensor, target: Tensor, step: int, gradients: dict[str, Tensor] | None = None) -> Tensor:
+        """One step of the student on the teacher's labels; returns its loss before it, a scalar. `gradients`: as in `Learner.learn`."""
         self.student.begin(step)
         loss = soft_ce(self.student(strong), target).mean()
-        self.student.learn(loss, step)
+        self.student.learn(loss, step, gradients)
         return loss.detach()
 
     @torch.no_grad()
@@ -174,13 +180,17 @@ class MetaPseudoLabels(Objective):
 
     def heading(self, known: Tensor, labelled: Batch) -> dict[str, Tensor]:
         """The gradient of the labelled loss of the student as it is, the mean over workers."""
-        weights = dict(self.student.model.named_parameters())
+        weights = dict(self.learning())
         with own_statistics(self.student.model):
             loss = labelled_loss(self.student.model(known), labelled, self.context)
         gradients = torch.autograd.grad(loss, list(weights.values()))
         flat = average_over_workers(torch.cat([gradient.flatten() for gradient in gradients]))
         parts = flat.split([weight.numel() for weight in weights.values()])
         return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}
+
+    def learning(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The student's weights by name, but for frozen ones."""
+        return ((name, weight) for name, weight in self.student.model.named_parameters() if weight.requires_grad)
 
     def export(self) -> nn.Module:
         return (self.teacher if self.arguments.arm == "uda_only" else self.student).export()

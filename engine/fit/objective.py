@@ -161,7 +161,16 @@ def create_objective(context: Context) -> Objective:
         usual = FitSettings.model_fields[setting].get_default(call_default_factory=True)
         if getattr(context.settings, setting) != usual:
             raise SettingsError(f"objective {name} has no use for {setting}: leave it out")
+    _refuse_unknown_streams(context.settings)
     return kind(context)
+
+
+def _refuse_unknown_streams(settings: FitSettings) -> None:
+    for what, names in (("stream_weight", settings.stream_weight), ("noise", settings.noise)):
+        if unknown := names.keys() - settings.batch.keys():
+            raise SettingsError(
+                f"{what} names the stream {sorted(unknown)[0]!r}, but batch has {', '.join(settings.batch)}"
+            )
 
 
 def find_objective(name: str) -> type[Objective]:

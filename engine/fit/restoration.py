@@ -18,6 +18,7 @@ from engine.config import Block, SettingsError
 from engine.fit.batch import Batch
 from engine.fit.learner import WEAK, Learner, network, view
 from engine.fit.objective import Context, Objective
+from engine.fit.workers import average_over_workers
 from engine.images.chance import further
 from engine.images.holes import holes
 from engine.images.randaugment import LUMA
@@ -42,7 +43,7 @@ class ColourisationArguments(Block):
 class Restoration(Objective):
     """A U-Net that restores what a subclass damages."""
 
-    ignores = ("loss", "smoothing", "stream_weight")
+    ignores = ("loss", "smoothing", "stream_weight", "layer_decay")
 
     def __init__(self, context: Context, width: int) -> None:
         super().__init__(context)
@@ -107,8 +108,11 @@ class Colourisation(Restoration):
 
 
 def squared_error(outputs: Tensor, pictures: Tensor, where: Tensor | None) -> Tensor:
-    """Mean squared error of (B, 3, S, S), a scalar; over the pixels of `where`, bool (B, 1, S, S), when given."""
+    """Mean squared error of (B, 3, S, S), a scalar; over the pixels of `where`, bool (B, 1, S, S), when given.
+
+    The mean over workers is then that over the pixels of all: each divides by their number on average.
+    """
     errors = (outputs - pictures).square()
     if where is None:
         return errors.mean()
-    return (errors * where).sum() / (pictures.shape[1] * where.sum()).clamp(min=1)
+    return (errors * where).sum() / (pictures.shape[1] * average_over_workers(where.sum().float())).clamp(min=1)

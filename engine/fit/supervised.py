@@ -38,7 +38,10 @@ class Supervised(Objective):
         settings = context.settings
         self.loss_args = context.arguments(SupervisedArguments).loss_args
         self.loss = choose_loss(settings.loss, self.loss_args)
-        refuse_pairing(settings.loss, {name: context.targets.get(name, "distribution") for name in settings.batch})
+        kinds = {name: context.targets.get(name, "distribution") for name in settings.batch}
+        refuse_pairing(settings.loss, kinds)
+        if settings.smoothing and "distribution" not in kinds.values():
+            raise SettingsError(f"smoothing is of distributions, and the targets are {kinds}: leave it out")
         self.weights = stream_weights(settings)
         model, self.loaded = network(context, context.class_names)
         self.views = {name: view(context, model, settings.noise.get(name, WEAK)) for name in settings.batch}
@@ -77,25 +80,22 @@ class Supervised(Objective):
 
 def choose_loss(name: str, arguments: Mapping[str, Any]) -> Any:
     """The loss called `name` as (logits, classes, weights) -> (b,) on targets that are distributions. Raises SettingsError
-    for an unknown one.
+    for an unknown one, or for arguments without effect.
     """
     if name not in LOSSES:
         raise SettingsError(f"loss {name!r} is unknown; known: {', '.join(LOSSES)}")
     if name == "soft_ce":
+        if arguments:
+            raise SettingsError(
+                f"loss soft_ce has no arguments: leave out objective_args.loss_args={dict(arguments)}, or take tempered_ce"
+            )
         return sparse_soft_ce
     loss = partial(LOSSES[name], **arguments)
     return lambda logits, classes, weights: loss(logits, dense(classes, weights, logits.shape[1]))
 
 
 def stream_weights(settings: FitSettings) -> dict[str, float]:
-    """Weight of each stream's mean loss: as set, else its share of the batch. Raises SettingsError for a stream that
-    the batch has not.
-    """
-    for what, names in (("stream_weight", settings.stream_weight), ("noise", settings.noise)):
-        if unknown := names.keys() - settings.batch.keys():
-            raise SettingsError(
-                f"{what} names the stream {sorted(unknown)[0]!r}, but batch has {', '.join(settings.batch)}"
-            )
+    """Weight of each stream's mean loss: as set, else its share of the batch."""
     total = sum(settings.batch.values())
     return {name: settings.stream_weight.get(name, size / total) for name, size in settings.batch.items()}
 

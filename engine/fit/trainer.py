@@ -5,12 +5,11 @@ and storage are those of the step.
 """
 
 import hashlib
-import math
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -47,6 +46,7 @@ from engine.models.checkpoint import LoadReport
 from engine.models.fetch import FILES, fetch_model
 from engine.predict.failures import of_worker
 from engine.progress import say
+from engine.resources import cpus_each, machines
 from engine.run import Run
 from engine.settings import ClusterSettings, FitSettings, ModelSettings
 from engine.steps import Output, Part, Step, StoreError, read_output
@@ -84,7 +84,7 @@ def fit(
     Raises ValueError when a stream is missing, unknown or empty.
     """
     _check_streams(label, settings, streams)
-    _check_workers(label, settings, run.cluster)
+    run.cluster.refuse_uneven(label, settings.batch)
     inputs = {name: (source if isinstance(source, RawSet) else source[0]).digest for name, source in streams.items()}
     if init is not None:
         inputs["init"] = init.digest
@@ -106,7 +106,7 @@ def fit(
             "class_names": list(classes.names),
             "init": init.step if init is not None else None,
         }
-        workers = train_workers(run.cluster, ray.cluster_resources())
+        workers = train_workers(run.cluster, ray.cluster_resources(), machines())
         tracking = Tracking(list(run.cluster.trackers), Place(run.store, run.name, label, step.name))
         trainer = TorchTrainer(
             train_worker,
@@ -136,9 +136,12 @@ def fit(
             raise RuntimeError(f"{label}: training ended without a model; its logs are in {step.uri}/train")
         if (loaded := step.read_json(LOADED)) is not None:
             say(label, f"initial weights: {LoadReport(**loaded)}; all names are in {step.uri}/{LOADED}")
-        step.fs.delete_dir(f"{step.folder}/train")  # checkpoints are of no use once the model is committed
         parts = [_model_part(step, index, f"{metrics['model']}/{name}") for index, name in enumerate(FILES)]
-        return step.commit(parts, metrics, started)
+        output = step.commit(parts, metrics, started)
+        step.fs.delete_dir(
+            f"{step.folder}/train"
+        )  # checkpoints are of no use once the model is committed, and not before
+        return output
 
     return run.step(label, "fit", REVISION, fingerprinted, inputs, work)
 
@@ -176,28 +179,21 @@ def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Sour
             )
 
 
-def _check_workers(label: str, settings: FitSettings, cluster: ClusterSettings) -> None:
-    for workers in range(cluster.min_train_workers or cluster.train_workers, cluster.train_workers + 1):
-        for name, images in settings.batch.items():
-            if images % workers:
-                raise ValueError(
-                    f"{label}: {workers} workers cannot share batch.{name}={images} images a step evenly: set it to a multiple of {workers}, "
-                    "or change cluster.train_workers (and min_train_workers: every number between the two may come)"
-                )
-
-
 def _model_part(step: Step, unit: int, path: str) -> Part:
     data = storage.get(step.fs, f"{step.folder}/{path}")
     return Part(unit, path, 0, len(data), hashlib.sha256(data).hexdigest())
 
 
-def train_workers(cluster: ClusterSettings, resources: Mapping[str, float]) -> ScalingConfig:
-    """Workers of a fit: one GPU each where there are GPUs, else the CPUs shared evenly (whole ones). With `min_train_workers` the fit is
-    elastic: it restarts at its last checkpoint with as many workers as there are machines for.
+def train_workers(
+    cluster: ClusterSettings, resources: Mapping[str, float], nodes: Sequence[float] | None = None
+) -> ScalingConfig:
+    """Workers of a fit: one GPU each where there are GPUs, else as many CPUs as each can have on one machine, `nodes` being the CPUs of every
+    machine (one has all when not given). With `min_train_workers` the fit is elastic: it restarts at its last checkpoint with as many workers
+    as there are machines for. `cluster.gpus_per_worker` asks for GPUs that are still to come.
     """
     least = cluster.min_train_workers or cluster.train_workers
-    use_gpu = resources.get("GPU", 0) >= least
-    share = 1 if use_gpu else max(1, math.floor(resources.get("CPU", 1) / cluster.train_workers))
+    use_gpu = resources.get("GPU", 0) >= least or bool(cluster.gpus_per_worker)
+    share = 1 if use_gpu else cpus_each(nodes or [resources.get("CPU", 1)], cluster.train_workers)
     cpus = float(cluster.train_cpus or share)
     return ScalingConfig(
         num_workers=cluster.train_workers if least == cluster.train_workers else (least, cluster.train_workers),  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ class Projected(nn.Module):
 class TwoViews(Objective):
     """Learns from the images of every stream alike; the body is what comes out."""
 
-    ignores = ("loss", "smoothing", "stream_weight")
+    ignores = ("loss", "smoothing", "stream_weight", "layer_decay")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

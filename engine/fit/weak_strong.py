@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from engine.fit.batch import Batch
 from engine.fit.learner import WEAK, Learner, network, view
 from engine.fit.losses import smooth, soft_ce, sparse_soft_ce
 from engine.fit.objective import Context, Objective
+from engine.fit.workers import average_over_workers
 from engine.images.chance import further
 from engine.settings import FitSettings, NoiseSettings
 
@@ -163,14 +163,3 @@ def needs_labelled_and_pool(settings: FitSettings) -> None:
             f"objective {settings.objective} learns from the streams labelled and pool, but batch has "
             f"{', '.join(settings.batch)}: set e.g. batch={{labelled: 64, pool: 448}}"
         )
-    if unknown := settings.noise.keys() - settings.batch.keys():
-        raise SettingsError(f"noise names the stream {sorted(unknown)[0]!r}, but batch has {', '.join(settings.batch)}")
-
-
-def average_over_workers(values: Tensor) -> Tensor:
-    """The mean of `values` over all workers, the same tensor on each; every worker must call it."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        values = values.clone()
-        dist.all_reduce(values)
-        values /= dist.get_world_size()
-    return values

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from engine.labels.by_key import read_table
 from engine.labels.classes import ClassManifest
+from engine.progress import say
 
 Ints = npt.NDArray[np.int64]
 Resample = Literal["natural", "sqrt", "uniform"]
@@ -68,7 +69,19 @@ def read_synonyms(uri: str) -> Synonyms:
         raise ValueError(
             f"{uri}: its columns are {', '.join(table.column_names)}; a table of synonyms has tag and canonical"
         )
-    return Synonyms(zip(*(table[name].cast(pa.string()).to_pylist() for name in ("tag", "canonical")), strict=True))
+    pairs = list(zip(*(table[name].cast(pa.string()).to_pylist() for name in ("tag", "canonical")), strict=True))
+    if joined := ambiguous(pairs):
+        first = "; ".join(f"{tag}: {', '.join(names)}" for tag, names in list(joined.items())[:3])
+        say("synonyms", f"{len(joined)} tags have several canonical names, which become one class each ({first})")
+    return Synonyms(pairs)
+
+
+def ambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Tags with more than one canonical name, and these names: a word of several meanings makes one class of them all."""
+    names: dict[str, set[str]] = {}
+    for tag, canonical in pairs:
+        names.setdefault(normalised(tag), set()).add(normalised(canonical))
+    return {tag: sorted(several) for tag, several in names.items() if len(several) > 1}
 
 
 @dataclass(frozen=True)

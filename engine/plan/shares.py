@@ -1,6 +1,6 @@
 """The resource plan of a run: which step takes how many CPUs, GPUs and GiB, and why. Arithmetic on what the cluster has and the settings ask for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -33,11 +33,15 @@ class StepShare:
         return self.workers * self.gib
 
 
-def step_shares(settings: SelfTrainSettings, resources: Mapping[str, float]) -> list[StepShare]:
-    """The steps of a generation in their order, on a cluster with `resources` (CPU, GPU, memory in bytes)."""
+def step_shares(
+    settings: SelfTrainSettings, resources: Mapping[str, float], nodes: Sequence[float] | None = None
+) -> list[StepShare]:
+    """The steps of a generation in their order, on a cluster with `resources` (CPU, GPU, memory in bytes); `nodes`: the CPUs of every machine,
+    one has all when not given.
+    """
     cluster = settings.cluster
     fits = [("teacher fit", settings.teacher), ("student fit", settings.student), ("finetune", settings.finetune)]
-    shares = [_fit(name, fit, settings, resources) for name, fit in fits if fit is not None]
+    shares = [_fit(name, fit, settings, resources, nodes) for name, fit in fits if fit is not None]
     if settings.generations == 0 or settings.data.pool is None:
         return shares
     actors = share_out(resources, MANY, cluster.num_workers, cluster.gpus_per_worker)
@@ -65,8 +69,14 @@ def step_shares(settings: SelfTrainSettings, resources: Mapping[str, float]) -> 
     return [shares[0], labelling, select, gather, *shares[1:]]
 
 
-def _fit(name: str, fit: FitSettings, settings: SelfTrainSettings, resources: Mapping[str, float]) -> StepShare:
-    scaling = train_workers(settings.cluster, resources)
+def _fit(
+    name: str,
+    fit: FitSettings,
+    settings: SelfTrainSettings,
+    resources: Mapping[str, float],
+    nodes: Sequence[float] | None,
+) -> StepShare:
+    scaling = train_workers(settings.cluster, resources, nodes)
     workers = int(settings.cluster.train_workers)
     each: dict[str, float] = scaling.resources_per_worker  # type: ignore[assignment]  # a plain mapping, as `train_workers` makes it
     cache = fit.cache_bytes / GIB
@@ -74,10 +84,18 @@ def _fit(name: str, fit: FitSettings, settings: SelfTrainSettings, resources: Ma
     return StepShare(name, workers, each.get("CPU", 1.0), each.get("GPU", 0.0), PROCESS + cache, why)
 
 
-def warnings(shares: list[StepShare], resources: Mapping[str, float]) -> list[str]:
+def warnings(
+    shares: list[StepShare], resources: Mapping[str, float], nodes: Sequence[float] | None = None
+) -> list[str]:
     """What the cluster cannot give, a sentence each."""
     told = []
+    largest = max(nodes or [resources.get("CPU", 0.0)])
     for share in shares:
+        if share.cpus > max(1.0, largest):
+            told.append(
+                f"{share.step} wants {share.cpus:g} CPUs on one machine, the largest has {largest:g}: it waits for a larger one;"
+                " lower cluster.train_cpus"
+            )
         for kind, wanted in (("CPU", share.workers * share.cpus), ("GPU", share.workers * share.gpus)):
             if wanted > resources.get(kind, 0.0) + 1e-6:
                 told.append(
@@ -91,7 +109,12 @@ def warnings(shares: list[StepShare], resources: Mapping[str, float]) -> list[st
     return told
 
 
-def show(shares: list[StepShare], resources: Mapping[str, float], console: Console | None = None) -> None:
+def show(
+    shares: list[StepShare],
+    resources: Mapping[str, float],
+    nodes: Sequence[float] | None = None,
+    console: Console | None = None,
+) -> None:
     """Print the plan."""
     memory = resources.get("memory", 0.0) / GIB
     has = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs, {memory:.0f} GiB for workers"
@@ -106,5 +129,5 @@ def show(shares: list[StepShare], resources: Mapping[str, float], console: Conso
         )
     console = console or Console(width=max(120, Console().width))
     console.print(table)
-    for line in warnings(shares, resources):
+    for line in warnings(shares, resources, nodes):
         console.print(line, markup=False, highlight=False)

@@ -118,7 +118,7 @@ class Setup:
         It starts from `init`, else from the pretext when it is of the teacher's architecture, else at random.
         """
         used = {name: stream for name, stream in streams.items() if name in settings.batch}
-        if init is None and model == self.settings.teacher_model:
+        if init is None and model.architecture == self.settings.teacher_model.architecture:
             init = self.pretext
         return fit(self.run, label, model, settings, used, classes or self.classes, init)
 

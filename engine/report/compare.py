@@ -49,10 +49,7 @@ def refuse_unlike(arms: dict[str, SelfTrainSettings]) -> None:
                     f"{name} cannot be compared with {names[0]}: {'; '.join(changed)}; give all arms the same with --set"
                 )
         student = settings.student_model
-        if student is not None and (student.model, student.model_args) != (
-            settings.teacher_model.model,
-            settings.teacher_model.model_args,
-        ):
+        if student is not None and student.architecture != settings.teacher_model.architecture:
             raise ValueError(f"{name}: its student is {student.model}, another network: leave out student_model")
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from engine.fit.objective import find_objective
+from engine.recipes.efficientnet import published
 from engine.run import pointers
 from engine.settings import FitSettings, SelfTrainSettings
 from engine.steps import Store, read_output
@@ -52,25 +53,34 @@ def planned(settings: SelfTrainSettings) -> int:
 
 
 def _of_recipe(settings: SelfTrainSettings) -> int:
-    teacher, student = _images(settings.teacher), _images(settings.student or settings.teacher)
-    students = settings.generations * (student + _images(settings.finetune))
+    teacher, students = (
+        _images(settings.teacher),
+        sum(_student(settings, n) for n in range(1, settings.generations + 1)),
+    )
+    tuned = settings.generations * _images(settings.finetune)
     if settings.recipe in ("supervised", "rotation", "inpainting", "self_supervised", "fixmatch", "uda"):
         return teacher
     if settings.recipe == "meta_pseudo_labels":
         return teacher + _images(settings.finetune)
-    if settings.recipe == "self_distillation":
-        return teacher + settings.generations * student
+    if settings.recipe in ("threshold", "self_distillation"):
+        return teacher + students
     if settings.recipe == "hashtags":
         return _images(settings.tagging) + teacher
     if settings.recipe == "semi_weakly_supervised":
-        return _images(settings.tagging) + teacher + students
+        return _images(settings.tagging) + teacher + students + tuned
     if settings.recipe == "clean_labels":
-        grown = settings.generations * student if settings.data.pool is not None else 0
+        grown = students if settings.data.pool is not None else 0
         return (settings.clean.folds + 2) * teacher + grown
-    if settings.recipe == "threshold":
-        return teacher + settings.generations * student
-    return teacher + students
+    return teacher + students + tuned
+
+
+def _student(settings: SelfTrainSettings, generation: int) -> int:
+    model, learner = settings.learner(generation)
+    return _images(published(model, learner)[1] if settings.published_noise else learner)
 
 
 def _images(fit: FitSettings | None) -> int:
-    return 0 if fit is None else round(fit.steps * find_objective(fit.objective).trained_on(fit))
+    if fit is None:
+        return 0
+    whole = fit.steps - 2 / 3 * min(fit.freeze_steps, fit.steps)  # under a frozen body images go forward alone
+    return round(whole * find_objective(fit.objective).trained_on(fit))

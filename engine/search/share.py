@@ -1,8 +1,9 @@
 """How many trials run at once, and what each may take: so many that every one can finish its largest step, and no more."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.resources import cpus_each
 from engine.settings import ClusterSettings
 
 TRIAL_BYTES = 2**30
@@ -20,14 +21,21 @@ class Share:
     why: str
 
 
-def share(resources: Mapping[str, float], cluster: ClusterSettings, trials: int, wanted: int | None = None) -> Share:
-    """Trials at once on a cluster with `resources` (CPU, GPU, memory in bytes). Raises ValueError when not even one fits.
+def share(
+    resources: Mapping[str, float],
+    cluster: ClusterSettings,
+    trials: int,
+    wanted: int | None = None,
+    nodes: Sequence[float] | None = None,
+) -> Share:
+    """Trials at once on a cluster with `resources` (CPU, GPU, memory in bytes); `nodes`: the CPUs of every machine, one has all when not given.
+    Raises ValueError when not even one fits.
 
     A trial fits, labels and evaluates one after the other, so it holds at most its share at a time: none waits for another for ever.
     """
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     fit_cpus = cluster.train_workers * (cluster.train_cpus or 1)
-    on_gpu = gpus >= cluster.train_workers
+    on_gpu = gpus >= cluster.train_workers or bool(cluster.gpus_per_worker)
     limits = {f"{cpus} CPUs, {fit_cpus} for a fit": cpus // fit_cpus, "the number of trials": trials}
     if "memory" in resources:
         limits["the memory"] = int(resources["memory"] // (TRIAL_BYTES + WORKER_BYTES))
@@ -43,7 +51,8 @@ def share(resources: Mapping[str, float], cluster: ClusterSettings, trials: int,
         )
     units = gpus // max(1, int(cluster.gpus_per_worker or 1)) if on_gpu else cpus
     labelling = max(1, (cluster.num_workers or units) // concurrent)
-    train_cpus = cluster.train_cpus or (None if on_gpu else max(1, cpus // (concurrent * cluster.train_workers)))
+    fitting = cpus_each(nodes or [cpus], concurrent * cluster.train_workers)
+    train_cpus = cluster.train_cpus or (None if on_gpu else fitting)
     own = cluster.model_copy(update={"train_cpus": train_cpus, "num_workers": labelling})
     each = f"{train_cpus or 1} CPUs{' and a GPU' if on_gpu else ''} a training worker, {labelling} labelling workers"
     return Share(concurrent, own, f"{concurrent} at once, bound by {bound}; each: {each}")

@@ -174,6 +174,47 @@ def test_the_feedback_reaches_the_teacher(arguments: dict[str, str], norm: bool)
     assert torch.equal(weights(full.student.model), weights(none.student.model))  # the same first labels
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_both_forms_of_the_feedback_agree_in_sign_and_size(momentum: float) -> None:
+    """Old minus new, not new minus old; the product with the gradients as they were, whatever the optimiser writes into them."""
+    difference, product_ = (
+        float(
+            made({"norm": True}, objective_args={"feedback": how}, lr=1e-3, momentum=momentum).step(batches(), 0)[
+                "feedback"
+            ]
+        )
+        for how in ("difference", "product")
+    )
+    scale = 1 + momentum  # the first step of Nesterov's momentum is so much longer
+    assert difference == pytest.approx(scale * product_, rel=0.05)
+    assert abs(difference) > 1e-6
+
+
+def test_a_frozen_part_of_the_student_has_no_part_in_the_feedback() -> None:
+    for arguments in ({"labels": "soft"}, {"feedback": "product"}, {"feedback": "difference"}):
+        objective = made(objective_args=arguments, freeze=["body"])
+        before = [weight.clone() for weight in objective.student.model.body.parameters()]
+        assert float(objective.step(batches(), 0)["feedback"]) != 0
+        assert all(map(torch.equal, before, objective.student.model.body.parameters()))
+
+
+def test_udas_term_is_sharpened_cut_and_grows() -> None:
+    batch, arguments = batches(), {"arm": "uda_only", "uda_weight": 3.0, "uda_steps": 4, "temperature": 0.5}
+    probe = made(objective_args=arguments)
+    known, pool = (probe.views["weak"](batch[name].images, batch[name].seeds)[0] for name in ("labelled", "pool"))
+    with torch.no_grad():
+        true = float(F.cross_entropy(probe.teacher.model(known), batch["labelled"].classes[:, 0]))
+        answers = probe.teacher.model(pool)  # both views are the image itself
+    target = (answers / 0.5).softmax(1)
+    cut = float(target.amax(1).median())
+    kept = target.amax(1) >= cut
+    assert 0 < int(kept.sum()) < 12
+    uda = float((-(target * answers.log_softmax(1)).sum(1) * kept).sum() / 12)
+    metrics = made(objective_args={**arguments, "threshold": cut}).step(batch, 2)
+    assert float(metrics["loss/uda"]) == pytest.approx(uda, rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(true + 3.0 * 2 / 4 * uda, rel=1e-5)
+
+
 def test_the_objectives_step_is_the_derivative() -> None:
     """The teacher's own step against finite differences of the student's labelled loss, through the whole objective."""
     objective = made(objective_args={"labels": "soft"}, lr=0.5)
@@ -196,10 +237,9 @@ def test_the_objectives_step_is_the_derivative() -> None:
     assert slope == pytest.approx(float(found.norm()), rel=0.02)
 
 
-@pytest.mark.parametrize("arguments", [{"feedback": "difference"}, {"labels": "soft"}])
-def test_batch_norm_has_no_part_in_the_feedback(arguments: dict[str, str]) -> None:
+def test_batch_norm_has_no_part_in_the_feedback() -> None:
     """A student that learns nothing has made no progress, though its running statistics moved; measuring leaves no trace."""
-    objective = made({"norm": True}, objective_args={**arguments, "student_lr": 1e-30})
+    objective = made({"norm": True}, objective_args={"student_lr": 1e-30})
     model, batch = objective.student.model, batches()
     running = {name: tensor.clone() for name, tensor in model.named_buffers()}
     images = objective.views["labelled"](batch["labelled"].images, batch["labelled"].seeds)[0]

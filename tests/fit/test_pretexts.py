@@ -7,14 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from engine.config import SettingsError
 from engine.fit.objective import create_objective
 from engine.fit.patches import ORDERS, Patches, placed
-from engine.fit.restoration import Inpainting, squared_error
+from engine.fit.restoration import Inpainting, Restoration, squared_error
 from engine.fit.rotation import Rotation, four_ways
 from engine.fit.two_views import TwoViews, agreement, redundancy, variety
+from engine.images.chance import further
 from engine.images.holes import holes
 from engine.models.checkpoint import initialise, load, save
 from engine.models.unet import UNet
@@ -190,6 +195,51 @@ def test_inpainting_aims_at_the_picture_without_holes(loss_over: str) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
+class Unchanged:
+    """In place of a learner: answers with what it is shown, and learns nothing."""
+
+    def begin(self, step: int) -> None: ...
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def learn(self, loss: torch.Tensor, step: int) -> dict[str, float]:  # noqa: ARG002
+        return {}
+
+
+def test_what_is_aimed_at_is_the_picture_as_it_was() -> None:
+    """Of a network that changes nothing the error is what the damage took away."""
+    batch = unlabelled(noise(8, 16))
+    for task, arguments in (
+        ("inpainting", {"holes": [2, 4], "side": [3, 7], "width": 8}),
+        ("colourisation", {"width": 8}),
+    ):
+        made = create_objective(
+            context(task, model=SMALL, batch={"pool": 8}, model_ema=False, objective_args=arguments)
+        )
+        assert isinstance(made, Restoration)
+        pictures = made.views["pool"](batch.images, batch.seeds)[0]
+        damaged, _ = made.damage(pictures, further(batch.seeds, 1))
+        expected = float((damaged - pictures).square().mean())
+        made.learner = Unchanged()  # type: ignore[assignment]
+        assert float(made.step({"pool": batch}, 0)["loss"]) == pytest.approx(expected, rel=1e-6)
+        assert expected > 0
+        if task == "inpainting":
+            cut = torch.from_numpy(holes(further(batch.seeds, 1), 16, (2, 4), (3, 7)))[:, None].expand_as(pictures)
+            assert expected == pytest.approx(float(pictures[cut].square().sum()) / pictures.numel(), rel=1e-6)
+
+
+def test_the_error_in_holes_is_that_of_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, outputs = torch.randn(2, 4, 3, 8, 8)
+    where = torch.from_numpy(holes(seeds(4), 8, (1, 4), (2, 7)))[:, None]
+    whole = squared_error(outputs, pictures, where)
+    areas = [where[part].sum().float() for part in (slice(1), slice(1, 4))]
+    assert areas[0] != areas[1] / 3
+    monkeypatch.setattr("engine.fit.restoration.average_over_workers", lambda _: sum(areas) / 2)
+    parts = [squared_error(outputs[part], pictures[part], where[part]) for part in (slice(1), slice(1, 4))]
+    torch.testing.assert_close(sum(parts) / 2, whole)
+
+
 def test_colours_come_back_from_grey() -> None:
     made = create_objective(
         context("colourisation", model=SMALL, batch={"pool": 8}, model_ema=False, lr=0.05, objective_args={"width": 8})
@@ -230,6 +280,14 @@ def test_two_views_agree_when_they_are_one() -> None:
     batch = {"pool": unlabelled(noise(16, 16))}
     assert float(still.step(batch, 0)["agree"]) < 1e-10
     assert float(moved.step(batch, 0)["agree"]) > 1e-3
+
+
+def test_all_three_terms_of_two_views_count() -> None:
+    weights = {"agree": 2.0, "vary": 3.0, "differ": 5.0}
+    told = two_views(objective_args=weights).step({"pool": unlabelled(noise(16, 16))}, 0)
+    assert all(float(told[name]) > 0 for name in weights)
+    expected = sum(weight * float(told[name]) for name, weight in weights.items())
+    assert float(told["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_order_of_the_views_does_not_matter_and_collapse_costs() -> None:
@@ -274,3 +332,46 @@ def test_any_pretext_gives_the_initial_weights(tmp_path: Path, task: str) -> Non
 def test_a_setting_without_effect_is_refused(objective: str) -> None:
     with pytest.raises(SettingsError, match=f"objective {objective} has no use for loss"):
         create_objective(context(objective, loss="kl"))
+
+
+@pytest.mark.parametrize("objective", ["rotation", "patches", "inpainting", "two_views", "fixmatch"])
+def test_noise_for_a_stream_that_is_not_there_is_refused(objective: str) -> None:
+    with pytest.raises(SettingsError, match="noise names the stream 'pol', but batch has"):
+        create_objective(context(objective, model=SMALL, batch={"labelled": 8, "pool": 8}, noise={"pol": {"pad": 2}}))
+
+
+@pytest.mark.slow
+def test_a_linear_probe_is_better_on_a_pretext_than_on_random_weights() -> None:
+    """Digits, features of the body, paired seeds (METHODS §8 h)."""
+    digits = load_digits()
+    side = np.kron(digits.images, np.ones((2, 2)))[:, None].repeat(3, 1)
+    pictures = torch.from_numpy((side * (255 / 16)).astype(np.uint8))
+    gains = []
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(pictures))
+        shown, known, asked = order[:1000], order[1000:1100], order[1100:]
+        accuracies = []
+        for steps in (0, 120):
+            made = create_objective(
+                context(
+                    "rotation",
+                    model=SMALL,
+                    batch={"pool": 16},
+                    model_ema=False,
+                    seed=seed,
+                    sched="constant",
+                    lr=0.05,
+                    noise={"pool": {"hflip": 0}},
+                )
+            )
+            for step in range(steps):
+                drawn = np.random.default_rng([seed, step]).choice(shown, 16)
+                made.step({"pool": unlabelled(pictures[drawn], step)}, step)
+            body = made.export().eval()
+            with torch.no_grad():
+                features = body.forward_head(body.forward_features(pictures.float() / 128 - 1), pre_logits=True).numpy()
+            probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+            probe.fit(features[known], digits.target[known])
+            accuracies.append(probe.score(features[asked], digits.target[asked]))
+        gains.append(accuracies[1] - accuracies[0])
+    assert min(gains) > 0, gains

@@ -1,9 +1,11 @@
 """Hashtags: synonyms that do not depend on order, k-hot targets and their floor, draws against closed forms."""
 
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -14,9 +16,11 @@ from engine.labels.classes import ClassManifest
 from engine.labels.tags import (
     Synonyms,
     Tagged,
+    ambiguous,
     canonicalise,
     image_factors,
     normalised,
+    read_synonyms,
     replication,
     rounded,
     threshold_for,
@@ -46,6 +50,19 @@ def test_canonicalising_is_idempotent_and_order_independent(pairs: list[tuple[st
         assert one(one(tag)) == one(tag) == other(tag)
     for tag, canonical in pairs:
         assert one(tag) == one(canonical)
+
+
+def test_a_word_of_several_meanings_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = [("bat", "chiropteran"), ("Bat", "baseball_bat"), ("cat", "feline"), ("#cat", "Feline")]
+    assert ambiguous(pairs) == {"bat": ["baseballbat", "chiropteran"]}
+    pq.write_table(
+        pa.table(dict(zip(("tag", "canonical"), zip(*pairs, strict=True), strict=True))), tmp_path / "s.parquet"
+    )
+    assert read_synonyms(str(tmp_path / "s.parquet"))("chiropteran") == "baseballbat"
+    assert (
+        "1 tags have several canonical names, which become one class each (bat: baseballbat, chiropteran)"
+        in capsys.readouterr().out
+    )
 
 
 def test_marks_cases_and_widths_do_not_count() -> None:

@@ -43,6 +43,19 @@ def test_noise_acts_in_training_only() -> None:
     assert torch.equal(model(images), model(images))
 
 
+def test_stochastic_depth_keeps_the_expectation_and_grows_with_depth() -> None:
+    model = build(ModelSettings(model="wrn_28_2", img_size=32, drop_path=0.5), 10).train()
+    paths = [module for module in model.modules() if isinstance(module, DropPath)]
+    rates = [path.drop_prob for path in paths]
+    assert rates == sorted(rates)
+    assert rates[-1] == 0.5
+    images = 20_000
+    for path in paths:
+        mean = float(path(torch.ones(images, 1, 1, 1)).mean())
+        spread = (path.drop_prob / (1 - path.drop_prob) / images) ** 0.5
+        assert abs(mean - 1) <= 4 * spread
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

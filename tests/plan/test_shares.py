@@ -48,8 +48,18 @@ def test_what_does_not_fit_is_told_with_the_remedy() -> None:
 def test_the_plan_is_printed(resources: dict[str, float]) -> None:
     console = Console(width=150, record=True, quiet=False)
     planned = step_shares(settings(train_workers=8), resources)
-    show(planned, resources, console)
+    show(planned, resources, console=console)
     text = console.export_text()
     for word in ("resource plan", "predict", "gather", "cluster.train_workers=8"):
         assert word in text
     assert ("wants" in text) == (resources is LAPTOP), "what does not fit is told, and nothing else"
+
+
+def test_a_fit_takes_one_machine_and_is_told_when_none_is_large_enough() -> None:
+    four = {"CPU": 32.0, "memory": 128.0 * GIB}
+    nodes = [0.0, 8.0, 8.0, 8.0, 8.0]
+    shares = {share.step: share for share in step_shares(settings(), four, nodes)}
+    assert shares["teacher fit"].cpus == 8
+    assert warnings(list(shares.values()), four, nodes) == []
+    asked = step_shares(settings(train_cpus=16), four, nodes)
+    assert any("wants 16 CPUs on one machine, the largest has 8" in line for line in warnings(asked, four, nodes))

@@ -23,7 +23,7 @@ def tree(digits: Path, store: str, recipe: str, **changed: Any) -> dict[str, Any
     for name in ("teacher", "pretext", "finetune"):
         if name in changed:
             changed[name] = {**plain["teacher"], **changed[name]}
-    return {**plain, "recipe": recipe, "generations": 1, "student": None, **changed}
+    return {**plain, "recipe": recipe, "student": None, **changed}
 
 
 CLOCK = ("seconds_per_step", "images_per_second", "waiting")
@@ -136,6 +136,9 @@ def curve(store: str, label: str) -> list[dict[str, float]]:
         ("inpainting", {}, "set pretext"),
         ("fixmatch", {}, r"teacher\.objective=fixmatch"),
         ("meta_pseudo_labels", {"teacher": META}, "set finetune"),
+        ("fixmatch", {"generations": 0}, r"teacher\.objective=fixmatch"),
+        ("inpainting", {"generations": 0}, "set pretext"),
+        ("meta_pseudo_labels", {"teacher": META, "generations": 0}, "set finetune"),
     ],
 )
 def test_settings_of_another_recipe_are_refused(recipe: str, changed: dict[str, Any], told: str) -> None:

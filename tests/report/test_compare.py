@@ -9,6 +9,7 @@ import pytest
 
 from engine.config import load, parse
 from engine.metrics.accuracy import wilson
+from engine.recipes import efficientnet
 from engine.report.compare import Arm, Outcome, accuracy_of, difference_to, markdown, refuse_unlike, rows, svg
 from engine.report.cost import Cost, of_step, planned
 from engine.settings import SelfTrainSettings
@@ -52,6 +53,11 @@ def test_planned_images_are_those_of_every_fit() -> None:
     assert planned(settings(recipe="clean_labels", clean={"folds": 3})) == 5 * 40 + 2 * 60
     assert planned(settings(recipe="clean_labels", data={"labelled": "l"})) == 7 * 40
     assert planned(settings(recipe="self_distillation", student=None)) == 3 * 40
+    assert planned(settings(schedule=[{}, {"student.steps": 50}])) == 40 + 60 + 600
+    head_first = {"steps": 9, "batch": {"labelled": 4}, "freeze_steps": 6}
+    assert planned(settings(recipe="supervised", teacher=head_first)) == 3 * 4 + 6 * 4 / 3, "forward alone is a third"
+    noisy = {"teacher_model": {"model": "efficientnet_b0"}, "published_noise": True}
+    assert planned(settings(**noisy)) == 40 + 2 * 5 * (4 + efficientnet.SIZES["b0"].ratio * 4)
     tagging = {"steps": 3, "batch": {"tags": 7}}
     assert planned(settings(recipe="hashtags", tags={"table": "t"}, tagging=tagging)) == 21 + 40
 
@@ -114,6 +120,9 @@ def test_recipes_on_raw_images_are_planned_by_their_own_fits() -> None:
         "finetune": {"steps": 2, "batch": {"labelled": 4}},
     }
     assert planned(settings(recipe="meta_pseudo_labels", student=None, **meta)) == round(10 * (4 + 24 + 12 + 8 / 3)) + 8
+    for arguments, feedback in (({"labels": "soft"}, 4 + 8), ({"feedback": "product"}, 4)):
+        meta["teacher"]["objective_args"] = arguments
+        assert planned(settings(recipe="meta_pseudo_labels", student=None, **meta)) == 10 * (40 + feedback) + 8
 
 
 def test_a_state_moves_the_seed_of_every_fit_and_a_budget_is_checked_before_anything_runs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ SPACE = {
 
 def searched(store: str | Path = "store", search: dict[str, Any] | None = None, **changed: Any) -> SearchJobSettings:
     """A search of the given mode over two settings and two generations."""
-    fit = {"steps": 1, "batch": {"labelled": 1}}
+    fit = {"steps": 1, "batch": {"labelled": 8}}
     tree = {
         "run": "s",
         "store": str(store),
@@ -23,7 +23,7 @@ def searched(store: str | Path = "store", search: dict[str, Any] | None = None, 
         "data": {"labelled": "l", "pool": "p", "validation": "v", "test": "t"},
         "teacher_model": {"model": "resnet18"},
         "teacher": fit,
-        "student": {**fit, "batch": {"labelled": 1, "pseudo": 1}, "noise": {"pseudo": {"aa_magnitude": 3}}},
+        "student": {**fit, "batch": {"labelled": 8, "pseudo": 8}, "noise": {"pseudo": {"aa_magnitude": 3}}},
         "search": {"mode": "greedy", "trials": 4, "space": SPACE, **(search or {})},
         **changed,
     }

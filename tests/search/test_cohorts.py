@@ -125,6 +125,11 @@ def test_trials_at_once_are_those_that_the_cluster_feeds(
     assert fits <= resources["CPU"], "all trials can fit at once"
 
 
+def test_a_trials_worker_fits_on_one_machine() -> None:
+    decision = share({"CPU": 12}, ClusterSettings(), 8, 2, nodes=[4, 4, 4])
+    assert (decision.concurrent, decision.cluster.train_cpus) == (2, 4)
+
+
 def test_a_trial_that_fits_nowhere_is_refused() -> None:
     with pytest.raises(ValueError, match=r"bound by 2 CPUs, 8 for a fit; lower cluster\.train_workers"):
         share({"CPU": 2}, ClusterSettings(train_workers=8), 4)

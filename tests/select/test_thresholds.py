@@ -53,6 +53,14 @@ def test_mean_prediction_sums_to_one_when_classes_are_missing() -> None:
     assert np.abs(exact - near).max() < 0.03
 
 
+def test_a_larger_quota_never_raises_the_cut(pool: Pool) -> None:
+    best, _ = histograms(pool)
+    cuts = np.array([best.kth_best(np.full(C, quota)) for quota in range(1, 600)], np.float64)
+    cuts = np.where(np.isnan(cuts), -np.inf, cuts)  # a class without so many images
+    assert (cuts[1:] <= cuts[:-1]).all()
+    assert (cuts[0] > cuts[-1]).all()
+
+
 def test_softmatch_weight(pool: Pool) -> None:
     """1 from the mean upwards, exp(-(mu - p)^2 / (2 var / 4)) below, with mean and variance of the confidences."""
     p = probability(pool.log_odds[:, 0])
