@@ -69,7 +69,11 @@ class SearchSettings(Block):
     sampler: Literal["random", "optuna"] = Field(
         "random", description="how values are drawn; optuna learns from earlier trials (pip install '.[search]')"
     )
-    trials: int = Field(8, ge=2, description="trials in mode runs, students a generation in the others; grids included")
+    trials: int = Field(
+        8,
+        ge=2,
+        description="trials in mode runs, students a generation in the others; the first is the config as it stands, and grids come after it",
+    )
     space: dict[str, Dimension] = Field(min_length=1, description="dotted settings and the values they may take")
     seed: int = 0
     concurrent: int | None = Field(
@@ -81,6 +85,17 @@ class SearchSettings(Block):
 
 FIXED = ("run", "store", "task", "data", "guard", "cluster", "search", "schedule", "selects")
 """What must be alike in all trials: they would not compare, or not share."""
+
+
+GENERATIONAL = (
+    "noisy_student",
+    "threshold",
+    "billion_scale",
+    "semi_weakly_supervised",
+    "self_distillation",
+    "clean_labels",
+)
+"""Recipes whose students teach one another: what modes greedy and population go over."""
 
 
 class SearchJobSettings(SelfTrainSettings):
@@ -95,9 +110,13 @@ class SearchJobSettings(SelfTrainSettings):
             raise ValueError("a search compares models on validation images: set data.validation")
         if self.selects is not None or self.schedule is not None:
             raise ValueError("a search finds the schedule itself: leave out selects and schedule")
-        if self.recipe == "supervised" and search.mode != "runs":
+        if search.mode != "runs" and self.recipe not in GENERATIONAL:
             raise ValueError(
-                f"mode {search.mode} goes over generations, and recipe supervised has none: set mode: runs"
+                f"mode {search.mode} goes over generations, and recipe {self.recipe} has none: set mode: runs"
+            )
+        if search.mode != "runs" and self.recipe == "clean_labels" and self.data.pool is None:
+            raise ValueError(
+                f"mode {search.mode} goes over generations, and recipe clean_labels has them on a pool alone: set mode: runs, or data.pool"
             )
         if search.mode != "runs" and self.generations < 1:
             raise ValueError(f"mode {search.mode} goes over generations: set generations")
@@ -110,8 +129,11 @@ class SearchJobSettings(SelfTrainSettings):
                     f"search.space: {path} is one for all generations; mode {search.mode} changes {', '.join(GROUPS)}: set mode: runs"
                 )
         grids = math.prod(len(d.grid) for d in search.space.values() if d.grid is not None)
-        if search.trials < grids:
-            raise ValueError(f"search.trials: the grids have {grids} combinations: set trials to at least {grids}")
+        if search.trials <= grids:
+            raise ValueError(
+                f"search.trials: the grids have {grids} combinations, and the first trial is the config as it stands:"
+                f" set trials to at least {grids + 1}"
+            )
         if search.sampler == "optuna" and grids > 1:
             raise ValueError(
                 "sampler optuna chooses values itself: write choice instead of grid, or set sampler: random"

@@ -6,6 +6,8 @@ A sample is labelled on the present cluster; the rest is arithmetic, for this cl
 planned: their length is a setting, and their log says its rate within a minute.
 """
 
+from typing import Any
+
 import ray
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +35,7 @@ def main() -> None:
     with connect(settings.cluster):
         actors = labelling_actors(settings.cluster, manifest.num_shards)
         found, plan = measure(run.store, manifest, model, settings.predict, actors, settings.plan.sample_images)
-        present = present_machines(settings.plan)
+        present = present_machines(ray.nodes(), settings.plan)
     for line in plan.get("said", []):
         say("plan", line)
     pool = scaled_pool(
@@ -54,12 +56,12 @@ def scaled_pool(pool: Pool, settings: PlanSettings) -> Pool:
     return Pool(settings.pool_images, round(pool.bytes * factor), max(1, round(pool.shards * factor)))
 
 
-def present_machines(settings: PlanSettings) -> Machines:
-    """The cluster this process is connected to, as nodes of equal size."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    resources = ray.cluster_resources()
-    share = {kind: int(resources.get(kind, 0) / len(nodes)) for kind in ("CPU", "GPU")}
-    return Machines(len(nodes), max(1, share["CPU"]), share["GPU"], settings.price_node_hour)
+def present_machines(nodes: list[dict[str, Any]], settings: PlanSettings) -> Machines:
+    """The cluster of these `ray.nodes()`: those that take work, which the head often does not."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    working = [resources for resources in alive if resources.get("CPU") or resources.get("GPU")]
+    cpus, gpus = (int(sum(resources.get(kind, 0) for resources in working)) for kind in ("CPU", "GPU"))
+    return Machines(len(working), cpus, gpus, settings.price_node_hour)
 
 
 def described_machines(settings: PlanSettings) -> Machines | None:
@@ -68,8 +70,8 @@ def described_machines(settings: PlanSettings) -> Machines | None:
         return None
     return Machines(
         shape.nodes,
-        shape.cpus_per_node,
-        shape.gpus_per_node,
+        shape.nodes * shape.cpus_per_node,
+        shape.nodes * shape.gpus_per_node,
         settings.price_node_hour if shape.price_node_hour is None else shape.price_node_hour,
         None if shape.images_per_second is None else 1 / shape.images_per_second,
         None if shape.gbits_per_node is None else shape.gbits_per_node * 1e9 / 8,

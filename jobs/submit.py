@@ -4,14 +4,16 @@
     python -m jobs.submit doctor s3://bucket/store --no-wait
     python -m jobs.submit compare --address http://localhost:8265 -- a.yaml b.yaml --store s3://bucket/store
 
-The settings are validated before anything is sent. The folder in which this is started goes along (below 100 MiB); data stay where they are.
-Sent in again, a run goes on where it was; one that runs is followed instead of started twice. Ctrl-C stops the following, not the job.
+The settings are validated before anything is sent. The folder in which this is started goes along (below 100 MiB); data and symbolic links stay
+where they are. Sent in again, a run goes on where it was; one that runs (the same run in the same store, or the same arguments of a job without a
+run) is followed instead of started twice. Ctrl-C stops the following, not the job.
 """
 
 import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from engine import job_settings
 from engine.cluster.package import EXCLUDED, package
@@ -20,6 +22,7 @@ from engine.config import Block, load
 from engine.progress import say
 from engine.search_settings import SearchJobSettings
 from engine.settings import SelfTrainSettings
+from engine.steps import fingerprint
 from jobs import command
 
 CONFIGURED: dict[str, type[Block]] = {
@@ -55,10 +58,13 @@ def main() -> None:
     name = checked(options.job, options.arguments, folder)
     excluded = (*EXCLUDED, *options.exclude)
     sent = package(folder, excluded).checked()
-    submission = Submission(options.job, name, options.arguments, str(folder), list(excluded), environment(options.env))
+    excludes = [*excluded, *sent.kept]
+    submission = Submission(options.job, name, options.arguments, str(folder), excludes, environment(options.env))
     address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or LOCAL
     client = connect(address)
     say("submit", f"settings are in order; {len(sent.files)} files, {sent.bytes / 2**20:.1f} MiB go along to {address}")
+    if sent.links:
+        say("submit", f"what is a symbolic link stays here: {', '.join(sent.links[:5])}{', …' * (len(sent.links) > 5)}")
     job = submit(client, address, submission)
     if options.no_wait:
         say("submit", f"follow it: the same command without --no-wait; stop it: ray job stop {job} --address {address}")
@@ -73,9 +79,10 @@ def main() -> None:
 
 
 def checked(job: str, arguments: list[str], folder: Path) -> str:
-    """The name of the work, when the job's settings can be used on another machine. Raises ValueError, before anything is sent."""
+    """The name of the work, alike for what must not be done twice at the same time, when the job's settings can be used on another machine. Raises
+    ValueError, before anything is sent."""
     if job in PLAIN:
-        return job
+        return f"{job}-{_short(arguments)}"
     if job == "compare":
         from jobs import compare  # and with it torch, which no other job needs here
 
@@ -84,19 +91,29 @@ def checked(job: str, arguments: list[str], folder: Path) -> str:
             _refuse_outside(config, folder)
         compare.refuse(compare.arms_of(asked, folder), asked.budget)
         _refuse_inside(asked.store)
-        return f"compare-{asked.name}"
+        return f"compare-{asked.name}-{_short(asked.store.rstrip('/'))}"
     if not arguments:
         raise ValueError(f"jobs.submit {job} takes the job's config: jobs.submit {job} CONFIG [key=value …]")
     config, *overrides = arguments
     _refuse_outside(config, folder)
     settings = load(CONFIGURED[job], folder / config, overrides)
-    _refuse_inside(str(getattr(settings, "store")))  # noqa: B009
-    return f"{job}-{getattr(settings, 'run')}"  # noqa: B009
+    store = str(getattr(settings, "store"))  # noqa: B009
+    _refuse_inside(store)
+    # a plan leaves nothing behind that another could spoil, and its run has a name by default
+    work = settings.model_dump(mode="json") if job == "plan" else store.rstrip("/")
+    return f"{job}-{getattr(settings, 'run')}-{_short(work)}"  # noqa: B009
+
+
+def _short(work: Any) -> str:
+    """8 hex digits that tell one work from another."""
+    return fingerprint({"work": work})[:8]
 
 
 def _refuse_outside(config: str, folder: Path) -> None:
     if Path(config).is_absolute() or not (folder / config).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{config}: the config goes along with {folder}: give its path relative to that folder")
+    if (folder / config).resolve() != folder.resolve() / os.path.normpath(config):
+        raise ValueError(f"{config}: symbolic links stay here: give the config as a file of its own")
 
 
 def _refuse_inside(store: str) -> None:

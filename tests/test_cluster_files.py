@@ -170,6 +170,7 @@ def test_ray_up_files_pass_rays_own_check(name: str) -> None:
     assert all("RAY_AUTH_MODE=token" in command for command in starts)
     assert "--num-cpus=0" in starts[0]
     assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in starts[0], "without it no worker is started"
 
 
 def test_the_aws_cluster_has_an_idle_head_spot_gpus_and_a_cpu_pool() -> None:
@@ -178,8 +179,17 @@ def test_the_aws_cluster_has_an_idle_head_spot_gpus_and_a_cpu_pool() -> None:
     assert "InstanceMarketOptions" not in types["head"]["node_config"], "the head is no spot machine"
     for name in ("gpu_spot", "cpu_decode"):
         assert types[name]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
-        assert types[name]["min_workers"] == 0
     assert sum(t.get("max_workers", 0) for t in types.values()) <= read("aws.yaml")["max_workers"]
+
+
+def test_where_machines_come_and_go_a_gpu_is_alive_from_the_start() -> None:
+    """The engine plans a step for GPUs or for CPUs by what is alive."""
+    types = read("aws.yaml")["available_node_types"]
+    assert (types["gpu_spot"]["min_workers"], types["cpu_decode"]["min_workers"]) == (1, 0)
+    groups = read("kuberay/raycluster.yaml")["spec"]["workerGroupSpecs"]
+    assert {group["groupName"]: group["minReplicas"] for group in groups} == {"gpu": 1, "cpu": 0}
+    nodes = read("anyscale.yaml")["compute_config"]["worker_nodes"]
+    assert {node["name"]: node["min_nodes"] for node in nodes} == {"gpu-spot": 1, "cpu-decode": 0}
 
 
 def test_the_anyscale_job_has_known_fields() -> None:
@@ -224,6 +234,10 @@ def test_the_dockerfile_copies_what_exists() -> None:
     for line in re.findall(r"^COPY (.+) \S+$", text, re.M):
         assert all((ROOT / source).exists() for source in line.split()), line
     assert re.search(r"^USER ray$", text, re.M), "the job is not root"
+    assert re.search(r"^RUN pip install .*--constraint constraints\.txt .* boto3$", text, re.M), (
+        "Ray's AWS autoscaler imports it"
+    )
+    assert re.search(r"^boto3==", (ROOT / "constraints.txt").read_text(), re.M)
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")

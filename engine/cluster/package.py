@@ -1,8 +1,8 @@
-"""What is sent along with a job: the working directory without what is large, private or made anew. Known before anything is uploaded."""
+"""What is sent along with a job: the working directory without what is large, private or made anew, and without symbolic links. Known before anything
+is uploaded."""
 
 import fnmatch
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +26,20 @@ EXCLUDED = (
 
 @dataclass(frozen=True)
 class Package:
-    """The files that go along: paths relative to the folder, and bytes."""
+    """The files that go along: paths relative to the folder, and bytes. `links` stay here: what they point to may be data, or anywhere."""
 
     folder: Path
     files: list[tuple[str, int]]
+    links: list[str]
 
     @property
     def bytes(self) -> int:
         return sum(size for _, size in self.files)
+
+    @property
+    def kept(self) -> list[str]:
+        """The links as patterns for Ray's `excludes`, since Ray follows links: each matches one path of the folder, and what is below it."""
+        return [_anchored(link) for link in self.links]
 
     def checked(self, limit: int = LIMIT) -> "Package":
         """Itself. Raises ValueError, naming the largest files, when it is above the limit."""
@@ -48,17 +54,20 @@ class Package:
 
 
 def package(folder: Path, excluded: tuple[str, ...] = EXCLUDED) -> Package:
-    """The files below `folder` that are not excluded by name."""
-    return Package(folder, sorted(_files(folder, excluded)))
-
-
-def _files(folder: Path, excluded: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    for root, folders, files in os.walk(folder):
+    """The files and links below `folder` that are not excluded by name."""
+    files, links = list[Path](), list[Path]()
+    for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not _matches(name, excluded)]
-        for name in files:
-            path = Path(root) / name
-            if not _matches(name, excluded) and not path.is_symlink():
-                yield str(path.relative_to(folder)), path.stat().st_size
+        found = [Path(root) / name for name in names if not _matches(name, excluded)]
+        files += [path for path in found if not path.is_symlink()]
+        links += [path for path in (*(Path(root) / name for name in folders), *found) if path.is_symlink()]
+    sizes = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in files)
+    return Package(folder, sizes, sorted(path.relative_to(folder).as_posix() for path in links))
+
+
+def _anchored(path: str) -> str:
+    """A gitignore pattern for this path alone. Blanks stand in brackets: Ray cuts them off the end of a pattern, escaped or not."""
+    return "/" + "".join(f"[{c}]" if c.isspace() else f"\\{c}" if c in "\\*?[" else c for c in path)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

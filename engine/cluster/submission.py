@@ -74,7 +74,14 @@ def submit(client: JobSubmissionClient, address: str, submission: Submission) ->
     jobs = _asked(client.list_jobs, address)
     chosen = attempt(submission.name, [_known(job) for job in jobs])
     if chosen.running:
-        say("submit", f"{chosen.id} is running already: following it")
+        runs = next(job.entrypoint for job in jobs if job.submission_id == chosen.id)
+        if runs == submission.entrypoint:
+            say("submit", f"{chosen.id} is running already: following it")
+        else:
+            say(
+                "submit",
+                f"{chosen.id} is running already with other arguments, and yours are not sent: following {runs}",
+            )
         return chosen.id
     sent = _asked(
         lambda: client.submit_job(

@@ -32,8 +32,8 @@ class Pool:
 
 @dataclass(frozen=True)
 class Machines:
-    """A cluster: one worker a GPU where there are GPUs, else one a CPU. `infer`: seconds an image on its devices when they are not those of the
-    measurement. `bandwidth`: bytes a second into one node, where it is known."""
+    """A cluster: one worker a GPU where there are GPUs, else one a CPU. `cpus` and `gpus` are those of all nodes. `infer`: seconds an image on its
+    devices when they are not those of the measurement. `bandwidth`: bytes a second into one node, where it is known."""
 
     nodes: int
     cpus: int
@@ -44,7 +44,7 @@ class Machines:
 
     @property
     def workers(self) -> int:
-        return self.nodes * (self.gpus or self.cpus)
+        return self.gpus or self.cpus
 
     @property
     def decoders(self) -> int:
@@ -69,7 +69,7 @@ def estimate(measured: Measured, pool: Pool, machines: Machines, selected: float
     """The steps predict, select and gather. `selected`: share of the images that selection will keep."""
     if machines.workers < 1:
         raise ValueError(
-            f"{machines.nodes} nodes of {machines.cpus} CPUs and {machines.gpus} GPUs are no worker at all"
+            f"{machines.nodes} nodes with {machines.cpus} CPUs and {machines.gpus} GPUs in all are no worker at all"
         )
     return [
         _predict(measured, pool, machines),
@@ -100,14 +100,14 @@ def _predict(measured: Measured, pool: Pool, machines: Machines) -> Estimate:
 
 def _select(measured: Measured, pool: Pool, machines: Machines) -> Estimate:
     predictions = pool.images * measured.prediction_bytes
-    cpus = max(1, min(machines.nodes * machines.cpus, pool.shards))
+    cpus = max(1, min(machines.cpus, pool.shards))
     seconds, bound = _wire(pool.images * measured.select / cpus, "compute", predictions, machines)
     return _priced("select", seconds, machines, predictions, 0.0, measured.resident, bound)
 
 
 def _gather(measured: Measured, pool: Pool, machines: Machines, selected: float) -> Estimate:
     moved = selected * pool.bytes
-    cpus = max(1, min(machines.nodes * machines.cpus, pool.shards))
+    cpus = max(1, min(machines.cpus, pool.shards))
     both = 2 * measured.read * selected * pool.images / cpus  # read, and written at about the same pace
     seconds, bound = _wire(both, "read", moved, machines)
     return _priced("gather", seconds, machines, moved, moved, measured.resident, bound)

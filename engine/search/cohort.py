@@ -43,10 +43,14 @@ class Cohort:
         return trial
 
     def reported(self, name: str, report: Report) -> Decision:
-        """Take a report down and decide whether the trial goes on; one that does not is recorded as stopped."""
+        """Take a report down and decide whether the trial goes on; one that does not is recorded as stopped. A trial that comes by a generation
+        again, after its process or the search had died later, is not judged again."""
         record = self.known[name] = self.known[name].after(report)
-        others = [other for key, other in self.known.items() if key != name]
-        decision = decide(record, others, self.halving, self.generations)
+        if record.reports[-1].generation > report.generation:
+            decision = Decision(True, "it had gone on after this generation before")
+        else:
+            others = [other for key, other in self.known.items() if key != name]
+            decision = decide(report, others, self.halving, self.generations)
         span = f"[{report.low:.2%}, {report.high:.2%}]"
         verdict = "" if decision.goes_on else f"; stopped: {decision.reason}"
         say(f"trial {name}", f"generation {report.generation}: {report.accuracy:.2%} {span}{verdict}")

@@ -7,7 +7,7 @@ included; nobody waits for the others. The rungs are read from the records, so a
 import math
 from dataclasses import dataclass
 
-from engine.search.trials import Record
+from engine.search.trials import Record, Report
 from engine.search_settings import HalvingSettings
 
 
@@ -19,10 +19,9 @@ class Decision:
     reason: str
 
 
-def decide(record: Record, others: list[Record], settings: HalvingSettings | None, last: int) -> Decision:
-    """The decision after the last report of `record`. `others`: the cohort's other records, whatever their state;
+def decide(report: Report, others: list[Record], settings: HalvingSettings | None, last: int) -> Decision:
+    """The decision after a trial's `report`. `others`: the cohort's other records, whatever their state;
     `last`: the run's last generation, after which there is nothing to save."""
-    report = record.reports[-1]
     if settings is None or report.generation < settings.grace or report.generation >= last:
         return Decision(True, "no trial is stopped after this generation")
     rung = [one.accuracy for other in others for one in other.reports if one.generation == report.generation]

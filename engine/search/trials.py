@@ -72,9 +72,10 @@ class Record:
         return self.state in ("finished", "stopped")
 
     def after(self, report: Report) -> Self:
-        """With one more report; one of the same generation is replaced, as when a killed trial comes by again."""
-        kept = [one for one in self.reports if one.generation < report.generation]
-        return replace(self, reports=(*kept, report))
+        """With one more report, by generation; one of the same generation is replaced, as when a killed trial comes by again. Later ones stay:
+        the trial had come that far."""
+        others = [one for one in self.reports if one.generation != report.generation]
+        return replace(self, reports=tuple(sorted([*others, report], key=lambda one: one.generation)))
 
     @classmethod
     def load(cls, plain: dict[str, Any]) -> Self:
@@ -85,9 +86,10 @@ class Record:
 
 
 def best(records: list[Record]) -> Record | None:
-    """The record of highest value; of equals the first, which is the cheaper."""
-    known = [(record.value, record) for record in records if record.value is not None]
-    return max(known, key=lambda pair: (pair[0], -pair[1].trial.cohort, -pair[1].trial.number))[1] if known else None
+    """The finished record of highest value, or the stopped one when none finished: nobody has seen how the run of its settings ends. Of equals
+    the first, which is the cheaper."""
+    known = [(record.state == "finished", record.value, record) for record in records if record.value is not None]
+    return max(known, key=lambda one: (*one[:2], -one[2].trial.cohort, -one[2].trial.number))[2] if known else None
 
 
 class Records:

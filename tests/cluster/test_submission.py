@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import psutil
 import pytest
 import yaml
+from ray._private.runtime_env.packaging import _zip_files
+from ray.job_submission import JobDetails, JobStatus, JobType
 
-from engine.cluster.package import package
-from engine.cluster.submission import Attempt, Submission, attempt
+from engine.cluster.package import EXCLUDED, package
+from engine.cluster.submission import Attempt, Submission, attempt, submit
 from jobs.submit import checked, environment
 from tests.small_run import small_tree, write_config
 
@@ -36,13 +39,29 @@ def test_what_goes_along_is_the_program_and_not_the_data(tmp_path: Path) -> None
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("12345")
-    (tmp_path / "link").symlink_to(tmp_path / "store")
     sent = package(tmp_path)
     assert [path for path, _ in sent.files] == ["engine/a.py", "jobs/b.py", "my/c.txt"]
     assert sent.bytes == 15
     assert sent.checked() is sent
     with pytest.raises(ValueError, match=r"engine/a\.py \(0 MiB\).*--exclude"):
         sent.checked(limit=14)
+
+
+def test_ray_packs_what_is_told_and_follows_no_link(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "w", tmp_path / "outside"
+    for path in (folder / "my/a1x.txt", folder / "my/link/b.txt", folder / "photos.txt", outside / "data.bin"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("12345")
+    links = ("link", "my/a[1]*.txt", "my/back\\slash", "my/end ", "my/two words?", "photos")
+    for place, link in enumerate(links):
+        (folder / link).symlink_to(outside / "data.bin" if place % 2 else outside)
+    (folder / ".venv").symlink_to(outside)
+    sent = package(folder)
+    assert sent.links == sorted(links)
+    assert [path for path, _ in sent.files] == ["my/a1x.txt", "my/link/b.txt", "photos.txt"]
+    packed = tmp_path / "packed.zip"
+    _zip_files(str(folder), [*EXCLUDED, *sent.kept], str(packed), include_gitignore=True)
+    assert sorted(ZipFile(packed).namelist()) == [path for path, _ in sent.files]
 
 
 def test_this_project_can_be_sent() -> None:
@@ -56,6 +75,62 @@ def test_a_run_is_not_started_twice_and_a_dead_one_is_sent_in_again() -> None:
     alive = [*dead, ("self_train-r-2", "self_train-r", False)]
     assert attempt("self_train-r", alive) == Attempt("self_train-r-2", True)
     assert attempt("self_train-other", alive) == Attempt("self_train-other-1", False)
+
+
+class Server:
+    """Stands in for a job server on which one job runs."""
+
+    def __init__(self, running: Submission) -> None:
+        metadata = {"name": running.name}
+        self.jobs = [
+            JobDetails(
+                type=JobType.SUBMISSION,
+                submission_id=f"{running.name}-1",
+                status=JobStatus.RUNNING,
+                entrypoint=running.entrypoint,
+                metadata=metadata,
+            )
+        ]
+
+    def list_jobs(self) -> list[JobDetails]:
+        return self.jobs
+
+    def submit_job(self, submission_id: str, **_: Any) -> str:
+        return submission_id
+
+
+def test_who_follows_a_job_of_other_arguments_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    runs, other, elsewhere = (
+        Submission("self_train", name, ["c.yaml", *overrides], "/w", [])
+        for name, overrides in (("n", []), ("n", ["select.threshold=0.5"]), ("m", []))
+    )
+    client: Any = Server(runs)
+    assert submit(client, "there", runs) == "n-1"
+    assert "following it" in capsys.readouterr().out
+    assert submit(client, "there", other) == "n-1"
+    assert "yours are not sent: following python -m jobs.self_train c.yaml" in capsys.readouterr().out
+    assert submit(client, "there", elsewhere) == "m-1"
+
+
+def test_what_is_another_work_has_another_name(tmp_path: Path) -> None:
+    write_config(tmp_path / "config.yaml", small_tree(tmp_path, "s3://bucket/store"))
+    plan = {"model": "/m", "images": {"uri": "/p"}, "store": "/s"}
+    write_config(tmp_path / "plan.yaml", plan)
+
+    def name(job: str, *arguments: str) -> str:
+        return checked(job, list(arguments), tmp_path)
+
+    run = name("self_train", "config.yaml")
+    assert re.fullmatch(r"self_train-run-[0-9a-f]{8}", run)
+    assert run == name("self_train", "config.yaml", "store=s3://bucket/store/", "select.threshold=0.5")
+    assert run != name("self_train", "config.yaml", "store=s3://bucket/other")
+    for job, one, other in (
+        ("export", ["/s", "predict-1", "--out", "a.csv"], ["/s", "predict-2", "--out", "b.csv"]),
+        ("doctor", ["/s"], ["/t"]),
+        ("plan", ["plan.yaml"], ["plan.yaml", "model=/n"]),
+    ):
+        assert name(job, *one) == name(job, *one) != name(job, *other)
+        assert name(job, *one).startswith(f"{job}-")
 
 
 def test_the_entrypoint_is_quoted_and_the_environment_complete() -> None:
@@ -76,12 +151,13 @@ def test_the_entrypoint_is_quoted_and_the_environment_complete() -> None:
         (["../config.yaml"], "relative to that folder"),
         (["/config.yaml"], "relative to that folder"),
         (["none.yaml"], "no such config"),
+        (["link.yaml"], "symbolic links stay here"),
     ],
 )
 def test_what_cannot_run_there_is_refused_here(tmp_path: Path, arguments: list[str], message: str) -> None:
     write_config(tmp_path / "config.yaml", small_tree(tmp_path, "s3://bucket/store"))
-    assert checked("self_train", ["config.yaml"], tmp_path) == "self_train-run"
-    assert checked("doctor", ["s3://bucket/store"], tmp_path) == "doctor"
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "config.yaml")
+    assert checked("self_train", ["config.yaml"], tmp_path).startswith("self_train-run-")
     with pytest.raises(ValueError, match=re.escape(message)):
         checked("self_train", arguments, tmp_path)
 
@@ -90,7 +166,7 @@ def test_a_comparison_is_checked_arm_by_arm(tmp_path: Path) -> None:
     for name, data in (("a", "d"), ("b", "d"), ("c", "other")):
         write_config(tmp_path / f"{name}.yaml", small_tree(tmp_path / data, "store"))
     there = ["--store", "s3://bucket/store", "--name", "n"]
-    assert checked("compare", ["a.yaml", "b.yaml", *there], tmp_path) == "compare-n"
+    assert checked("compare", ["a.yaml", "b.yaml", *there], tmp_path).startswith("compare-n-")
     for arguments, message in (
         (["a.yaml", "c.yaml", *there], "c cannot be compared with a"),
         (["a.yaml", "b.yaml"], "give a URI, or an absolute path that all nodes share"),
@@ -209,7 +285,7 @@ def test_jobs_on_a_cluster_with_a_token(digits: Path, tmp_path_factory: pytest.T
             assert "the model to use" in first.stdout, "the log was not followed"
             again = run(arguments, environment, folder)
             assert again.returncode == 0, again.stdout[-3000:]
-            assert "self_train-run-2" in again.stdout
+            assert re.search(r"self_train-run-[0-9a-f]{8}-2: ", again.stdout), again.stdout[-3000:]
             assert " made " not in again.stdout, "a finished run computed something again"
 
             failing = run([*arguments, "data.pool=/none", "run=fails"], environment, folder)

@@ -1,12 +1,14 @@
 """The plan's arithmetic, by hand."""
 
+from typing import Any
+
 import pytest
 
 from engine.config import SettingsError, load, parse
 from engine.job_settings import PlanJobSettings
 from engine.plan.estimate import Machines, Measured, Pool, duration, estimate, volume
 from engine.plan.measure import combined
-from jobs.plan import described_machines, scaled_pool, total
+from jobs.plan import described_machines, present_machines, scaled_pool, total
 
 MEASURED = Measured(
     images=2000,
@@ -25,7 +27,7 @@ POOL = Pool(images=1_000_000, bytes=10**11, shards=500)
 
 def test_on_cpus_the_stages_add_up() -> None:
     """10 ms an image, 20 workers, 25 rounds of 2000 images: 500 s."""
-    predict, select, gather = estimate(MEASURED, POOL, Machines(nodes=5, cpus=4, price=3.6), selected=0.1)
+    predict, select, gather = estimate(MEASURED, POOL, Machines(nodes=5, cpus=20, price=3.6), selected=0.1)
     assert predict.seconds == pytest.approx(500 + 10)
     assert predict.cost == pytest.approx(510 / 3600 * 5 * 3.6)
     assert (predict.read, predict.written, predict.memory) == (10**11, 24_000_000, 10**9)
@@ -48,13 +50,13 @@ def test_on_gpus_decoding_and_inference_overlap() -> None:
 
 def test_more_workers_than_shards_do_not_help() -> None:
     few = Pool(images=1000, bytes=10**8, shards=2)
-    times = [estimate(MEASURED, few, Machines(nodes=n, cpus=2))[0] for n in (1, 100)]
+    times = [estimate(MEASURED, few, Machines(nodes=n, cpus=2 * n))[0] for n in (1, 100)]
     assert times[0].seconds == times[1].seconds
     assert times[1].bound == "too few shards for the workers"
 
 
 def test_the_network_bounds_what_would_be_faster() -> None:
-    predict = estimate(MEASURED, POOL, Machines(nodes=100, cpus=64, bandwidth=10**6))[0]
+    predict = estimate(MEASURED, POOL, Machines(nodes=100, cpus=6400, bandwidth=10**6))[0]
     assert predict.bound == "network"
     assert predict.seconds == pytest.approx(10**11 / (100 * 10**6) + 10)
 
@@ -65,7 +67,7 @@ def test_twice_the_images_take_twice_the_time() -> None:
     ).plan
     doubled = scaled_pool(POOL, plan)
     assert doubled == Pool(2_000_000, 2 * 10**11, 1000)
-    once, twice = (estimate(MEASURED, pool, Machines(5, 4)) for pool in (POOL, doubled))
+    once, twice = (estimate(MEASURED, pool, Machines(5, 20)) for pool in (POOL, doubled))
     assert twice[0].seconds - 10 == pytest.approx(2 * (once[0].seconds - 10))
     assert total(once).seconds == pytest.approx(sum(step.seconds for step in once))
 
@@ -83,7 +85,20 @@ def test_workers_sums_become_costs_an_image() -> None:
 def test_the_shipped_config_loads_and_a_described_cluster_is_understood() -> None:
     wanted = ["plan.cluster={nodes: 3, cpus_per_node: 8, gpus_per_node: 2, images_per_second: 500, gbits_per_node: 8}"]
     settings = load(PlanJobSettings, "jobs/configs/plan.yaml", [*wanted, "plan.price_node_hour=2"])
-    assert described_machines(settings.plan) == Machines(3, 8, 2, 2.0, 1 / 500, 1e9)
+    assert described_machines(settings.plan) == Machines(3, 24, 6, 2.0, 1 / 500, 1e9)
+
+
+def test_a_head_without_work_and_uneven_nodes_are_counted_as_they_are() -> None:
+    plan = PlanJobSettings.model_validate({"model": "m", "images": {"uri": "u"}, "plan": {"price_node_hour": 2}}).plan
+    head: dict[str, Any] = {"Alive": True, "Resources": {"memory": 1e10}}
+    gpu_nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 1.0}} for _ in range(3)]
+    dead = {"Alive": False, "Resources": {"CPU": 16.0, "GPU": 1.0}}
+    machines = present_machines([head, *gpu_nodes, dead], plan)
+    assert machines == Machines(3, 48, 3, 2.0)
+    assert machines.workers == 3
+    assert present_machines([{"Alive": True, "Resources": {"CPU": n}} for n in (3.0, 6.0)], plan).workers == 9
+    with pytest.raises(ValueError, match="no worker at all"):
+        estimate(MEASURED, POOL, present_machines([head], plan))
 
 
 def test_gpus_without_a_rate_are_refused() -> None:

@@ -97,6 +97,12 @@ def test_the_best_of_equals_is_the_cheapest() -> None:
     assert best([record(1, 4, 0.9, state="failed")]) is None, "what it reported before it failed is another trial's"
 
 
+def test_a_stopped_trial_is_the_best_only_when_none_finished() -> None:
+    stopped, finished = [record(1, n, 0.9 + n / 100, state="stopped") for n in (0, 1)], record(1, 2, 0.6, 0.7)
+    assert best([*stopped, finished]) == finished
+    assert best([*stopped, record(1, 3, state="failed")]) == stopped[1]
+
+
 @pytest.mark.parametrize(
     ("resources", "cluster", "trials", "wanted", "concurrent", "train_cpus", "labelling"),
     [

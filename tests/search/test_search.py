@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 
 from engine.run import Run
 from engine.search.cohort import Cohort
+from engine.search.cohorts import propose
 from engine.search.search import Found, check_search, run_search
 from engine.search.share import Share
 from engine.search.trials import Record, Records, Report, Trial
-from engine.search_settings import SearchJobSettings
+from engine.search_settings import HalvingSettings, SearchJobSettings
 from engine.settings import ClusterSettings, SelfTrainSettings
 from engine.steps import Store
-from tests.search.making import SPACE, searched
+from tests.search.making import SPACE, record, searched
 
 SHARE = Share(1, ClusterSettings(), "one at a time")
 
@@ -102,6 +104,19 @@ def test_runs_are_stopped_at_generation_boundaries_and_the_best_is_not(tmp_path:
     finished = [record for record in found.records if record.state == "finished"]
     assert found.winner in finished
     assert all(len(record.reports) == 2 for record in finished)
+
+
+def test_a_trial_that_comes_by_again_keeps_what_it_reported_and_is_not_judged_again(tmp_path: Path) -> None:
+    records = Records(Run(Store(str(tmp_path)), "s", ClusterSettings()))
+    ahead, behind = (records.put(record(1, n, *a, state="running")) for n, a in enumerate([(0.5, 0.9), (0.4,)]))
+    others = [record(1, n, 0.8, 0.7) for n in (2, 3, 4)]
+    cohort = Cohort(records, [ahead, behind, *others], 5, partial(propose, searched(), 1, []), HalvingSettings(), 3)
+    assert [cohort.next(), cohort.next()] == [ahead.trial, behind.trial]
+    assert cohort.reported("1-000", ahead.reports[0]).goes_on, "it had gone on after this generation"
+    assert cohort.known["1-000"].reports == ahead.reports
+    assert cohort.reported("1-000", ahead.reports[1]).goes_on
+    assert not cohort.reported("1-001", behind.reports[0]).goes_on
+    assert records.get("1-001").state == "stopped"
 
 
 def test_more_trials_go_on_from_those_that_are_known(tmp_path: Path) -> None:

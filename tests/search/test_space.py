@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from engine.config import SettingsError, parse
+from engine.search.cohorts import propose
 from engine.search.search import check_search
 from engine.search.space import draw, draw_one, from_unit, grid_point, perturb, to_unit
 from engine.search_settings import Dimension
@@ -16,6 +17,8 @@ UNIFORM = Dimension(uniform=(0.2, 0.8))
 LOG = Dimension(loguniform=(1e-4, 1.0))
 WHOLE = Dimension(integer=(2, 5))
 CHOICE = Dimension(choice=["hard", "soft", [1, 2]])
+ROTATION = {"steps": 1, "objective": "rotation", "batch": {"labelled": 1}}
+WITHOUT_POOL = {"labelled": "l", "validation": "v"}
 
 
 def test_draws_fill_their_range_and_nothing_else() -> None:
@@ -112,7 +115,7 @@ def test_a_dimension_that_means_nothing_is_refused(dimension: dict[str, Any], me
         ),
         ({"data.rows_per_shard": {"integer": [1, 2]}}, {"mode": "runs"}, "alike in all trials"),
         ({"teacher.momentun": {"uniform": [0, 0.9]}}, {"mode": "runs"}, "did you mean 'momentum'?"),
-        ({"select.threshold": {"grid": [0.1, 0.2, 0.3]}}, {"trials": 2}, "set trials to at least 3"),
+        ({"select.threshold": {"grid": [0.1, 0.2, 0.3]}}, {"trials": 3}, "set trials to at least 4"),
         ({"select.threshold": {"grid": [0.1, 0.2]}}, {"sampler": "optuna"}, "write choice instead of grid"),
     ],
 )
@@ -129,7 +132,9 @@ def test_impossible_settings_are_refused_before_the_cluster_is_used(
     [
         ({"data": {"labelled": "l", "pool": "p"}}, "set data.validation"),
         ({"selects": [{}, {}]}, "leave out selects and schedule"),
-        ({"recipe": "supervised"}, "recipe supervised has none"),
+        ({"recipe": "supervised"}, "recipe supervised has none: set mode: runs"),
+        ({"recipe": "rotation", "pretext": ROTATION}, "recipe rotation has none: set mode: runs"),
+        ({"recipe": "clean_labels", "data": WITHOUT_POOL}, "on a pool alone: set mode: runs, or data.pool"),
     ],
 )
 def test_a_job_that_cannot_be_searched_is_refused(changed: dict[str, Any], message: str) -> None:
@@ -141,3 +146,13 @@ def test_what_can_be_searched_passes() -> None:
     check_search(searched())
     whole = {"teacher.lr": {"loguniform": [0.01, 1]}, "student_model.drop": {"uniform": [0, 0.5]}, **SPACE}
     check_search(searched(search={"mode": "runs", "space": whole}))
+    check_search(searched(search={"mode": "runs"}, recipe="rotation", pretext=ROTATION))
+    check_search(searched(search={"mode": "runs"}, recipe="clean_labels", data=WITHOUT_POOL))
+    check_search(searched(recipe="clean_labels"))
+
+
+def test_as_many_trials_as_are_asked_for_try_every_combination_of_the_grids() -> None:
+    space = {"select.threshold": {"grid": [0.1, 0.2]}, "student.lr": {"grid": [0.01, 0.02]}}
+    settings = searched(search={"mode": "runs", "space": space, "trials": 5})
+    tried = [tuple(propose(settings, 1, [], number, []).values.values()) for number in range(5)]
+    assert {(0.1, 0.01), (0.1, 0.02), (0.2, 0.01), (0.2, 0.02)} <= set(tried)
