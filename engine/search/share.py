@@ -53,6 +53,7 @@ def share(
     labelling = max(1, (cluster.num_workers or units) // concurrent)
     fitting = cpus_each(nodes or [cpus], concurrent * cluster.train_workers)
     train_cpus = cluster.train_cpus or (None if on_gpu else fitting)
-    own = cluster.model_copy(update={"train_cpus": train_cpus, "num_workers": labelling})
+    fixed = {"min_train_workers": None}  # an elastic fit would grow into the share of another trial
+    own = cluster.model_copy(update={"train_cpus": train_cpus, "num_workers": labelling, **fixed})
     each = f"{train_cpus or 1} CPUs{' and a GPU' if on_gpu else ''} a training worker, {labelling} labelling workers"
     return Share(concurrent, own, f"{concurrent} at once, bound by {bound}; each: {each}")

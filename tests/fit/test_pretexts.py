@@ -367,7 +367,7 @@ def test_a_linear_probe_is_better_on_a_pretext_than_on_random_weights() -> None:
             for step in range(steps):
                 drawn = np.random.default_rng([seed, step]).choice(shown, 16)
                 made.step({"pool": unlabelled(pictures[drawn], step)}, step)
-            body = made.export().eval()
+            body: Any = made.export().eval()
             with torch.no_grad():
                 features = body.forward_head(body.forward_features(pictures.float() / 128 - 1), pre_logits=True).numpy()
             probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))

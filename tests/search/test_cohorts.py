@@ -136,6 +136,12 @@ def test_a_trials_worker_fits_on_one_machine() -> None:
     assert (decision.concurrent, decision.cluster.train_cpus) == (2, 4)
 
 
+def test_a_trials_fit_does_not_grow_into_the_share_of_another() -> None:
+    elastic = ClusterSettings(train_workers=4, min_train_workers=1)
+    decision = share({"CPU": 64, "GPU": 8}, elastic, 8)
+    assert (decision.concurrent, decision.cluster.train_workers, decision.cluster.min_train_workers) == (2, 4, None)
+
+
 def test_a_trial_that_fits_nowhere_is_refused() -> None:
     with pytest.raises(ValueError, match=r"bound by 2 CPUs, 8 for a fit; lower cluster\.train_workers"):
         share({"CPU": 2}, ClusterSettings(train_workers=8), 4)
