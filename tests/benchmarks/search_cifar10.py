@@ -38,7 +38,12 @@ SPACE: dict[str, dict[str, Any]] = {
 def tuned(split: Path, store: Path, state: int) -> dict[str, Any]:
     """jobs/configs/cifar10.yaml with students of STEPS steps from scratch, and nobody to send a poor one home."""
     tree = load(SelfTrainSettings, CONFIG).model_dump()
-    tree |= {"run": "search-tuned", "store": str(store), "warm_start": False, "cluster": {"num_cpus": 1}}
+    tree |= {
+        "run": "search-tuned",
+        "store": str(store),
+        "warm_start": False,
+        "cluster": {"num_cpus": 2, "train_cpus": 1},
+    }
     tree["guard"] |= {"enabled": False}
     tree["data"] |= {name: str(split / f"{name}.parquet") for name in ("labelled", "pool", "test")}
     tree["data"] |= {"validation": str(split / "development.parquet")}

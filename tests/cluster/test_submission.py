@@ -56,11 +56,13 @@ def test_ray_packs_what_is_told_and_follows_no_link(tmp_path: Path) -> None:
     for place, link in enumerate(links):
         (folder / link).symlink_to(outside / "data.bin" if place % 2 else outside)
     (folder / ".venv").symlink_to(outside)
+    (folder / ".gitignore").write_text("my/a1x.txt")  # what git does not keep may be the config
     sent = package(folder)
     assert sent.links == sorted(links)
-    assert [path for path, _ in sent.files] == ["my/a1x.txt", "my/link/b.txt", "photos.txt"]
+    assert [path for path, _ in sent.files] == [".gitignore", "my/a1x.txt", "my/link/b.txt", "photos.txt"]
     packed = tmp_path / "packed.zip"
-    _zip_files(str(folder), [*EXCLUDED, *sent.kept], str(packed), include_gitignore=True)
+    asked = os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] != "1"  # as Ray's client does
+    _zip_files(str(folder), [*EXCLUDED, *sent.kept], str(packed), include_gitignore=asked)
     assert sorted(ZipFile(packed).namelist()) == [path for path, _ in sent.files]
 
 
