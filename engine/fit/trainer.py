@@ -138,9 +138,8 @@ def fit(
             say(label, f"initial weights: {LoadReport(**loaded)}; all names are in {step.uri}/{LOADED}")
         parts = [_model_part(step, index, f"{metrics['model']}/{name}") for index, name in enumerate(FILES)]
         output = step.commit(parts, metrics, started)
-        step.fs.delete_dir(
-            f"{step.folder}/train"
-        )  # checkpoints are of no use once the model is committed, and not before
+        # checkpoints are of no use once the model is committed, and not before
+        step.fs.delete_dir(f"{step.folder}/train")
         return output
 
     return run.step(label, "fit", REVISION, fingerprinted, inputs, work)
