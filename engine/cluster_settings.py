@@ -30,7 +30,9 @@ class ClusterSettings(Block):
         description="a fit begins and goes on with so few while machines are missing, and grows as they come; fixed when not given",
     )
     train_cpus: int | None = Field(
-        None, ge=1, description="CPUs and threads of a training worker; an even share of all when not given"
+        None,
+        ge=1,
+        description="CPUs and threads of a training worker; as many as each can have on one machine when not given",
     )
     gpus_per_worker: float | None = Field(
         None,

@@ -180,21 +180,12 @@ REFUSED: dict[str, list[Refusal]] = {
     ],
 }
 """What a recipe cannot work without, by name."""
-FIRST = {
-    "hashtags",
-    "semi_weakly_supervised",
-    "rotation",
-    "inpainting",
-    "self_supervised",
-    "fixmatch",
-    "uda",
-    "meta_pseudo_labels",
-}
-"""Recipes whose first model needs it already; the others are only asked when there is a generation to make."""
+TEACHER_ALONE = ("noisy_student", "threshold", "billion_scale", "self_distillation", "clean_labels")
+"""Recipes that need nothing more when there is no generation to make: what is left of them is a teacher on the labels."""
 
 
 def refuse(run: Any) -> None:
     """Raise ValueError with the remedy when the settings of a run (`SelfTrainSettings`) cannot be those of its recipe."""
-    for refused, remedy in REFUSED[run.recipe] if run.generations > 0 or run.recipe in FIRST else []:
+    for refused, remedy in REFUSED[run.recipe] if run.generations > 0 or run.recipe not in TEACHER_ALONE else []:
         if refused(run):
             raise ValueError(f"recipe {run.recipe} {remedy}")

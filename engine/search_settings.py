@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from engine.config import Block
+from engine.recipe_settings import TEACHER_ALONE
 from engine.schedule import GROUPS
 from engine.settings import SelfTrainSettings
 
@@ -87,14 +88,7 @@ FIXED = ("run", "store", "task", "data", "guard", "cluster", "search", "schedule
 """What must be alike in all trials: they would not compare, or not share."""
 
 
-GENERATIONAL = (
-    "noisy_student",
-    "threshold",
-    "billion_scale",
-    "semi_weakly_supervised",
-    "self_distillation",
-    "clean_labels",
-)
+GENERATIONAL = (*TEACHER_ALONE, "semi_weakly_supervised")
 """Recipes whose students teach one another: what modes greedy and population go over."""
 
 

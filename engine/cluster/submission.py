@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault(
-    "RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1"
-)  # what goes along is what `package` counts, a git-ignored config too
+# what goes along is what `package` counts, a git-ignored config too
+os.environ.setdefault("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
 if (
     "ray" not in sys.modules
 ):  # Ray reads it once; changed later, it would part this process from the cluster that it starts

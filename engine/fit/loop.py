@@ -12,12 +12,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from engine.fit.batch import Batch
 from engine.fit.objective import Objective
 from engine.fit.streams import Stream
+from engine.fit.workers import average_over_workers
 from engine.settings import FitSettings
 
 AHEAD = 2
@@ -148,9 +148,7 @@ class Meter:
             torch.stack([self._sums[name].float() for name in names] + [torch.zeros((), device=self._device)])
             / self._count
         )
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(means)  # every rank has the same number of rows
-            means /= dist.get_world_size()
+        means = average_over_workers(means)  # every rank has the same number of rows
         metrics = {**self._values, **dict(zip(names, means.tolist()[:-1], strict=True))}
         if not np.isfinite(metrics["loss"]):
             raise DivergedError(self._diagnosis(step))
