@@ -68,6 +68,7 @@ class RawShards:
         self.block_rows = np.clip(orders.HELD_BYTES // lanes * rows // sizes, 1, BLOCK_ROWS)
         self._lanes = lanes
         self._readers: OrderedDict[tuple[int, int], Manifest] = OrderedDict()
+        self._shelving = Lock()  # an OrderedDict breaks when threads change it at once
 
     def index(self, shard: int) -> ShardIndex:
         """Every row once, blocks as row groups."""
@@ -84,11 +85,13 @@ class RawShards:
         (block,) = groups
         start = int(np.sum(index.groups[:block], dtype=np.int64))
         rows = np.arange(start, start + index.groups[block])
-        reader = self._readers.pop((shard, block), None) or replace(self.raw.manifest)
+        with self._shelving:
+            reader = self._readers.pop((shard, block), None) or replace(self.raw.manifest)
         images = pa.chunked_array([self._allowed(batch) for batch in reader.read(shard, rows)], pa.binary())
-        self._readers[shard, block + 1] = reader  # it stands where that block begins
-        while len(self._readers) > 2 * self._lanes:
-            self._readers.popitem(last=False)
+        with self._shelving:
+            self._readers[shard, block + 1] = reader  # it stands where that block begins
+            while len(self._readers) > 2 * self._lanes:
+                self._readers.popitem(last=False)
         return Rows(shard, rows, images, None, np.zeros((len(rows), 0), np.int64), np.zeros((len(rows), 0), np.float32))
 
     def _allowed(self, batch: pa.RecordBatch) -> pa.Array:

@@ -1,6 +1,7 @@
 """The raw stream: the same draws for any number of workers, an epoch is the pool, and what cannot be used never appears."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from engine.fit import order as orders
 from engine.fit import raw as raw_module
 from engine.fit.batch import Batch
-from engine.fit.raw import RawSet
+from engine.fit.raw import RawSet, RawShards
 from engine.fit.streams import StreamedStream, open_stream
 from engine.images.manifest import Manifest
 from engine.images.overlap import fingerprints, held_out
@@ -149,3 +150,17 @@ def test_loose_files_stream_too(tmp_path: Path) -> None:
     assert one.images.shape == (7, 3, SIZE, SIZE)
     assert len({image.sum().item() for image in one.images}) == 6
     assert not torch.equal(one.images, other.images)
+
+
+def test_blocks_are_read_by_many_threads_at_once(pool: Manifest) -> None:
+    """Readers that stand where a block begins are shared, replaced and let go of while others read."""
+    shards = RawShards(RawSet(pool), lanes=1)
+    places = [(shard, block) for block in range(len(shards.index(0).groups)) for shard in (0, 0, 1, 1)] * 200
+
+    def images(place: tuple[int, int]) -> list[bytes]:
+        shard, block = place
+        return shards.read(shard, [block], shards.index(shard)).images.to_pylist()
+
+    expected = {place: images(place) for place in set(places)}
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(images, places)) == [expected[place] for place in places]
