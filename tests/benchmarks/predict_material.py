@@ -17,6 +17,9 @@ from engine.models.build import build, normalisation
 from engine.models.checkpoint import save
 from engine.settings import ModelSettings
 
+MARGIN = 4
+"""Pixels by which a batch is moved at most when a teacher learns from it."""
+
 
 def texture(seed: int, width: int = 500, height: int = 375, quality: int = 87) -> bytes:
     """A JPEG of 1/f noise, which is about as hard to decode as a photograph: 60 kB at 500 x 375."""
@@ -119,6 +122,8 @@ def train_teacher(folder: Path, model: str, size: int, cifar: Path, kind: str, i
         chosen = torch.randint(0, len(encoded), (128,))
         batch = (pixels[chosen].float() - mean) / std
         batch = batch.flip(3) if step % 2 else batch
+        top, left = torch.randint(2 * MARGIN + 1, (2,)).tolist()
+        batch = F.pad(batch, (MARGIN,) * 4, mode="reflect")[..., top : top + size, left : left + size]
         loss = F.cross_entropy(network(batch.contiguous(memory_format=torch.channels_last)), truth[chosen])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
