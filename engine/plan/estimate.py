@@ -7,7 +7,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Measured:
     """Seconds one worker spends on one image in each stage, all workers of the machine at work; bytes of an image and of its prediction; resident
-    bytes of a worker; seconds until a worker labels; seconds a prediction costs in `select`."""
+    bytes of a worker; seconds a prediction costs in `select`. `boot`: seconds until a task has begun; `start_up`: seconds until all workers label,
+    with the choice of the backend."""
 
     images: int
     read: float
@@ -17,6 +18,7 @@ class Measured:
     image_bytes: float
     prediction_bytes: float
     resident: int
+    boot: float
     start_up: float
     select: float
 
@@ -102,7 +104,7 @@ def _select(measured: Measured, pool: Pool, machines: Machines) -> Estimate:
     predictions = pool.images * measured.prediction_bytes
     cpus = max(1, min(machines.cpus, pool.shards))
     seconds, bound = _wire(pool.images * measured.select / cpus, "compute", predictions, machines)
-    return _priced("select", seconds, machines, predictions, 0.0, measured.resident, bound)
+    return _priced("select", seconds + measured.boot, machines, predictions, 0.0, measured.resident, bound)
 
 
 def _gather(measured: Measured, pool: Pool, machines: Machines, selected: float) -> Estimate:
@@ -110,7 +112,7 @@ def _gather(measured: Measured, pool: Pool, machines: Machines, selected: float)
     cpus = max(1, min(machines.cpus, pool.shards))
     both = 2 * measured.read * selected * pool.images / cpus  # read, and written at about the same pace
     seconds, bound = _wire(both, "read", moved, machines)
-    return _priced("gather", seconds, machines, moved, moved, measured.resident, bound)
+    return _priced("gather", seconds + measured.boot, machines, moved, moved, measured.resident, bound)
 
 
 def _wire(seconds: float, bound: str, volume: float, machines: Machines) -> tuple[float, str]:

@@ -6,6 +6,7 @@ fingerprint carries them, and their agreement is measured on the run's own image
 
 import copy
 import importlib.util
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -139,7 +140,9 @@ def _openvino(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
 
 
 def check_openvino(device: torch.device, *packages: str) -> None:
-    """Raise UnavailableError unless `device` is a CPU and openvino and `packages` are installed."""
+    """Raise UnavailableError unless `device` is a CPU and openvino and `packages` are installed. To be called before they are imported."""
+    # OpenVINO reports its use over the network, from a process forked for every message: without this package it does not
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     for package in ("openvino", *packages):
         if importlib.util.find_spec(package) is None:
             raise UnavailableError(f"{package} is not installed: pip install 'self-training-engine[openvino]'")

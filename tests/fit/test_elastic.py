@@ -38,7 +38,7 @@ def test_a_raylet_goes_and_another_comes(digits: Path, tmp_path: Path) -> None:
     """The fit goes on at its checkpoint with one worker, then again with two, to its end."""
     store, log = tmp_path / "store", tmp_path / "driver.log"
     tree = small_tree(digits, str(store), recipe="supervised", generations=0, student=None)
-    tree["teacher"] |= {"steps": 2000, "checkpoint_every": 50}
+    tree["teacher"] |= {"steps": 2000, "checkpoint_every": 50, "log_every": 25}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         lost = cluster.add_node(num_cpus=1)
@@ -55,7 +55,7 @@ def test_a_raylet_goes_and_another_comes(digits: Path, tmp_path: Path) -> None:
         cluster.shutdown()
     rows = read(curve)
     assert [workers for workers, _ in groupby(row["workers"] for row in rows)] == [2, 1, 2]
-    assert [row["step"] for row in rows] == list(range(10, 2001, 10)), "a part of the way is missing"
+    assert [row["step"] for row in rows] == list(range(25, 2001, 25)), "a part of the way is missing"
     report = json.loads((store / "runs/run/metrics.json").read_text())
     assert report["generations"][0]["test"]["accuracy"] > 0.5
 

@@ -19,6 +19,7 @@ MEASURED = Measured(
     image_bytes=100_000,
     prediction_bytes=24,
     resident=10**9,
+    boot=2.0,
     start_up=10.0,
     select=1e-6,
 )
@@ -32,10 +33,10 @@ def test_on_cpus_the_stages_add_up() -> None:
     assert predict.cost == pytest.approx(510 / 3600 * 5 * 3.6)
     assert (predict.read, predict.written, predict.memory) == (10**11, 24_000_000, 10**9)
     assert predict.bound == "infer"
-    assert select.seconds == pytest.approx(1 / 20)
+    assert select.seconds == pytest.approx(1 / 20 + 2)
     assert select.read == 24_000_000
     assert (gather.read, gather.written) == (10**10, 10**10)
-    assert gather.seconds == pytest.approx(2 * 0.0001 * 100_000 / 20)
+    assert gather.seconds == pytest.approx(2 * 0.0001 * 100_000 / 20 + 2)
 
 
 def test_on_gpus_decoding_and_inference_overlap() -> None:
@@ -74,12 +75,12 @@ def test_twice_the_images_take_twice_the_time() -> None:
 
 def test_workers_sums_become_costs_an_image() -> None:
     stages = dict.fromkeys(("decode", "infer", "write", "wait", "select"), 1.0)
-    one = {"images": 90, "seen": 100, "bytes": 5000, "predictions": 1800, "start_up": 3, "resident": 7, "read": 0.5}
-    found = combined([{**one, **stages}, {**one, **stages, "start_up": 5.0, "resident": 9}], None)  # type: ignore[arg-type]
+    one = {"images": 90, "seen": 100, "bytes": 5000, "predictions": 1800, "resident": 7, "read": 0.5}
+    found = combined([{**one, **stages}, {**one, **stages, "resident": 9}], None, 2.0, 5.0)  # type: ignore[arg-type]
     assert found.images == 200
     assert found.read == pytest.approx(0.005)
     assert (found.image_bytes, found.prediction_bytes) == (50, 20)
-    assert (found.start_up, found.resident) == (5.0, 9)
+    assert (found.boot, found.start_up, found.resident) == (2.0, 5.0, 9)
 
 
 def test_the_shipped_config_loads_and_a_described_cluster_is_understood() -> None:

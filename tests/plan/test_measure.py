@@ -19,7 +19,8 @@ def test_a_sample_is_measured_and_nothing_is_left_behind(digits: Path, teacher: 
     actors = labelling_actors(pool.run.cluster, pool.images.manifest.num_shards)
     found, plan = measure(Store(str(tmp_path / "store")), pool.images.manifest, pool.model, SETTINGS, actors, 128)
     assert 128 <= found.images < 128 + 64, "more shards than the sample needs"
-    assert min(found.decode, found.infer, found.write, found.select, found.start_up, found.resident) > 0
+    assert min(found.decode, found.infer, found.write, found.select, found.boot, found.resident) > 0
+    assert found.start_up > found.boot
     assert 5 < found.prediction_bytes < 60
     assert plan["predict"] == {"batch_size": 16, "backend": "eager"}
     assert sorted(path for path in (tmp_path / "store").rglob("*") if path.is_file()) == before

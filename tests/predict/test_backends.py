@@ -1,6 +1,7 @@
 """Every backend against eager on real images, and the choice among them."""
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -14,7 +15,7 @@ from engine.config import SettingsError, parse
 from engine.images.decode import decode
 from engine.models.build import build as build_model
 from engine.predict import backends
-from engine.predict.backends import BACKENDS, UnavailableError, build
+from engine.predict.backends import BACKENDS, UnavailableError, build, check_openvino
 from engine.predict.choice import (
     TOLERANCE,
     Agreement,
@@ -57,6 +58,14 @@ def test_backend_gives_eagers_answers(name: str, model: nn.Module, pixels: torch
             pytest.skip(str(error))
     assert agreement(logits, expected).logits <= (0.05 if BACKENDS[name].changes_answers else TOLERANCE)
     assert logits.dtype == torch.float32
+
+
+def test_openvino_reports_nothing_over_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its telemetry forks a process a message, and would come from every worker of a cluster."""
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    with suppress(UnavailableError):
+        check_openvino(CPU)
+    assert sys.modules["openvino_telemetry"] is None
 
 
 def test_openvino_pins_no_thread_to_a_core(model: nn.Module) -> None:
