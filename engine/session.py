@@ -1,11 +1,11 @@
 """The connection to Ray: a cluster when an address is given or set, else an embedded local one that listens on this machine only."""
 
-import ctypes
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from engine import heap
 from engine.settings import ClusterSettings
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -22,11 +22,6 @@ SILENT = (
 )
 """Loggers whose warnings say that what we chose was chosen."""
 
-ARENAS = 2
-"""Heaps of glibc's allocator in the driver. Every pass over a pool brings new threads, and with a heap for each (8 a core by default) what Ray
-frees is scattered over them and never given back: 7 kB a shard instead of 1."""
-M_ARENA_MAX = -8
-
 
 @contextmanager
 def connect(cluster: ClusterSettings) -> Iterator[None]:
@@ -34,7 +29,7 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _few_arenas()
+    heap.few_arenas()
     for name in SILENT:
         logging.getLogger(name).setLevel(logging.ERROR)
     address = cluster.address or os.environ.get("RAY_ADDRESS")
@@ -65,12 +60,6 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _few_arenas() -> None:
-    """Where the C library is another than glibc, nothing."""
-    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(M_ARENA_MAX, ARENAS)
 
 
 def calm() -> None:

@@ -19,6 +19,7 @@ ORDER = [
         "job_settings",
         "search_settings",
         "schema",
+        "heap",
         "storage",
         "progress",
         "steps",

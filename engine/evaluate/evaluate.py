@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray
 import torch
 
+from engine import heap
 from engine.images.collection import Collection
 from engine.images.manifest import Manifest
 from engine.labels.classes import ClassManifest
@@ -93,6 +94,7 @@ def predict_all(
     )
 
 
+@heap.freed_kept()
 def predict_shards(
     step: Step,
     model: Output,

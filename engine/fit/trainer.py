@@ -31,7 +31,7 @@ from ray.train import (
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
-from engine import storage
+from engine import heap, storage
 from engine.fit.loop import train
 from engine.fit.losses import refuse_pairing
 from engine.fit.objective import Context, create_objective
@@ -247,6 +247,7 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
+    heap.keep_freed()
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))))
     step: Step = config["step"]

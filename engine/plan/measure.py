@@ -4,7 +4,6 @@ import io
 import os
 import resource
 import time
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import ray
 import torch
 
-from engine import storage
+from engine import heap, storage
 from engine.images.manifest import Manifest
 from engine.labels.classes import ClassManifest
 from engine.models.fetch import fetch_model
@@ -36,13 +35,15 @@ def measure(
 ) -> tuple[Measured, dict[str, Any]]:
     """What about `images` of the pool cost, and the plan of the labelling step (backend, batch)."""
     step = store.step("predict", 0, {"measured": time.time_ns()}, {})  # a place to name, never begun
-    remote = partial(ray.remote, scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus)
+    remote = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus)
     manifest_ref = ray.put(manifest)
-    _, boot = timed([remote()(nothing).remote()])
-    (plan,), chosen = timed([remote()(start).remote(step, manifest_ref, model, settings, actors.threads, actors.count)])
+    _, boot = timed([remote(nothing).remote()])
+    (plan,), chosen = timed([remote(start).remote(step, manifest_ref, model, settings, actors.threads, actors.count)])
     obeyed = settings.model_copy(update=plan["predict"])
     workers = min(actors.count, AT_ONCE, manifest.num_shards)
-    samplers = [remote()(Sampler).remote(step, manifest_ref, model, obeyed, actors.threads) for _ in range(workers)]
+    samplers: list[Any] = [
+        remote(Sampler).remote(step, manifest_ref, model, obeyed, actors.threads) for _ in range(workers)
+    ]
     _, ready = timed([sampler.ready.remote() for sampler in samplers])
     per_shard = max(1, manifest.num_rows // max(1, manifest.num_shards))
     shards = np.arange(min(manifest.num_shards, max(workers, -(-images // per_shard))))
@@ -70,6 +71,7 @@ class Sampler:
 
     def __init__(self, step: Step, manifest: Manifest, model: Output, settings: PredictSettings, threads: int) -> None:
         self.step, self.manifest = step, manifest
+        heap.keep_freed()
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         quantised = kept(step) if settings.backend == "int8" else None

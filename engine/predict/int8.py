@@ -49,6 +49,7 @@ def quantise(model: nn.Module, pixels: Tensor, batch_size: int) -> Quantised:
                 nncf.Dataset(batches),
                 subset_size=len(batches),
                 preset=nncf.QuantizationPreset.MIXED,
+                fast_bias_correction=False,  # the fast one moved answers further away than none: 98.5 % alike, not 99.4 %
                 model_type=nncf.ModelType.TRANSFORMER if attends else None,
             )
     except Exception as error:  # a converter raises what it likes; the caller says what to do instead

@@ -18,6 +18,7 @@ import ray
 import torch
 from ray.exceptions import RayError
 
+from engine import heap
 from engine.images.collection import Collection
 from engine.images.overlap import HeldOut
 from engine.images.subset import Subset
@@ -82,6 +83,7 @@ class LabelActor:
         self.broken: Failure | None = None
         try:
             device = "cuda" if torch.cuda.is_available() else "cpu"
+            heap.keep_freed()
             torch.set_num_threads(1 if decode_threads else threads)  # decoders are threads of their own
             quantised = kept(step) if settings.backend == "int8" else None
             predictor = Predictor(fetch_model(model, step.fs), settings, device, quantised)

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from engine import heap
 from engine.images.bad import BadImage
 from engine.images.decode import decode
 from engine.images.manifest import Manifest
@@ -24,6 +25,7 @@ CALIBRATED_ON, COMPARED_ON = 256, 512
 """Images that set the ranges of int8, and images on which what changes answers is compared; others than those, where the pool has them."""
 
 
+@heap.freed_kept()
 def start(
     step: Step, manifest: Manifest, model: Output, settings: PredictSettings, threads: int, workers: int
 ) -> dict[str, Any]:

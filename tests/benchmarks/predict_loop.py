@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine import heap
 from engine.images.collection import collect
 from engine.images.decode import decode
 from engine.images.manifest import Manifest
@@ -106,7 +107,7 @@ def on_all_cores(
     workers: int, task: Callable[..., tuple[int, float, float]], *arguments: list[Any]
 ) -> tuple[float, float]:
     """Images a second of `workers` processes at the same time, and CPU seconds of 1000 images."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), heap.keep_freed) as pool:
         done = list(pool.map(task, *arguments))
     images = sum(one[0] for one in done)
     return sum(one[0] / one[1] for one in done), 1000 * sum(one[2] for one in done) / images
