@@ -94,7 +94,6 @@ def predict_all(
     )
 
 
-@heap.freed_kept()
 def predict_shards(
     step: Step,
     model: Output,
@@ -108,7 +107,8 @@ def predict_shards(
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     labeller = ShardLabeller(manifest, Predictor(fetch_model(model, step.fs), settings, device), corruption=corruption)
-    return pa.concat_tables([labeller.schema.empty_table(), *(labeller(shard).predictions for shard in shards)])
+    with heap.freed_kept():
+        return pa.concat_tables([labeller.schema.empty_table(), *(labeller(shard).predictions for shard in shards)])
 
 
 def answers(collection: Collection, truth: np.ndarray, predictions: pa.Table) -> pa.Table:

@@ -71,13 +71,13 @@ class Sampler:
 
     def __init__(self, step: Step, manifest: Manifest, model: Output, settings: PredictSettings, threads: int) -> None:
         self.step, self.manifest = step, manifest
-        heap.keep_freed()
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         quantised = kept(step) if settings.backend == "int8" else None
         predictor = Predictor(fetch_model(model, step.fs), settings, device, quantised)
         self.labeller = ShardLabeller(manifest, predictor)
         self.classes = ClassManifest(tuple(predictor.loaded.class_names))
+        heap.keep_freed()
 
     def ready(self) -> None:
         """Answers once the teacher is loaded."""

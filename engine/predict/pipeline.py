@@ -83,11 +83,11 @@ class LabelActor:
         self.broken: Failure | None = None
         try:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            heap.keep_freed()
             torch.set_num_threads(1 if decode_threads else threads)  # decoders are threads of their own
             quantised = kept(step) if settings.backend == "int8" else None
             predictor = Predictor(fetch_model(model, step.fs), settings, device, quantised)
             self.labeller = ShardLabeller(collection.manifest, predictor, held, decode_threads, only)
+            heap.keep_freed()
         except Exception as error:
             self.broken = of_worker(error, step.uri)
 
@@ -248,7 +248,11 @@ class _Labelling:
                 },
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=sizes.least, max_size=sizes.most, initial_size=sizes.first, max_tasks_in_flight_per_actor=2
+                    min_size=sizes.least,
+                    max_size=sizes.most,
+                    initial_size=sizes.first,
+                    max_tasks_in_flight_per_actor=2,
+                    enable_true_multi_threading=True,  # one call at a time all the same, but in the main thread: its heap alone keeps large blocks
                 ),
                 num_cpus=actors.cpus,
                 num_gpus=actors.gpus,
