@@ -4,6 +4,7 @@ Pixels never enter the object store: what travels is a shard's number in and a r
 (`failures.py`); `_Labelling` is the one place that acts on them.
 """
 
+import gc
 import json
 import time
 import warnings
@@ -177,6 +178,7 @@ class _Labelling:
             for wave in np.array_split(missing, -(-len(missing) // self.cluster.wave_shards)):
                 actors = labelling_actors(self.cluster, len(wave))  # machines come and go between waves
                 self._wave(wave, obeyed, actors)
+                gc.collect()  # what Ray Data leaves of a wave points to itself, and would wait for long
             if before == (len(self.parts), self.history):
                 raise RuntimeError(f"{len(missing)} shards came back neither labelled nor failed, first {missing[:5]}")
         if self.budget.excluded:
