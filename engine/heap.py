@@ -13,7 +13,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT = 2**31 - 1
 """Freed bytes at the top of the heap that a worker keeps: all."""
 MAPPED = 2**30
-"""Bytes from which a block is mapped by itself and handed back when it is freed."""
+"""Bytes from which a worker's block is mapped by itself and handed back when it is freed."""
+USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25}
+"""What glibc comes to by itself in a process that frees large blocks."""
 ARENAS = 2
 """Heaps of a driver. Every pass over a pool brings new threads, and with a heap for each (8 a core by default) what Ray frees lies scattered over
 them and is never given back: 7 kB a shard instead of 1."""
@@ -31,11 +33,13 @@ def keep_freed() -> None:
 
 @contextmanager
 def freed_kept() -> Iterator[None]:
-    """For tasks in processes that others use after them: `keep_freed`, and at the end everything is given back."""
+    """For tasks in processes that others use after them: `keep_freed`, and at the end everything is given back, then as usual."""
     keep_freed()
     try:
         yield
     finally:
+        for option, value in USUAL.items():
+            _tell(option, value)
         _give_back()
 
 

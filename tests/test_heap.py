@@ -42,9 +42,42 @@ def test_what_is_freed_is_used_again_without_a_fault() -> None:
     assert after < 32
 
 
-def test_a_task_gives_back_what_it_kept() -> None:
-    start, inside, end = told(
-        "print(resident())\nwith heap.freed_kept():\n    work()\n    print(resident())\nprint(resident())"
+def test_a_task_gives_back_what_it_kept_and_the_next_one_keeps_nothing() -> None:
+    start, inside, end, later = told(
+        "print(resident())\nwith heap.freed_kept():\n    work(); print(resident())\nprint(resident()); work(); print(resident())"
     )
     assert inside - start > 50
     assert end - start < 10
+    assert later - start < 10
+
+
+ARENAS = """
+import ctypes, os, re, tempfile, threading
+from engine import heap
+
+heap.few_arenas()
+all_here = threading.Barrier(17)
+
+def allocate() -> None:
+    libc.malloc(100_000)
+    all_here.wait()
+    all_here.wait()
+
+libc = ctypes.CDLL(None)
+libc.fopen.restype = libc.malloc.restype = ctypes.c_void_p
+threads = [threading.Thread(target=allocate) for _ in range(16)]
+for thread in threads:
+    thread.start()
+all_here.wait()
+with tempfile.NamedTemporaryFile() as file:
+    stream = ctypes.c_void_p(libc.fopen(file.name.encode(), b"w"))
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    print(len(re.findall(b"<heap nr", file.read())))
+all_here.wait()
+"""
+
+
+def test_threads_of_a_driver_share_few_heaps() -> None:
+    (heaps,) = told(ARENAS)
+    assert heaps <= heap.ARENAS

@@ -247,7 +247,6 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
-    heap.keep_freed()
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))))
     step: Step = config["step"]
@@ -288,6 +287,7 @@ def train_worker(config: dict[str, Any]) -> None:
             state = torch.load(Path(folder) / STATE, map_location=device, weights_only=True)
         objective.load_state_dict(state["objective"])
         start = state["step"]
+    heap.keep_freed()
 
     def on_checkpoint(at: int, state: dict[str, Any]) -> None:
         report: dict[str, Any] = {"step": at}

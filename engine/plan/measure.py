@@ -50,7 +50,7 @@ def measure(
     # spread over the pool: the first shards may be of one kind
     spread = np.linspace(0, manifest.num_shards - 1, len(shards)).astype(int)
     shares = zip(samplers, np.array_split(spread, workers), strict=True)
-    found, _ = timed([sampler.label.remote(share.tolist()) for sampler, share in shares])
+    found = ray.get([sampler.label.remote(share.tolist()) for sampler, share in shares])
     if obeyed.backend == "int8":
         step.fs.delete_dir(step.folder)  # the network that was quantised for the measurement
     return combined(found, manifest, boot, boot + chosen + ready), plan
