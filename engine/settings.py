@@ -158,7 +158,7 @@ class PredictSettings(Block):
     )
     decode: Literal["full", "scaled"] = Field(
         "full",
-        description="scaled: JPEGs much larger than needed are decoded at a half, quarter or eighth; answers change slightly",
+        description="scaled: JPEGs much larger than needed are decoded at a fraction of their size; answers change slightly",
     )
     calibrate: bool = Field(
         False, description="fit the temperature on the validation images before the pool is labelled (jobs.self_train)"

@@ -161,7 +161,7 @@ def _decoding(node: Facts) -> Iterator[Finding]:
     told = f"{node.decode_rate:.0f} JPEGs/s a core"
     if node.cpus and node.decode_rate < DECODE_RATE:
         remedy = (
-            "look for other work on the node and for CPU limits of its container; install the default torchvision wheel"
+            "look for other work on the node and for CPU limits of its container; install simplejpeg from its wheel"
         )
         yield Finding("warning", "decoding", node.node, told, remedy)
     elif node.cpus:

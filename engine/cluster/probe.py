@@ -24,7 +24,7 @@ from engine.images.decode import decode
 from engine.resources import ANYWHERE
 from engine.steps import Store
 
-PACKAGES = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy")
+PACKAGES = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy", "simplejpeg")
 TIMED_SECONDS = 0.5
 PATIENCE = 180.0
 """Seconds in which the nodes have to answer."""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from scipy import ndimage
 
@@ -145,14 +144,13 @@ FAMILIES: dict[str, Corruption] = {
 """Corruptions by name."""
 
 
-def corrupt(image: torch.Tensor, family: str, severity: int, seed: bytes) -> torch.Tensor:
-    """uint8 (3, S, S) after a corruption whose chances are drawn from `seed`, which names the image: the same on every worker and at every
+def corrupt(image: npt.NDArray[np.uint8], family: str, severity: int, seed: bytes) -> npt.NDArray[np.uint8]:
+    """uint8 (S, S, 3) after a corruption whose chances are drawn from `seed`, which names the image: the same on every worker and at every
     severity.
     """
     rng = np.random.default_rng([*seed, *family.encode()])
-    pixels = image.permute(1, 2, 0).numpy().astype(np.float32) / 255
-    made = _bytes(np.asarray(FAMILIES[family](pixels, severity, rng), np.float32))
-    return torch.from_numpy(np.ascontiguousarray(made.transpose(2, 0, 1)))
+    pixels = image.astype(np.float32) / 255
+    return _bytes(np.asarray(FAMILIES[family](pixels, severity, rng), np.float32))
 
 
 def _bytes(image: Pixels) -> npt.NDArray[np.uint8]:

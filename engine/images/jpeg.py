@@ -1,6 +1,8 @@
-"""The header of a JPEG: its size and components, known before a pixel is decoded."""
+"""The header of a JPEG: its size, components and orientation, known before a pixel is decoded."""
 
 from typing import NamedTuple
+
+from PIL import Image
 
 from engine.images.bad import BadImage
 
@@ -9,21 +11,23 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Start-of-frame markers: all processes, without the tables (DHT, DAC) and the extension that share their range."""
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a length."""
+_EXIF, _ORIENTATION = b"Exif\0\0", 0x0112
 
 
 class Header(NamedTuple):
-    """Width and height in pixels as stored (before EXIF orientation), number of components, bits a sample."""
+    """Width and height in pixels as stored (before EXIF orientation), number of components, bits a sample, EXIF's orientation (1: as stored)."""
 
     width: int
     height: int
     components: int
     bits: int
+    orientation: int
 
 
 def header(data: memoryview) -> Header:
     """Walk the markers up to the frame; a few microseconds. Raises BadImage("truncated" or "corrupt") when there is no
     frame."""
-    at, end = 2, len(data)
+    at, end, exif = 2, len(data), None
     while at + 4 <= end:
         if data[at] != 0xFF:
             raise BadImage("corrupt", f"no JPEG marker at byte {at}")
@@ -35,11 +39,24 @@ def header(data: memoryview) -> Header:
         elif marker in _FRAMES:
             if at + 10 > end:
                 break
-            return Header(
-                data[at + 7] << 8 | data[at + 8], data[at + 5] << 8 | data[at + 6], data[at + 9], data[at + 4]
-            )
+            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+            return Header(width, height, data[at + 9], data[at + 4], 1 if exif is None else _orientation(exif))
         elif marker in (0xDA, 0xD9):
             raise BadImage("corrupt", "JPEG without a frame header")
         else:
-            at += 2 + (data[at + 2] << 8 | data[at + 3])
+            after = at + 2 + (data[at + 2] << 8 | data[at + 3])
+            if marker == 0xE1 and exif is None and data[at + 4 : at + 10] == _EXIF:
+                exif = data[at + 4 : after]
+            at = after
     raise BadImage("truncated", "JPEG ends inside its header")
+
+
+def _orientation(exif: memoryview) -> int:
+    """1 to 8; 1 where it is not told or cannot be read, as decoders have it."""
+    try:
+        found = Image.Exif()
+        found.load(bytes(exif))
+        told = found.get(_ORIENTATION)
+    except Exception:  # Pillow's parser raises what it trips over
+        return 1
+    return told if isinstance(told, int) and 1 <= told <= 8 else 1

@@ -34,7 +34,7 @@ def thumbnail(data: Encoded) -> torch.Tensor:
     """Grey float32 (SIDE, SIDE) of an encoded image, whatever its aspect. Raises BadImage."""
     image = reduced(data, SIDE, MAX_PIXELS)
     image = pixels(data) if image is None else image
-    grey = torch.einsum("chw,c->hw", image.float(), GREY)
+    grey = torch.from_numpy(image).float() @ GREY
     return F.interpolate(grey[None, None], (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)[0, 0]
 
 

@@ -39,13 +39,16 @@ class Quantised:
 
 @dataclass(frozen=True)
 class Backend:
-    """`build` raises UnavailableError where the backend cannot work. `slow_build`: building takes as long as labelling many thousand images."""
+    """`build` raises UnavailableError where the backend cannot work. `slow_build`: building takes as long as labelling many thousand images.
+    `layout`: how its forward pass wants images to lie in memory; others it would copy.
+    """
 
     name: str
     changes_answers: bool
     build: Callable[[nn.Module, Shape, torch.device], Forward]
     fixed_shape: bool = False
     slow_build: bool = False
+    layout: torch.memory_format = torch.contiguous_format
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -191,12 +194,12 @@ BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
         Backend("eager", False, _eager),
-        Backend("channels_last", False, _channels_last),
+        Backend("channels_last", False, _channels_last, layout=torch.channels_last),
         Backend("frozen", False, _frozen, fixed_shape=True),
-        Backend("compiled", False, _compiled, fixed_shape=True, slow_build=True),
+        Backend("compiled", False, _compiled, fixed_shape=True, slow_build=True, layout=torch.channels_last),
         Backend("openvino", False, _openvino, fixed_shape=True),
-        Backend("bf16", True, _autocast(torch.bfloat16)),
-        Backend("fp16", True, _autocast(torch.float16)),
+        Backend("bf16", True, _autocast(torch.bfloat16), layout=torch.channels_last),
+        Backend("fp16", True, _autocast(torch.float16), layout=torch.channels_last),
         Backend("int8", True, _int8, fixed_shape=True),
     )
 }

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from engine import schema
 from engine.images.corruptions import corrupt
-from engine.images.decode import BadImage, content_hash, decode
+from engine.images.decode import BadImage, Pixels, content_hash, decode_array
 from engine.images.manifest import Manifest
 from engine.images.overlap import HeldOut
 from engine.images.subset import Subset
@@ -128,14 +127,14 @@ class ShardLabeller:
             if fed is None:
                 return
 
-    def _decode(self, key: str, data: pa.Buffer | None) -> torch.Tensor:
-        """uint8 (3, S, S) of one image. Raises BadImage for one that cannot be used or that stands in a labelled or evaluation set."""
+    def _decode(self, key: str, data: pa.Buffer | None) -> Pixels:
+        """uint8 (S, S, 3) of one image. Raises BadImage for one that cannot be used or that stands in a labelled or evaluation set."""
         if self.held is not None and data is not None:
             named = key if self.manifest.has_keys else None
             if reason := self.held.reason(named, content_hash(data)):
                 raise BadImage(reason)
         loaded, scaled = self.predictor.loaded, self.predictor.settings.decode == "scaled"
-        pixels = decode(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
+        pixels = decode_array(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
         if self.corruption is not None and data is not None:
             return corrupt(pixels, *self.corruption, seed=content_hash(data))
         return pixels

@@ -31,6 +31,12 @@ def top_log_odds(logits: Tensor, top_p: int) -> tuple[Tensor, Tensor]:
     return classes, log_p - log_rest
 
 
+def scale_and_shift(loaded: Loaded, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """What makes uint8 pixels x the network's input, x * scale + shift: float32 (1, 3, 1, 1) both, on the device."""
+    mean, std = (torch.tensor(one, device=device).view(1, 3, 1, 1) for one in (loaded.mean, loaded.std))
+    return 1 / (255 * std), -mean / std
+
+
 def _mean(log_p: list[Tensor]) -> Tensor:
     """The mean of one or two tensors of probabilities, all as logarithms."""
     return log_p[0] if len(log_p) == 1 else torch.logaddexp(*log_p) - float(np.log(2))
@@ -77,12 +83,12 @@ class Predictor:
                 f"{platform.node()} cannot run backend {self.backend.name}: {error}; make it available there, or set predict.backend "
                 "to another (a step begun with this one is named by its plan.json: delete that file to choose again)"
             ) from error
-        self.mean = torch.tensor(self.loaded.mean, device=self.device).view(1, 3, 1, 1) * 255
-        self.std = torch.tensor(self.loaded.std, device=self.device).view(1, 3, 1, 1) * 255
+        self.scale, self.shift = scale_and_shift(self.loaded, self.device)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """uint8 images (N, 3, S, S) as the network wants them: float32 on its device."""
-        return (images.to(self.device, non_blocking=True).float() - self.mean) / self.std
+        """uint8 images (N, 3, S, S) as the backend wants them: float32 on its device, in its layout."""
+        there = images.to(self.device, non_blocking=True).contiguous(memory_format=self.backend.layout)
+        return (there * self.scale).add_(self.shift)  # one new tensor, not three: memory is what this costs
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> list[Tensor]:

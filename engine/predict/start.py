@@ -16,6 +16,7 @@ from engine.models.fetch import fetch_model
 from engine.predict import int8
 from engine.predict.backends import BACKENDS, Quantised, UnavailableError, build
 from engine.predict.choice import agreement, allowed_backends, choose_backend, in_batches
+from engine.predict.predictor import scale_and_shift
 from engine.progress import say
 from engine.settings import PredictSettings
 from engine.steps import Output, Step
@@ -91,8 +92,8 @@ def decoded(images: list[pa.Buffer | None], loaded: Loaded, scaled: bool) -> tor
 
 def normalised(pixels: torch.Tensor, loaded: Loaded, device: str) -> torch.Tensor:
     """float32 on the device, as the network wants it."""
-    mean, std = (torch.tensor(one, device=device).view(1, 3, 1, 1) * 255 for one in (loaded.mean, loaded.std))
-    return (pixels.to(device).float() - mean) / std
+    scale, shift = scale_and_shift(loaded, device)
+    return (pixels.to(device) * scale).add_(shift)
 
 
 def calibrated(step: Step, loaded: Loaded, pixels: torch.Tensor, batch: int) -> Quantised:

@@ -29,7 +29,7 @@ import torch
 
 from engine import heap
 from engine.images.collection import collect
-from engine.images.decode import decode
+from engine.images.decode import decode_array
 from engine.images.manifest import Manifest
 from engine.models.checkpoint import load
 from engine.models.imported import find_model
@@ -62,7 +62,7 @@ def decode_only(manifest: Manifest, teacher: str, shards: list[int], scaled: boo
     for shard in shards:
         for batch in manifest.read(shard, batch_rows=BATCH):
             for image in batch["image"]:
-                decode(image.as_buffer(), loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
+                decode_array(image.as_buffer(), loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
             images += batch.num_rows
     return images, time.perf_counter() - wall, time.process_time() - cpu
 

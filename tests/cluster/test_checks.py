@@ -54,7 +54,7 @@ def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
         ({"object_store": GIB // 4}, "warning", "object store", "0.2 GiB of 64 GiB", "/dev/shm"),
         ({"ahead": -7.0}, "warning", "clock", "7.0 s behind", "NTP"),
         ({"ahead": 7.0}, "warning", "clock", "7.0 s ahead of", "NTP"),
-        ({"decode_rate": 40.0}, "warning", "decoding", "40 JPEGs/s", "torchvision"),
+        ({"decode_rate": 40.0}, "warning", "decoding", "40 JPEGs/s", "simplejpeg"),
         ({"token": False}, "wrong", "authentication", "off on sick", "RAY_AUTH_MODE=token"),
     ],
 )

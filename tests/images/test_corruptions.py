@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from engine.images.corruptions import FAMILIES, SEVERITIES, corrupt
+from engine.images import corruptions
+from engine.images.corruptions import FAMILIES, SEVERITIES
 
 SEED = b"\x07" * 16
+
+
+def corrupt(image: torch.Tensor, family: str, severity: int, seed: bytes) -> torch.Tensor:
+    """The corruption of an image with its channels first."""
+    made = corruptions.corrupt(image.permute(1, 2, 0).numpy(), family, severity, seed)
+    return torch.from_numpy(made).permute(2, 0, 1)
 
 
 def picture(side: int = 32) -> torch.Tensor:
