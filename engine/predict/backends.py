@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from engine.predict.dense import densified
+
 Shape = tuple[int, int, int, int]
 """Images a batch, channels, height, width."""
 
@@ -78,20 +80,25 @@ def _folded(model: nn.Module) -> nn.Module:
         return model
 
 
-def _channels_last(model: nn.Module, _shape: Shape, device: torch.device) -> Forward:
-    folded = _folded(model).to(device).to(memory_format=torch.channels_last)
+def _lean(model: nn.Module, shape: Shape) -> nn.Module:
+    """A copy for one shape with nothing in it that need not be computed: no batch norms, no convolutions of little but padding."""
+    return densified(_folded(model), shape[-1])
+
+
+def _channels_last(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
+    lean = _lean(model, shape).to(device).to(memory_format=torch.channels_last)
 
     def forward(pixels: Tensor) -> Tensor:
         with full_precision(device):
-            return folded(pixels.contiguous(memory_format=torch.channels_last)).float()
+            return lean(pixels.contiguous(memory_format=torch.channels_last)).float()
 
     return forward
 
 
 def _autocast(dtype: torch.dtype) -> Callable[[nn.Module, Shape, torch.device], Forward]:
-    def build(model: nn.Module, _shape: Shape, device: torch.device) -> Forward:
+    def build(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
         # batch norms stay: folded weights would be rounded to half the bits once more
-        ready = copy.deepcopy(model).eval().to(device).to(memory_format=torch.channels_last)
+        ready = densified(copy.deepcopy(model).eval(), shape[-1]).to(device).to(memory_format=torch.channels_last)
 
         def forward(pixels: Tensor) -> Tensor:
             with torch.autocast(device.type, dtype):
@@ -111,7 +118,7 @@ def _frozen(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
         warnings.simplefilter(
             "ignore"
         )  # torch.jit is deprecated in favour of torch.compile, and is faster here for small images
-        traced = torch.jit.trace(copy.deepcopy(model).eval().to(device), sample, check_trace=False)
+        traced = torch.jit.trace(_lean(model, shape).to(device), sample, check_trace=False)
         frozen = torch.jit.freeze(traced)
         if device.type == "cpu":
             frozen = torch.jit.optimize_for_inference(frozen)
@@ -125,7 +132,7 @@ def _frozen(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
 
 def _compiled(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
     """torch.compile; its compiler runs on the first batch, here, so that a machine without one is told from the start."""
-    ready = torch.compile(_folded(model).to(device).to(memory_format=torch.channels_last), dynamic=False)
+    ready = torch.compile(_lean(model, shape).to(device).to(memory_format=torch.channels_last), dynamic=False)
 
     def forward(pixels: Tensor) -> Tensor:
         with full_precision(device):
@@ -157,7 +164,7 @@ def openvino_network(model: nn.Module, shape: Shape) -> Any:
     """The model as an openvino.Model for batches of `shape`."""
     import openvino
 
-    return openvino.convert_model(copy.deepcopy(model).eval(), example_input=torch.zeros(shape), input=[shape])
+    return openvino.convert_model(_lean(model, shape), example_input=torch.zeros(shape), input=[shape])
 
 
 def forward_of(network: Any) -> Forward:
