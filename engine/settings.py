@@ -144,11 +144,12 @@ class PredictSettings(Block):
 
     top_p: int = Field(8, ge=1, description="classes kept an image")
     batch_size: int = Field(128, ge=1)
-    backend: Literal["auto", "eager", "channels_last", "frozen", "compiled", "openvino", "bf16", "fp16", "int8"] = (
-        Field(
-            "auto",
-            description="how the network is run; auto: the fastest exact one here, by measurement. bf16, fp16 and int8 change answers slightly",
-        )
+    backend: Literal[
+        "auto", "eager", "channels_last", "frozen", "compiled", "openvino", "bf16", "openvino_bf16", "fp16", "int8"
+    ] = Field(
+        "auto",
+        description="how the network is run; auto: the fastest exact one here, by measurement. bf16 (on CPUs with AMX fastest as openvino_bf16), "
+        "fp16 and int8 change answers slightly",
     )
     amp: bool = Field(
         False, description="the same as backend=bf16: faster on GPUs and on some CPUs, answers change slightly"
@@ -156,9 +157,10 @@ class PredictSettings(Block):
     views: Literal["one", "flip"] = Field(
         "one", description="flip: probabilities averaged over the image and its mirror"
     )
-    decode: Literal["full", "scaled"] = Field(
+    decode: Literal["full", "scaled", "nvjpeg"] = Field(
         "full",
-        description="scaled: JPEGs much larger than needed are decoded at a fraction of their size; answers change slightly",
+        description="scaled: JPEGs much larger than needed are decoded at a fraction of their size; nvjpeg: JPEGs are decoded on the GPU; "
+        "with either, answers change slightly",
     )
     calibrate: bool = Field(
         False, description="fit the temperature on the validation images before the pool is labelled (jobs.self_train)"
@@ -200,7 +202,8 @@ class PredictSettings(Block):
 
     def fingerprinted(self) -> dict[str, Any]:
         """What decides an answer: an exact backend and the batch size do not. What was not asked for is not named."""
-        precision = "bf16" if self.amp else self.backend if self.backend in ("bf16", "fp16", "int8") else "fp32"
+        inexact = ("bf16", "openvino_bf16", "fp16", "int8")
+        precision = "bf16" if self.amp else self.backend if self.backend in inexact else "fp32"
         asked: dict[str, Any] = {}
         if self.temperature != 1:
             asked["temperature"] = self.temperature

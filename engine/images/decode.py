@@ -72,7 +72,7 @@ def decode_array(
     found = pixels(data, max_pixels) if smaller is None else smaller
     if crop_pct == 1 and found.shape[:2] == (size, size):
         return found
-    return _square(torch.from_numpy(found).permute(2, 0, 1), size, crop_pct, interpolation).permute(1, 2, 0).numpy()
+    return square(torch.from_numpy(found).permute(2, 0, 1), size, crop_pct, interpolation).permute(1, 2, 0).numpy()
 
 
 def pixels(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -80,7 +80,7 @@ def pixels(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
     view = _view(data)
     if view[:3] == jpeg.MAGIC:
         head = jpeg.header(view)
-        _check_size(head.width, head.height, max_pixels)
+        check_size(head.width, head.height, max_pixels)
         if (found := _turbo(view, head)) is not None:
             return found
     with _opened(view, max_pixels) as image:
@@ -95,7 +95,7 @@ def reduced(data: Encoded, short: int, max_pixels: int = MAX_PIXELS) -> Pixels |
     if view[:3] != jpeg.MAGIC:
         return None
     head = jpeg.header(view)
-    _check_size(head.width, head.height, max_pixels)
+    check_size(head.width, head.height, max_pixels)
     return None if min(head.width, head.height) < 2 * short else _turbo(view, head, short)
 
 
@@ -134,7 +134,7 @@ def decode_mask(data: Encoded, size: int, crop_pct: float = 1.0, max_pixels: int
             values = np.array(image).astype(np.uint8)
         else:
             raise BadImage("not a mask", f"pixels are {image.mode}, not palette indices or grey levels")
-    return _square(torch.from_numpy(values)[None], size, crop_pct, "nearest-exact")
+    return square(torch.from_numpy(values)[None], size, crop_pct, "nearest-exact")
 
 
 def content_hash(data: bytes | memoryview | pa.Buffer) -> bytes:
@@ -151,7 +151,7 @@ def _view(data: Encoded) -> memoryview:
     return view
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
     """Refuse by the header alone what would cost memory or cannot be an image of anything."""
     shown = f"{width} x {height} pixels"
     if width * height > max_pixels:
@@ -166,7 +166,7 @@ def _opened(view: memoryview, max_pixels: int) -> Image.Image:
     """A Pillow image, loaded and turned upright. Raises BadImage."""
     try:
         image = Image.open(io.BytesIO(view), formats=FORMATS)
-        _check_size(*image.size, max_pixels)
+        check_size(*image.size, max_pixels)
         image.load()
     except BadImage:
         raise
@@ -197,7 +197,7 @@ def _rgb(image: Image.Image) -> Pixels:
         raise BadImage("unsupported pixels", str(error)) from None
 
 
-def _square(image: torch.Tensor, size: int, crop_pct: float, mode: str) -> torch.Tensor:
+def square(image: torch.Tensor, size: int, crop_pct: float, mode: str) -> torch.Tensor:
     """(C, h, w) -> (C, size, size) by the rule of torchvision's Resize and CenterCrop, with timm's rounding of the size
     before cropping."""
     if size < 1 or not 0 < crop_pct <= 1:

@@ -143,10 +143,10 @@ def _compiled(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
     return forward
 
 
-def _openvino(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
-    """OpenVINO in float32 on the CPU; the optional extra `openvino`."""
+def _openvino(model: nn.Module, shape: Shape, device: torch.device, precision: str = "f32") -> Forward:
+    """OpenVINO on the CPU; the optional extra `openvino`."""
     check_openvino(device)
-    return forward_of(openvino_network(model, shape))
+    return forward_of(openvino_network(model, shape), precision)
 
 
 def check_openvino(device: torch.device, *packages: str) -> None:
@@ -167,12 +167,12 @@ def openvino_network(model: nn.Module, shape: Shape) -> Any:
     return openvino.convert_model(_lean(model, shape), example_input=torch.zeros(shape), input=[shape])
 
 
-def forward_of(network: Any) -> Forward:
-    """The forward pass of an openvino.Model on the CPU, on as many threads as torch has."""
+def forward_of(network: Any, precision: str = "f32") -> Forward:
+    """The forward pass of an openvino.Model on the CPU, on as many threads as torch has. `precision`: f32 or bf16."""
     import openvino
 
     hints = {
-        "INFERENCE_PRECISION_HINT": "f32",  # otherwise CPUs with AMX compute in bfloat16
+        "INFERENCE_PRECISION_HINT": precision,  # otherwise CPUs with AMX compute in bfloat16
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # otherwise every worker of a machine pins its threads to the same first cores
@@ -206,6 +206,7 @@ BACKENDS: dict[str, Backend] = {
         Backend("compiled", False, _compiled, fixed_shape=True, slow_build=True, layout=torch.channels_last),
         Backend("openvino", False, _openvino, fixed_shape=True),
         Backend("bf16", True, _autocast(torch.bfloat16), layout=torch.channels_last),
+        Backend("openvino_bf16", True, partial(_openvino, precision="bf16"), fixed_shape=True),
         Backend("fp16", True, _autocast(torch.float16), layout=torch.channels_last),
         Backend("int8", True, _int8, fixed_shape=True),
     )

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from engine import schema
+from engine.images import nvjpeg
 from engine.images.corruptions import corrupt
 from engine.images.decode import BadImage, Pixels, content_hash, decode_array
 from engine.images.manifest import Manifest
@@ -80,7 +82,8 @@ class ShardLabeller:
         classes = ClassManifest(tuple(predictor.loaded.class_names))
         further = predictor.settings.columns
         self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p, further)
-        self.feed = Feed(self._decode, predictor.loaded.img_size, threads, pin=predictor.device.type == "cuda")
+        many = self._decode_many if predictor.settings.decode == "nvjpeg" and corruption is None else None
+        self.feed = Feed(self._decode, predictor.loaded.img_size, threads, predictor.device.type == "cuda", many)
 
     def __call__(self, shard: int) -> LabelledShard:
         result = LabelledShard(shard, self.schema.empty_table(), schema.QUARANTINE.empty_table())
@@ -129,12 +132,24 @@ class ShardLabeller:
 
     def _decode(self, key: str, data: pa.Buffer | None) -> Pixels:
         """uint8 (S, S, 3) of one image. Raises BadImage for one that cannot be used or that stands in a labelled or evaluation set."""
-        if self.held is not None and data is not None:
-            named = key if self.manifest.has_keys else None
-            if reason := self.held.reason(named, content_hash(data)):
-                raise BadImage(reason)
+        if reason := self._held_out(key, data):
+            raise BadImage(reason)
         loaded, scaled = self.predictor.loaded, self.predictor.settings.decode == "scaled"
         pixels = decode_array(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
         if self.corruption is not None and data is not None:
             return corrupt(pixels, *self.corruption, seed=content_hash(data))
         return pixels
+
+    def _decode_many(self, keys: list[str], images: list[pa.Buffer | None]) -> list[torch.Tensor | None]:
+        """uint8 (3, S, S) on the device of what nvJPEG takes; None for the rest and for what `_decode` will refuse."""
+        ours = [None if self._held_out(key, data) else data for key, data in zip(keys, images, strict=True)]
+        loaded = self.predictor.loaded
+        return nvjpeg.decode_batch(
+            ours, loaded.img_size, loaded.crop_pct, loaded.interpolation, device=self.predictor.device
+        )
+
+    def _held_out(self, key: str, data: pa.Buffer | None) -> str | None:
+        """Why an image may not be labelled; None for one that may."""
+        if self.held is None or data is None:
+            return None
+        return self.held.reason(key if self.manifest.has_keys else None, content_hash(data))

@@ -84,11 +84,23 @@ class Predictor:
                 "to another (a step begun with this one is named by its plan.json: delete that file to choose again)"
             ) from error
         self.scale, self.shift = scale_and_shift(self.loaded, self.device)
+        self.copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 images (N, 3, S, S) as the backend wants them: float32 on its device, in its layout."""
-        there = images.to(self.device, non_blocking=True).contiguous(memory_format=self.backend.layout)
+        there = self._there(images).contiguous(memory_format=self.backend.layout)
         return (there * self.scale).add_(self.shift)  # one new tensor, not three: memory is what this costs
+
+    def _there(self, images: Tensor) -> Tensor:
+        """Images on the device. On a GPU they are copied in a stream of their own, while the batch before them is computed."""
+        if self.copies is None or images.is_cuda:
+            return images.to(self.device)
+        with torch.cuda.stream(self.copies):
+            there = images.to(self.device, non_blocking=True)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self.copies)
+        there.record_stream(computing)  # its memory is not given away before the computing is done
+        return there
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> list[Tensor]:

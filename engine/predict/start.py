@@ -1,12 +1,14 @@
 """The start of a labelling step, on a worker and not on the driver: which backend, how large a batch, what scaled decoding changes."""
 
+import time
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import torch
 
 from engine import heap
+from engine.images import nvjpeg
 from engine.images.bad import BadImage
 from engine.images.decode import decode
 from engine.images.manifest import Manifest
@@ -36,7 +38,9 @@ def start(
     loaded = load(fetch_model(model, step.fs))
     batch = min(settings.batch_size, int(manifest.rows.max(initial=1)))
     allowed = allowed_backends(settings.backend, settings.amp, manifest.num_rows // max(1, workers))
-    changes = settings.decode == "scaled" or any(BACKENDS[name].changes_answers for name in allowed)
+    if settings.decode == "nvjpeg" and device == "cpu":
+        raise ValueError("predict.decode=nvjpeg needs a GPU, and this worker has none: use predict.decode=full")
+    changes = settings.decode != "full" or any(BACKENDS[name].changes_answers for name in allowed)
     images = sample(manifest, CALIBRATED_ON + COMPARED_ON if changes else batch)
     plan: dict[str, Any] = {
         "shards": manifest.num_shards,
@@ -59,11 +63,14 @@ def start(
         "backend": choice.record(),
         "said": [choice.line()],
     }
-    if settings.decode == "scaled":
-        agreed = scaled_agreement(images[-COMPARED_ON:], loaded, choice.name, batch, device, quantised)
-        plan["scaled"] = agreed
+    if settings.decode != "full":
+        agreed = decoding_agreement(
+            settings.decode, images[-COMPARED_ON:], loaded, choice.name, batch, device, quantised
+        )
+        plan[settings.decode] = agreed
         plan["said"].append(
-            f"scaled decoding: pixels differ by {agreed['pixels']:.2f} levels on average, top-1 agrees for {agreed['top1']:.2%} of {agreed['images']}"
+            f"{settings.decode} decoding: {agreed['rate']:.0f} images/s, full decoding {agreed['full']:.0f} on a core; pixels differ by "
+            f"{agreed['pixels']:.2f} levels on average, top-1 agrees for {agreed['top1']:.2%} of {agreed['images']}"
         )
     return plan
 
@@ -106,7 +113,8 @@ def calibrated(step: Step, loaded: Loaded, pixels: torch.Tensor, batch: int) -> 
     return quantised
 
 
-def scaled_agreement(
+def decoding_agreement(
+    decoding: Literal["scaled", "nvjpeg"],
     images: list[pa.Buffer | None],
     loaded: Loaded,
     backend: str,
@@ -114,15 +122,44 @@ def scaled_agreement(
     device: str,
     quantised: Quantised | None = None,
 ) -> dict[str, float]:
-    """How scaled decoding compares with full decoding on these images: mean |pixel difference| in levels, logits, top-1."""
+    """How a decoding compares with the full one on these images: images/s of both, mean |pixel difference| in levels, logits, top-1."""
     usable = [data for data in images if len(decoded([data], loaded, scaled=False))]
-    full, scaled = (decoded(usable, loaded, scaled=one) for one in (False, True))
+    started = time.perf_counter()
+    full = decoded(usable, loaded, scaled=False)
+    between = time.perf_counter()
+    if decoding == "scaled":
+        other = decoded(usable, loaded, scaled=True)
+    else:
+        made = on_device(usable, loaded, batch, device)
+        other = torch.stack([one if there is None else there.cpu() for one, there in zip(full, made, strict=True)])
+    ended = time.perf_counter()
     shape = (batch, 3, loaded.img_size, loaded.img_size)
     forward = build(backend, loaded.model, shape, torch.device(device), quantised)
-    logits = [in_batches(forward, normalised(pixels, loaded, device), batch) for pixels in (full, scaled)]
+    logits = [in_batches(forward, normalised(pixels, loaded, device), batch) for pixels in (full, other)]
     agreed = agreement(logits[1], logits[0])
-    levels = float((full.float() - scaled.float()).abs().mean())
-    return {"pixels": levels, "logits": agreed.logits, "top1": agreed.top1, "images": agreed.images}
+    return {
+        "rate": len(usable) / (ended - between),
+        "full": len(usable) / (between - started),
+        "pixels": float((full.float() - other.float()).abs().mean()),
+        "logits": agreed.logits,
+        "top1": agreed.top1,
+        "images": agreed.images,
+    }
+
+
+def on_device(images: list[pa.Buffer | None], loaded: Loaded, batch: int, device: str) -> list[torch.Tensor | None]:
+    """uint8 (3, S, S) on the device of those that nvJPEG takes, None of the others."""
+    return [
+        one
+        for first in range(0, len(images), batch)
+        for one in nvjpeg.decode_batch(
+            images[first : first + batch],
+            loaded.img_size,
+            loaded.crop_pct,
+            loaded.interpolation,
+            device=torch.device(device),
+        )
+    ]
 
 
 def announce(label: str, plan: dict[str, Any]) -> None:

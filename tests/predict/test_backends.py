@@ -48,7 +48,7 @@ def pixels(digits: Path) -> torch.Tensor:
     return torch.stack([decode(image, SIZE) for image in images]).float() / 128 - 1
 
 
-@pytest.mark.parametrize("name", ["channels_last", "frozen", "openvino", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["channels_last", "frozen", "openvino", "bf16", "openvino_bf16", "fp16"])
 def test_backend_gives_eagers_answers(name: str, model: nn.Module, pixels: torch.Tensor) -> None:
     with torch.inference_mode():
         expected = build("eager", model, (BATCH, 3, SIZE, SIZE), CPU)(pixels[:BATCH])

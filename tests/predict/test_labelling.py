@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from engine.images.manifest import Manifest
+from engine.images.overlap import fingerprints, held_out
 from engine.images.sources import list_images
 from engine.images.subset import Subset
 from engine.models.build import build
@@ -20,6 +21,7 @@ from engine.predict.pace import bottleneck
 from engine.predict.predictor import Predictor
 from engine.select.scores import classes_of, scores_of
 from engine.settings import ModelSettings, PredictSettings
+from tests.images.making import encode, jpeg, picture
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,26 @@ def test_a_backend_of_fixed_shape_labels_the_short_last_batch(manifest: Manifest
 def test_flip_is_the_same_in_any_backend(manifest: Manifest, teacher: Path) -> None:
     eager, folded = (label(manifest, teacher, backend=name, views="flip") for name in ("eager", "channels_last"))
     np.testing.assert_allclose(scores_of(folded.predictions), scores_of(eager.predictions), rtol=2e-3, atol=2e-3)
+
+
+def test_jpegs_decoded_by_the_batch_are_labelled_like_others(teacher: Path, tmp_path: Path) -> None:
+    """torchvision decodes on the CPU here, as it would on a GPU: what it takes, what it leaves, what is broken and what is held out."""
+    images = [jpeg(seed, width=40, height=30) for seed in range(12)]
+    images[2], images[5], images[9] = encode(picture(2, 40, 30)), images[5][:-9], b"torn"
+    pq.write_table(pa.table({"image": images}), tmp_path / "pool.parquet")
+    pq.write_table(pa.table({"image": images[7:8]}), tmp_path / "test.parquet")
+    lists = [list_images(str(tmp_path / f"{name}.parquet"), rows_per_shard=30) for name in ("pool", "test")]
+    pool, test = (Manifest.save(one, pafs.LocalFileSystem(), str(tmp_path / str(at))) for at, one in enumerate(lists))
+    held = held_out({"test": fingerprints(test)})
+    full, batched = (
+        ShardLabeller(pool, Predictor(teacher, PredictSettings(top_p=3, batch_size=8, decode=how)), held, threads)(0)
+        for how, threads in (("full", 0), ("nvjpeg", 2))
+    )
+    assert batched.predictions["row"].to_pylist() == [0, 1, 2, 3, 4, 6, 8, 10, 11]
+    assert batched.predictions["row"].equals(full.predictions["row"])
+    assert batched.quarantine.equals(full.quarantine)
+    assert batched.excluded == 1
+    np.testing.assert_allclose(scores_of(batched.predictions), scores_of(full.predictions), atol=0.05)
 
 
 def test_a_reader_that_fails_ends_the_shard_with_its_error(

@@ -13,10 +13,11 @@ from PIL import Image
 
 from engine.images.collection import Collection, collect
 from engine.images.decode import BadImage, decode, reduced
+from engine.models.checkpoint import load
 from engine.models.imported import find_model
 from engine.predict.int8 import kept
 from engine.predict.predictor import Predictor
-from engine.predict.start import start
+from engine.predict.start import decoding_agreement, start
 from engine.run import Run
 from engine.settings import ClusterSettings, PredictSettings, SourceSettings
 from engine.steps import Output, Store
@@ -90,6 +91,23 @@ def test_the_plan_names_backend_batch_and_collection(teacher: Path, tmp_path: Pa
     assert isinstance(said, list)
     assert said[0].startswith(f"backend {predict['backend']}: ")
     assert "scaled decoding" in said[1]
+
+
+def test_nvjpeg_needs_a_gpu_and_is_compared_with_full_decoding(teacher: Path, tmp_path: Path) -> None:
+    images = [jpeg(80, 60, seed) for seed in range(20)]
+    if not torch.cuda.is_available():
+        with pytest.raises(
+            ValueError, match=r"decode=nvjpeg needs a GPU, and this worker has none: use predict\.decode=full"
+        ):
+            Begun(tmp_path, teacher, images).start(decode="nvjpeg")
+    encoded = [pa.py_buffer(image) for image in [*images, b"torn"]]
+    agreed = decoding_agreement(
+        "nvjpeg", encoded, load(teacher), "eager", 8, "cpu"
+    )  # torchvision decodes on the CPU here
+    assert agreed["images"] == 20
+    assert agreed["pixels"] < 0.5
+    assert agreed["logits"] < 0.05
+    assert agreed["rate"] > 0 < agreed["full"]
 
 
 def test_int8_is_quantised_once_and_kept_in_the_step(teacher: Path, tmp_path: Path) -> None:
