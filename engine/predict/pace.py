@@ -6,7 +6,7 @@ from dataclasses import dataclass
 STAGES = ("read", "decode", "infer", "write")
 REMEDIES = {
     "read": "store the images nearer or in larger files",
-    "decode": "more CPUs a worker, or predict.decode=scaled",
+    "decode": "more CPUs a worker, or predict.decode=scaled, or =nvjpeg on a GPU",
     "infer": "more or faster devices, or a faster predict.backend",
     "write": "a faster store, or larger shards (rows_per_shard)",
 }
