@@ -72,7 +72,10 @@ def decode_array(
     found = pixels(data, max_pixels) if smaller is None else smaller
     if crop_pct == 1 and found.shape[:2] == (size, size):
         return found
-    return square(torch.from_numpy(found).permute(2, 0, 1), size, crop_pct, interpolation).permute(1, 2, 0).numpy()
+    image = torch.from_numpy(found)[None].permute(
+        0, 3, 1, 2
+    )  # in this order torch sees that channels lie last, and resizes so
+    return square(image, size, crop_pct, interpolation)[0].permute(1, 2, 0).numpy()
 
 
 def pixels(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -134,7 +137,7 @@ def decode_mask(data: Encoded, size: int, crop_pct: float = 1.0, max_pixels: int
             values = np.array(image).astype(np.uint8)
         else:
             raise BadImage("not a mask", f"pixels are {image.mode}, not palette indices or grey levels")
-    return square(torch.from_numpy(values)[None], size, crop_pct, "nearest-exact")
+    return square(torch.from_numpy(values)[None, None], size, crop_pct, "nearest-exact")[0]
 
 
 def content_hash(data: bytes | memoryview | pa.Buffer) -> bytes:
@@ -198,18 +201,19 @@ def _rgb(image: Image.Image) -> Pixels:
 
 
 def square(image: torch.Tensor, size: int, crop_pct: float, mode: str) -> torch.Tensor:
-    """(C, h, w) -> (C, size, size) by the rule of torchvision's Resize and CenterCrop, with timm's rounding of the size
-    before cropping."""
+    """(1, C, h, w) -> (1, C, size, size) by the rule of torchvision's Resize and CenterCrop, with timm's rounding of the
+    size before cropping."""
     if size < 1 or not 0 < crop_pct <= 1:
         raise ValueError(f"size {size} and crop_pct {crop_pct}: size is at least 1, crop_pct above 0 and at most 1")
-    _, height, width = image.shape
+    height, width = image.shape[2:]
     short, target = min(height, width), math.floor(size / crop_pct)
     if short != target:
         shape = [int(target * side / short) for side in (height, width)]
         smooth = {} if mode == "nearest-exact" else {"antialias": True, "align_corners": False}
-        image = F.interpolate(image[None], shape, mode=mode, **smooth)[0]
-        _, height, width = image.shape
+        image = F.interpolate(image, shape, mode=mode, **smooth)
+        height, width = shape
     if height == width == size:
         return image
     top, left = round((height - size) / 2), round((width - size) / 2)
-    return image[:, top : top + size, left : left + size].clone()  # not a view: it would keep the whole image in memory
+    crop = image[:, :, top : top + size, left : left + size]
+    return crop.clone()  # not a view: it would keep the whole image in memory

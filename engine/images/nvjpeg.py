@@ -50,8 +50,8 @@ def decode_batch(
         return made
     for place, image in zip(taken, found, strict=True):
         # torch resizes bytes on CPUs only
-        smooth = square(image.float(), size, crop_pct, interpolation)
-        made[place] = smooth.round_().clamp_(0, 255).byte()
+        smooth = square(image.float()[None], size, crop_pct, interpolation)
+        made[place] = smooth[0].round_().clamp_(0, 255).byte()
     return made
 
 
