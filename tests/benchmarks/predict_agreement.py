@@ -27,7 +27,7 @@ from engine.run import Run
 from engine.select.reduce import addresses
 from engine.select.scores import classes_of
 from engine.select.select import Selector
-from engine.settings import ClusterSettings, PredictSettings, SelectSettings, SourceSettings
+from engine.settings import ClusterSettings, ModelSettings, PredictSettings, SelectSettings, SourceSettings
 from engine.steps import Store
 from tests.benchmarks.predict_material import train_teacher
 
@@ -90,6 +90,7 @@ def main() -> None:
     train.add_argument("--kind", choices=["cifar", "photo"], default="photo")
     train.add_argument("--model", default="resnet18")
     train.add_argument("--size", type=int, default=64)
+    train.add_argument("--width", type=int, help="of the small CIFAR networks")
     train.add_argument("--images", type=int, default=10_000)
     train.add_argument("--steps", type=int, default=600)
     against = verbs.add_parser("compare", help="the table")
@@ -99,7 +100,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.verb == "train":
         a = arguments
-        train_teacher(a.teacher, a.model, a.size, a.cifar, a.kind, a.images, a.steps)
+        settings = ModelSettings(model=a.model, img_size=a.size, model_args={"width": a.width} if a.width else {})
+        train_teacher(a.teacher, settings, a.cifar, a.kind, a.images, a.steps)
     else:
         store = arguments.pool / f"store-{time.time_ns()}"
         print("\n".join(compare(arguments.pool, arguments.teacher, arguments.variants, store)))

@@ -99,7 +99,7 @@ def make_teacher(folder: Path, model: str, size: int, num_classes: int = 1000) -
     return folder
 
 
-def train_teacher(folder: Path, model: str, size: int, cifar: Path, kind: str, images: int, steps: int) -> Path:
+def train_teacher(folder: Path, settings: ModelSettings, cifar: Path, kind: str, images: int, steps: int) -> Path:
     """A model folder of a network that has learnt: a plain torch loop on CIFAR-10's labels, on the same `kind` of images as the pool.
 
     Trained on the last `images` of the training set: `make_pool` takes the first.
@@ -108,8 +108,7 @@ def train_teacher(folder: Path, model: str, size: int, cifar: Path, kind: str, i
     encoded, labels = encoded[-images:], labels[-images:]
     if kind == "photo":
         encoded = photos(encoded)
-    names = sorted(set(labels))
-    settings = ModelSettings(model=model, img_size=size)
+    names, size = sorted(set(labels)), settings.img_size
     torch.manual_seed(0)
     network = build(settings, len(names)).train().to(memory_format=torch.channels_last)
     to = normalisation(settings, network)
