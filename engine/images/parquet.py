@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from engine import schema, storage
@@ -18,8 +19,8 @@ from engine.images.walk import LISTING_THREADS, Place, Progress
 TAIL_BYTES = 64 * 1024
 """Read from the end of each file while listing: one request brings nearly every footer."""
 
-READ_BUFFER = 8 * 2**20
-"""Bytes read ahead in a column: a row group of gigabytes is streamed, never held."""
+READ_BUFFER, LOCAL_BUFFER = 8 * 2**20, 256 * 2**10
+"""Bytes read ahead in a column: a row group of gigabytes is streamed, never held. On a disk few: they stay in the core's cache."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ class _Open:
 
     def __init__(self, place: Place, path: str, columns: Columns) -> None:
         self.path = path
-        self.file = pq.ParquetFile(place.fs.open_input_file(place.path(path)), buffer_size=READ_BUFFER)
+        buffer = LOCAL_BUFFER if isinstance(place.fs, pafs.LocalFileSystem) else READ_BUFFER
+        self.file = pq.ParquetFile(place.fs.open_input_file(place.path(path)), buffer_size=buffer)
         meta = self.file.metadata
         self.ends = np.cumsum([0, *(meta.row_group(index).num_rows for index in range(meta.num_row_groups))])
         self.leaves = [cols.leaf(self.file.schema_arrow, columns.image or "")]

@@ -24,11 +24,30 @@ Shape = tuple[int, int, int, int]
 """Images a batch, channels, height, width."""
 
 Forward = Callable[[Tensor], Tensor]
-"""Normalised float32 images (N, 3, S, S) on the device to float32 logits (N, C). N may be below the batch unless the backend has `fixed_shape`."""
+"""Images (N, 3, S, S) on the device, uint8 if it was built with a Norm, otherwise normalised float32, to float32 logits (N, C). N may be below
+the batch unless the backend has `fixed_shape`."""
 
 
 class UnavailableError(Exception):
     """This backend cannot run this model here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """How a network wants its pixels: their mean and standard deviation in 0..1, a channel each."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def scale_and_shift(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """float32 (1, 3, 1, 1) both: a byte x becomes x * scale + shift."""
+        mean, std = (torch.tensor(one, device=device).view(1, 3, 1, 1) for one in (self.mean, self.std))
+        return 1 / (255 * std), -mean / std
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 images (N, 3, S, S), normalised: float32, where they lie."""
+        scale, shift = self.scale_and_shift(images.device)
+        return (images * scale).add_(shift)
 
 
 @dataclass(frozen=True)
@@ -42,15 +61,16 @@ class Quantised:
 @dataclass(frozen=True)
 class Backend:
     """`build` raises UnavailableError where the backend cannot work. `slow_build`: building takes as long as labelling many thousand images.
-    `layout`: how its forward pass wants images to lie in memory; others it would copy.
+    `layout`: how its forward pass wants images to lie in memory; others it would copy. `normalises`: it takes a Norm into its graph.
     """
 
     name: str
     changes_answers: bool
-    build: Callable[[nn.Module, Shape, torch.device], Forward]
+    build: Callable[..., Forward]
     fixed_shape: bool = False
     slow_build: bool = False
     layout: torch.memory_format = torch.contiguous_format
+    normalises: bool = False
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -143,10 +163,12 @@ def _compiled(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
     return forward
 
 
-def _openvino(model: nn.Module, shape: Shape, device: torch.device, precision: str = "f32") -> Forward:
+def _openvino(
+    model: nn.Module, shape: Shape, device: torch.device, norm: Norm | None = None, precision: str = "f32"
+) -> Forward:
     """OpenVINO on the CPU; the optional extra `openvino`."""
     check_openvino(device)
-    return forward_of(openvino_network(model, shape), precision)
+    return forward_of(openvino_network(model, shape), norm, precision)
 
 
 def check_openvino(device: torch.device, *packages: str) -> None:
@@ -167,10 +189,12 @@ def openvino_network(model: nn.Module, shape: Shape) -> Any:
     return openvino.convert_model(_lean(model, shape), example_input=torch.zeros(shape), input=[shape])
 
 
-def forward_of(network: Any, precision: str = "f32") -> Forward:
+def forward_of(network: Any, norm: Norm | None, precision: str = "f32") -> Forward:
     """The forward pass of an openvino.Model on the CPU, on as many threads as torch has. `precision`: f32 or bf16."""
     import openvino
 
+    if norm is not None:
+        network = _of_bytes(network, norm)
     hints = {
         "INFERENCE_PRECISION_HINT": precision,  # otherwise CPUs with AMX compute in bfloat16
         "PERFORMANCE_HINT": "THROUGHPUT",
@@ -179,13 +203,34 @@ def forward_of(network: Any, precision: str = "f32") -> Forward:
     }
     compiled = openvino.compile_model(network, "CPU", hints)
 
-    def forward(pixels: Tensor) -> Tensor:
-        return torch.from_numpy(compiled(pixels.contiguous().numpy())[0].copy())
+    def forward(images: Tensor) -> Tensor:
+        ready = images if norm is None else images.permute(0, 2, 3, 1)
+        return torch.from_numpy(compiled(ready.contiguous().numpy())[0].copy())
 
     return forward
 
 
-def _int8(_model: nn.Module, shape: Shape, device: torch.device, quantised: Quantised | None = None) -> Forward:
+def _of_bytes(network: Any, norm: Norm) -> Any:
+    """The network for uint8 images, channels last: read as bytes, normalised where they are first used, a quarter of the memory traffic."""
+    from openvino import Layout, Type
+    from openvino.preprocess import PrePostProcessor
+
+    steps = PrePostProcessor(network)
+    images = steps.input()
+    images.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
+    images.model().set_layout(Layout("NCHW"))
+    mean, std = ([255 * value for value in values] for values in (norm.mean, norm.std))
+    images.preprocess().convert_element_type(Type.f32).mean(mean).scale(std)
+    return steps.build()
+
+
+def _int8(
+    _model: nn.Module,
+    shape: Shape,
+    device: torch.device,
+    norm: Norm | None = None,
+    quantised: Quantised | None = None,
+) -> Forward:
     """The network that was quantised for this step: a model itself does not know the ranges of its activations."""
     if quantised is None:
         raise UnavailableError("int8 is calibrated at the start of a labelling step, and this is none")
@@ -194,7 +239,7 @@ def _int8(_model: nn.Module, shape: Shape, device: torch.device, quantised: Quan
 
     network = openvino.Core().read_model(quantised.graph, quantised.weights)
     network.reshape(list(shape))
-    return forward_of(network)
+    return forward_of(network, norm)
 
 
 BACKENDS: dict[str, Backend] = {
@@ -204,27 +249,43 @@ BACKENDS: dict[str, Backend] = {
         Backend("channels_last", False, _channels_last, layout=torch.channels_last),
         Backend("frozen", False, _frozen, fixed_shape=True),
         Backend("compiled", False, _compiled, fixed_shape=True, slow_build=True, layout=torch.channels_last),
-        Backend("openvino", False, _openvino, fixed_shape=True),
+        Backend("openvino", False, _openvino, fixed_shape=True, normalises=True),
         Backend("bf16", True, _autocast(torch.bfloat16), layout=torch.channels_last),
-        Backend("openvino_bf16", True, partial(_openvino, precision="bf16"), fixed_shape=True),
+        Backend("openvino_bf16", True, partial(_openvino, precision="bf16"), fixed_shape=True, normalises=True),
         Backend("fp16", True, _autocast(torch.float16), layout=torch.channels_last),
-        Backend("int8", True, _int8, fixed_shape=True),
+        Backend("int8", True, _int8, fixed_shape=True, normalises=True),
     )
 }
 
 
-def build(
-    name: str, model: nn.Module, shape: Shape, device: torch.device, quantised: Quantised | None = None
-) -> Forward:
-    """The backend's forward pass, tried on one batch of zeros. Raises UnavailableError with the reason for whatever goes wrong on the way.
+def _after(norm: Norm, forward: Forward, layout: torch.memory_format, device: torch.device) -> Forward:
+    """`forward` for uint8 images. One new tensor, not three: memory is what normalising costs."""
+    scale, shift = norm.scale_and_shift(device)
+    return lambda images: forward((images.contiguous(memory_format=layout) * scale).add_(shift))
 
-    `quantised`: the step's, for backend int8.
+
+def build(
+    name: str,
+    model: nn.Module,
+    shape: Shape,
+    device: torch.device,
+    quantised: Quantised | None = None,
+    norm: Norm | None = None,
+) -> Forward:
+    """The backend's forward pass, tried on one batch of zeros: of uint8 images with a `norm`, of normalised ones without.
+
+    `quantised`: the step's, for backend int8. Raises UnavailableError with the reason for whatever goes wrong on the way.
     """
-    make = partial(_int8, quantised=quantised) if name == "int8" else BACKENDS[name].build
+    backend = BACKENDS[name]
+    make = partial(_int8, quantised=quantised) if name == "int8" else backend.build
     try:
-        forward = make(model, shape, device)
+        if norm is not None and backend.normalises:
+            forward = make(model, shape, device, norm=norm)
+        else:
+            forward = make(model, shape, device)
+            forward = forward if norm is None else _after(norm, forward, backend.layout, device)
         with torch.inference_mode():
-            logits = forward(torch.zeros(shape, device=device))
+            logits = forward(torch.zeros(shape, dtype=torch.float32 if norm is None else torch.uint8, device=device))
     except UnavailableError:
         raise
     except (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.predict.backends import BACKENDS, Forward, Quantised, Shape, UnavailableError, build
+from engine.predict.backends import BACKENDS, Forward, Norm, Quantised, Shape, UnavailableError, build
 
 TOLERANCE = 1e-4
 """Largest difference of an exact backend's logits from eager's, relative to the largest logit."""
@@ -95,7 +95,8 @@ def pick(rates: dict[str, float], agreed: dict[str, Agreement], unavailable: dic
 
 
 def in_batches(forward: Forward, pixels: Tensor, batch_size: int) -> Tensor:
-    """Logits float32 (N, C) of normalised images (N, 3, S, S), in batches of exactly `batch_size`: the last is filled up with the first images."""
+    """Logits float32 (N, C) of images (N, 3, S, S) as `forward` wants them, in batches of exactly `batch_size`: the last is filled up with the
+    first images."""
     whole = -(-len(pixels) // batch_size) * batch_size
     filled = pixels.repeat(-(-whole // len(pixels)), 1, 1, 1)[:whole]
     with torch.inference_mode():
@@ -103,9 +104,15 @@ def in_batches(forward: Forward, pixels: Tensor, batch_size: int) -> Tensor:
 
 
 def choose_backend(
-    model: nn.Module, pixels: Tensor, allowed: Sequence[str], batch_size: int, quantised: Quantised | None = None
+    model: nn.Module,
+    pixels: Tensor,
+    allowed: Sequence[str],
+    batch_size: int,
+    quantised: Quantised | None = None,
+    norm: Norm | None = None,
 ) -> Choice:
-    """Measure the `allowed` backends for `model` on normalised real images `pixels` float32 (N, 3, S, S), on the device where they lie.
+    """Measure the `allowed` backends for `model` on real images `pixels` (N, 3, S, S), on the device where they lie: uint8 with the model's `norm`,
+    normalised float32 without.
 
     Answers are compared on all of `pixels`, speed on one batch. `quantised`: the step's network for int8.
 
@@ -118,7 +125,7 @@ def choose_backend(
     unavailable: dict[str, str] = {}
     for name in dict.fromkeys(["eager", *allowed]):
         try:
-            forwards[name] = build(name, model, shape, device, quantised)
+            forwards[name] = build(name, model, shape, device, quantised, norm)
         except UnavailableError as error:
             if name == "eager":
                 raise

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.models.checkpoint import Loaded, load
-from engine.predict.backends import BACKENDS, Quantised, UnavailableError, build
+from engine.predict.backends import BACKENDS, Norm, Quantised, UnavailableError, build
 from engine.predict.further import further_columns
 from engine.settings import PredictSettings
 
@@ -29,12 +29,6 @@ def top_log_odds(logits: Tensor, top_p: int) -> tuple[Tensor, Tensor]:
     others = logits.scatter(1, classes[:, :1], -torch.inf)
     log_rest[:, 0] = torch.logsumexp(others, dim=1) - torch.logsumexp(logits, dim=1)
     return classes, log_p - log_rest
-
-
-def scale_and_shift(loaded: Loaded, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """What makes uint8 pixels x the network's input, x * scale + shift: float32 (1, 3, 1, 1) both, on the device."""
-    mean, std = (torch.tensor(one, device=device).view(1, 3, 1, 1) for one in (loaded.mean, loaded.std))
-    return 1 / (255 * std), -mean / std
 
 
 def _mean(log_p: list[Tensor]) -> Tensor:
@@ -74,22 +68,16 @@ class Predictor:
         self.backend = BACKENDS[
             "bf16" if settings.amp else "channels_last" if settings.backend == "auto" else settings.backend
         ]
-        size = self.loaded.img_size
+        shape = (settings.batch_size, 3, self.loaded.img_size, self.loaded.img_size)
+        norm = Norm(self.loaded.mean, self.loaded.std)
         try:
-            shape = (settings.batch_size, 3, size, size)
-            self.forward = build(self.backend.name, self.loaded.model, shape, self.device, quantised)
+            self.forward = build(self.backend.name, self.loaded.model, shape, self.device, quantised, norm)
         except UnavailableError as error:
             raise ValueError(
                 f"{platform.node()} cannot run backend {self.backend.name}: {error}; make it available there, or set predict.backend "
                 "to another (a step begun with this one is named by its plan.json: delete that file to choose again)"
             ) from error
-        self.scale, self.shift = scale_and_shift(self.loaded, self.device)
         self.copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """uint8 images (N, 3, S, S) as the backend wants them: float32 on its device, in its layout."""
-        there = self._there(images).contiguous(memory_format=self.backend.layout)
-        return (there * self.scale).add_(self.shift)  # one new tensor, not three: memory is what this costs
 
     def _there(self, images: Tensor) -> Tensor:
         """Images on the device. On a GPU they are copied in a stream of their own, while the batch before them is computed."""
@@ -105,10 +93,10 @@ class Predictor:
     @torch.inference_mode()
     def logits(self, images: Tensor) -> list[Tensor]:
         """Logits float32 (N, C) of uint8 images (N, 3, S, S), one for each of the views asked for."""
-        pixels = self.normalised(images)
+        there = self._there(images)
         if self.backend.fixed_shape and len(images) < self.settings.batch_size:
-            pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.settings.batch_size - len(images)))
-        views = [pixels, pixels.flip(3)] if self.settings.views == "flip" else [pixels]
+            there = F.pad(there, (0, 0, 0, 0, 0, 0, 0, self.settings.batch_size - len(images)))
+        views = [there, there.flip(3)] if self.settings.views == "flip" else [there]
         return [self.forward(view)[: len(images)].float() for view in views]
 
     @torch.inference_mode()

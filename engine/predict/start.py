@@ -16,9 +16,8 @@ from engine.images.walk import public
 from engine.models.checkpoint import Loaded, load
 from engine.models.fetch import fetch_model
 from engine.predict import int8
-from engine.predict.backends import BACKENDS, Quantised, UnavailableError, build
+from engine.predict.backends import BACKENDS, Norm, Quantised, UnavailableError, build
 from engine.predict.choice import agreement, allowed_backends, choose_backend, in_batches
-from engine.predict.predictor import scale_and_shift
 from engine.progress import say
 from engine.settings import PredictSettings
 from engine.steps import Output, Step
@@ -54,10 +53,10 @@ def start(
     if len(pixels) == 0:
         backend = "channels_last" if settings.backend == "auto" and not settings.amp else allowed[0]
         return {**plan, "predict": {"batch_size": batch, "backend": backend}}
-    ready = normalised(pixels, loaded, device)
-    quantised = calibrated(step, loaded, ready[:CALIBRATED_ON], batch) if "int8" in allowed else None
-    others = ready[CALIBRATED_ON:] if len(ready) > CALIBRATED_ON else ready
-    choice = choose_backend(loaded.model, others, allowed, batch, quantised)
+    first, others = pixels[:CALIBRATED_ON], pixels[CALIBRATED_ON:] if len(pixels) > CALIBRATED_ON else pixels
+    norm = Norm(loaded.mean, loaded.std)
+    quantised = calibrated(step, loaded, norm(first), batch) if "int8" in allowed else None
+    choice = choose_backend(loaded.model, others.to(device), allowed, batch, quantised, norm)
     plan |= {
         "predict": {"batch_size": batch, "backend": choice.name},
         "backend": choice.record(),
@@ -87,20 +86,16 @@ def sample(manifest: Manifest, count: int) -> list[pa.Buffer | None]:
 
 
 def decoded(images: list[pa.Buffer | None], loaded: Loaded, scaled: bool) -> torch.Tensor:
-    """uint8 (n, 3, S, S) of those that can be used."""
+    """uint8 (n, 3, S, S) of those that can be used, channels last in memory as a worker has them."""
     kept: list[torch.Tensor] = []
     for data in images:
         try:
             kept.append(decode(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled))
         except BadImage:
             continue
-    return torch.stack(kept) if kept else torch.empty((0, 3, loaded.img_size, loaded.img_size), dtype=torch.uint8)
-
-
-def normalised(pixels: torch.Tensor, loaded: Loaded, device: str) -> torch.Tensor:
-    """float32 on the device, as the network wants it."""
-    scale, shift = scale_and_shift(loaded, device)
-    return (pixels.to(device) * scale).add_(shift)
+    if not kept:
+        return torch.empty((0, 3, loaded.img_size, loaded.img_size), dtype=torch.uint8)
+    return torch.stack(kept).contiguous(memory_format=torch.channels_last)
 
 
 def calibrated(step: Step, loaded: Loaded, pixels: torch.Tensor, batch: int) -> Quantised:
@@ -136,8 +131,9 @@ def decoding_agreement(
         other = torch.stack([one if there is None else there.cpu() for one, there in zip(full, made, strict=True)])
     ended = time.perf_counter()
     shape = (batch, 3, loaded.img_size, loaded.img_size)
-    forward = build(backend, loaded.model, shape, torch.device(device), quantised)
-    logits = [in_batches(forward, normalised(pixels, loaded, device), batch) for pixels in (full, other)]
+    norm = Norm(loaded.mean, loaded.std)
+    forward = build(backend, loaded.model, shape, torch.device(device), quantised, norm)
+    logits = [in_batches(forward, pixels.to(device), batch) for pixels in (full, other)]
     agreed = agreement(logits[1], logits[0])
     return {
         "rate": len(usable) / (ended - between),

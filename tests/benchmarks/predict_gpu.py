@@ -15,10 +15,10 @@ import torch
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
 from engine.models.checkpoint import load
+from engine.predict.backends import Norm
 from engine.predict.labelling import ShardLabeller
 from engine.predict.pace import bottleneck
 from engine.predict.predictor import Predictor
-from engine.predict.start import normalised
 from engine.settings import PredictSettings
 from tests.benchmarks.predict_material import make_pool, make_teacher
 from tests.benchmarks.predict_rivals import Files
@@ -66,7 +66,9 @@ def dataloader(predictor: Predictor, files: Path, workers: int) -> float:
     began, count = 0.0, 0
     with torch.inference_mode(), torch.autocast(predictor.device.type, dtype, enabled=half):
         for batch in loader:
-            pixels = normalised(batch, loaded, str(predictor.device)).contiguous(memory_format=torch.channels_last)
+            pixels = Norm(loaded.mean, loaded.std)(batch.to(predictor.device)).contiguous(
+                memory_format=torch.channels_last
+            )
             model(pixels).float().softmax(1).topk(8)[0].cpu()
             if not began:
                 began = time.perf_counter()  # the workers have started

@@ -34,11 +34,11 @@ from engine.images.manifest import Manifest
 from engine.models.checkpoint import load
 from engine.models.imported import find_model
 from engine.predict import int8
-from engine.predict.backends import build
+from engine.predict.backends import Norm, build
 from engine.predict.labelling import ShardLabeller
 from engine.predict.pipeline import PARQUET, predict
 from engine.predict.predictor import Predictor
-from engine.predict.start import decoded, normalised, sample
+from engine.predict.start import decoded, sample
 from engine.run import Run
 from engine.select.counting import histograms
 from engine.session import connect
@@ -73,13 +73,15 @@ def infer_only(manifest: Manifest, teacher: str, backend: str, batches: int) -> 
     loaded = load(Path(teacher))
     size = loaded.img_size
     images = decoded(sample(manifest, BATCH), loaded, scaled=False)
-    quantised = int8.quantise(loaded.model, normalised(images, loaded, "cpu"), BATCH) if backend == "int8" else None
-    forward = build(backend, loaded.model, (BATCH, 3, size, size), torch.device("cpu"), quantised)
+    norm = Norm(loaded.mean, loaded.std)
+    quantised = int8.quantise(loaded.model, norm(images), BATCH) if backend == "int8" else None
+    forward = build(backend, loaded.model, (BATCH, 3, size, size), torch.device("cpu"), quantised, norm)
+    images = images.contiguous(memory_format=torch.channels_last)  # as the decoder leaves them
     with torch.inference_mode():
-        forward(normalised(images, loaded, "cpu"))
+        forward(images)
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(batches):
-            forward(normalised(images, loaded, "cpu"))
+            forward(images)
     return batches * BATCH, time.perf_counter() - wall, time.process_time() - cpu
 
 
@@ -93,7 +95,7 @@ def worker_only(
     quantised = None
     if settings.backend == "int8":
         images = decoded(sample(manifest, BATCH), loaded, scaled=False)
-        quantised = int8.quantise(loaded.model, normalised(images, loaded, "cpu"), BATCH)
+        quantised = int8.quantise(loaded.model, Norm(loaded.mean, loaded.std)(images), BATCH)
     labeller = ShardLabeller(manifest, Predictor(Path(teacher), settings, quantised=quantised))
     done, wall, cpu = 0, time.perf_counter(), time.process_time()
     for shard in shards:

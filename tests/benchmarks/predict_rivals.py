@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from engine.models.checkpoint import load
-from engine.predict.start import normalised
+from engine.predict.backends import Norm
 from tests.benchmarks.cpu_seconds import cpu_seconds
 
 BATCH = 64
@@ -63,11 +63,12 @@ class Files(torch.utils.data.Dataset[torch.Tensor]):
 def dataloader(files: Path, teacher: Path, workers: int) -> Iterator[int]:
     """DataLoader with worker processes and the eager model on all cores."""
     loaded = load(teacher)
+    normalise = Norm(loaded.mean, loaded.std)
     torch.set_num_threads(workers)
     loader = torch.utils.data.DataLoader(Files(files, loaded.img_size), batch_size=BATCH, num_workers=workers)
     with torch.inference_mode():
         for batch in loader:
-            loaded.model(normalised(batch, loaded, "cpu")).softmax(1).topk(8)
+            loaded.model(normalise(batch)).softmax(1).topk(8)
             yield len(batch)
 
 
@@ -77,11 +78,12 @@ class Infer:
     def __init__(self, teacher: Path) -> None:
         torch.set_num_threads(1)
         self.loaded = load(teacher)
+        self.normalise = Norm(self.loaded.mean, self.loaded.std)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`image` uint8 (N, 3, S, S)."""
         with torch.inference_mode():
-            logits = self.loaded.model(normalised(torch.from_numpy(batch["image"]), self.loaded, "cpu"))
+            logits = self.loaded.model(self.normalise(torch.from_numpy(batch["image"])))
         scores, classes = logits.softmax(1).topk(8)
         return {"scores": scores.numpy(), "classes": classes.numpy()}
 

@@ -15,7 +15,7 @@ from engine.config import SettingsError, parse
 from engine.images.decode import decode
 from engine.models.build import build as build_model
 from engine.predict import backends
-from engine.predict.backends import BACKENDS, UnavailableError, build, check_openvino
+from engine.predict.backends import BACKENDS, Norm, UnavailableError, build, check_openvino
 from engine.predict.choice import (
     TOLERANCE,
     Agreement,
@@ -58,6 +58,22 @@ def test_backend_gives_eagers_answers(name: str, model: nn.Module, pixels: torch
             pytest.skip(str(error))
     assert agreement(logits, expected).logits <= (0.05 if BACKENDS[name].changes_answers else TOLERANCE)
     assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["eager", "channels_last", "frozen", "openvino", "bf16", "openvino_bf16"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_bytes_are_normalised_on_the_way(name: str, layout: torch.memory_format, model: nn.Module) -> None:
+    images = torch.randint(0, 256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8).contiguous(memory_format=layout)
+    norm, shape = Norm((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)), (BATCH, 3, SIZE, SIZE)
+    by_hand = torch.stack([(images[:, c].float() / 255 - norm.mean[c]) / norm.std[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(norm(images), by_hand)
+    with torch.inference_mode():
+        try:
+            found = build(name, model, shape, CPU, norm=norm)(images)
+        except UnavailableError as error:
+            pytest.skip(str(error))
+        expected = build("eager", model, shape, CPU)(by_hand)
+    assert agreement(found, expected).logits <= (0.05 if BACKENDS[name].changes_answers else TOLERANCE)
 
 
 def test_openvino_reports_nothing_over_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
