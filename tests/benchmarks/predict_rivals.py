@@ -17,7 +17,7 @@ from engine.models.checkpoint import load
 from engine.predict.backends import Norm
 from tests.benchmarks.cpu_seconds import cpu_seconds
 
-BATCH = 64
+BATCH = 256
 
 
 @dataclass(frozen=True)
