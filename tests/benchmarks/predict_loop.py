@@ -46,8 +46,10 @@ from engine.settings import ClusterSettings, PredictSettings, SourceSettings
 from engine.steps import Store, costs
 from tests.benchmarks.cpu_seconds import cpu_seconds
 from tests.benchmarks.predict_material import make_pool, make_teacher
-from tests.benchmarks.predict_rivals import BATCH, daft, dataloader, ray_data, timed
+from tests.benchmarks.predict_rivals import daft, dataloader, ray_data, timed
 
+BATCH = 256
+"""Images a batch of the engine and of its bound; the rivals have batches of their own, which suit them better."""
 CONTESTANTS = ("engine", "bound", "worker", "dataloader", "ray data", "daft")
 ON_RAY = ("engine", "ray data")
 SAME = ("size", "model", "workers", "images")

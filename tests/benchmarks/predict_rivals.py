@@ -17,7 +17,7 @@ from engine.models.checkpoint import load
 from engine.predict.backends import Norm
 from tests.benchmarks.cpu_seconds import cpu_seconds
 
-BATCH = 256
+BATCH = 64
 
 
 @dataclass(frozen=True)
