@@ -72,9 +72,8 @@ def decode_array(
     found = pixels(data, max_pixels) if smaller is None else smaller
     if crop_pct == 1 and found.shape[:2] == (size, size):
         return found
-    image = torch.from_numpy(found)[None].permute(
-        0, 3, 1, 2
-    )  # in this order torch sees that channels lie last, and resizes so
+    # the batch's dimension before the permutation: so torch sees that channels lie last, and resizes without a copy
+    image = torch.from_numpy(found)[None].permute(0, 3, 1, 2)
     return square(image, size, crop_pct, interpolation)[0].permute(1, 2, 0).numpy()
 
 

@@ -1,4 +1,4 @@
-"""The start of a labelling step, on a worker and not on the driver: which backend, how large a batch, what scaled decoding changes."""
+"""The start of a labelling step, on a worker and not on the driver: which backend, how large a batch, what decoding otherwise changes."""
 
 import time
 from itertools import islice
@@ -55,7 +55,7 @@ def start(
         return {**plan, "predict": {"batch_size": batch, "backend": backend}}
     first, others = pixels[:CALIBRATED_ON], pixels[CALIBRATED_ON:] if len(pixels) > CALIBRATED_ON else pixels
     norm = Norm(loaded.mean, loaded.std)
-    quantised = calibrated(step, loaded, norm(first), batch) if "int8" in allowed else None
+    quantised = calibrated(step, loaded, norm(first.to(device)), batch) if "int8" in allowed else None
     choice = choose_backend(loaded.model, others.to(device), allowed, batch, quantised, norm)
     plan |= {
         "predict": {"batch_size": batch, "backend": choice.name},

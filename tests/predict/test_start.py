@@ -101,9 +101,8 @@ def test_nvjpeg_needs_a_gpu_and_is_compared_with_full_decoding(teacher: Path, tm
         ):
             Begun(tmp_path, teacher, images).start(decode="nvjpeg")
     encoded = [pa.py_buffer(image) for image in [*images, b"torn"]]
-    agreed = decoding_agreement(
-        "nvjpeg", encoded, load(teacher), "eager", 8, "cpu"
-    )  # torchvision decodes on the CPU here
+    # torchvision decodes on the CPU here
+    agreed = decoding_agreement("nvjpeg", encoded, load(teacher), "eager", 8, "cpu")
     assert agreed["images"] == 20
     assert agreed["pixels"] < 0.5
     assert agreed["logits"] < 0.05
