@@ -11,6 +11,7 @@ import torch
 from engine import heap
 from engine.images.collection import Collection
 from engine.images.manifest import Manifest
+from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.metrics.accuracy import wilson
 from engine.metrics.calibration import expected_calibration_error
@@ -106,7 +107,8 @@ def predict_shards(
     """Predictions (schema.predictions) of whole shards, in memory: for sets of up to some 100,000 images."""
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    labeller = ShardLabeller(manifest, Predictor(fetch_model(model, step.fs), settings, device), corruption=corruption)
+    scope = Scope(Collection("", manifest), corruption=corruption)
+    labeller = ShardLabeller(scope, Predictor(fetch_model(model, step.fs), settings, device))
     with heap.freed_kept():
         return pa.concat_tables([labeller.schema.empty_table(), *(labeller(shard).predictions for shard in shards)])
 

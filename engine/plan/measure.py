@@ -12,7 +12,9 @@ import ray
 import torch
 
 from engine import heap, storage
+from engine.images.collection import Collection
 from engine.images.manifest import Manifest
+from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.models.fetch import fetch_model
 from engine.plan.estimate import Measured
@@ -75,7 +77,7 @@ class Sampler:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         quantised = kept(step) if settings.backend == "int8" else None
         predictor = Predictor(fetch_model(model, step.fs), settings, device, quantised)
-        self.labeller = ShardLabeller(manifest, predictor)
+        self.labeller = ShardLabeller(Scope(Collection("images", manifest)), predictor)
         self.classes = ClassManifest(tuple(predictor.loaded.class_names))
         heap.keep_freed()
 

@@ -11,11 +11,8 @@ import torch
 
 from engine import schema
 from engine.images import nvjpeg
-from engine.images.corruptions import corrupt
-from engine.images.decode import BadImage, Pixels, content_hash, decode_array
-from engine.images.manifest import Manifest
-from engine.images.overlap import HeldOut
-from engine.images.subset import Subset
+from engine.images.decode import BadImage, Pixels, decode_array
+from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.predict.feed import Fed, Feed
 from engine.predict.predictor import Pending, Predictor
@@ -64,33 +61,21 @@ class LabelledShard:
 
 
 class ShardLabeller:
-    """Labels the shards of one collection with one teacher. `threads` decode ahead; 0 decodes between the batches.
-    `only`: the images to label; all when not given. `corruption`: family and severity that every image goes through first (robustness).
-    """
+    """Predicts the shards of `scope` with one model. `threads` decode ahead; 0 decodes between the batches."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        predictor: Predictor,
-        held: HeldOut | None = None,
-        threads: int = 0,
-        only: Subset | None = None,
-        corruption: tuple[str, int] | None = None,
-    ) -> None:
-        self.manifest, self.predictor, self.held, self.only = manifest, predictor, held, only
-        self.corruption = corruption
+    def __init__(self, scope: Scope, predictor: Predictor, threads: int = 0) -> None:
+        self.scope, self.predictor = scope, predictor
         classes = ClassManifest(tuple(predictor.loaded.class_names))
         further = predictor.settings.columns
         self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p, further)
-        many = self._decode_many if predictor.settings.decode == "nvjpeg" and corruption is None else None
+        many = self._decode_many if predictor.settings.decode == "nvjpeg" and scope.corruption is None else None
         self.feed = Feed(self._decode, predictor.loaded.img_size, threads, predictor.device.type == "cuda", many)
 
     def __call__(self, shard: int) -> LabelledShard:
         result = LabelledShard(shard, self.schema.empty_table(), schema.QUARANTINE.empty_table())
         parts: list[tuple[np.ndarray, ...]] = []
         set_aside: list[tuple[int, str, str]] = []
-        chosen = None if self.only is None else self.only.rows(shard)
-        batches = self.manifest.read(shard, chosen, self.predictor.settings.batch_size)
+        batches = self.scope.read(shard, self.predictor.settings.batch_size)
         for fed, *answers in self._answers(self.feed(iter(batches)), result.seconds, set_aside):
             parts.append((fed.rows, *answers))
         if parts:
@@ -131,25 +116,17 @@ class ShardLabeller:
                 return
 
     def _decode(self, key: str, data: pa.Buffer | None) -> Pixels:
-        """uint8 (S, S, 3) of one image. Raises BadImage for one that cannot be used or that stands in a labelled or evaluation set."""
-        if reason := self._held_out(key, data):
+        """uint8 (S, S, 3) of one image. Raises BadImage for one that is rejected or excluded."""
+        if reason := self.scope.reason(key, data):
             raise BadImage(reason)
         loaded, scaled = self.predictor.loaded, self.predictor.settings.decode == "scaled"
         pixels = decode_array(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
-        if self.corruption is not None and data is not None:
-            return corrupt(pixels, *self.corruption, seed=content_hash(data))
-        return pixels
+        return pixels if data is None else self.scope.corrupted(pixels, data)
 
     def _decode_many(self, keys: list[str], images: list[pa.Buffer | None]) -> list[torch.Tensor | None]:
         """uint8 (3, S, S) on the device of what nvJPEG takes; None for the rest and for what `_decode` will refuse."""
-        ours = [None if self._held_out(key, data) else data for key, data in zip(keys, images, strict=True)]
+        ours = [None if self.scope.reason(key, data) else data for key, data in zip(keys, images, strict=True)]
         loaded = self.predictor.loaded
         return nvjpeg.decode_batch(
             ours, loaded.img_size, loaded.crop_pct, loaded.interpolation, device=self.predictor.device
         )
-
-    def _held_out(self, key: str, data: pa.Buffer | None) -> str | None:
-        """Why an image may not be labelled; None for one that may."""
-        if self.held is None or data is None:
-            return None
-        return self.held.reason(key if self.manifest.has_keys else None, content_hash(data))

@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 from engine import heap
 from engine.images.collection import Collection
 from engine.images.overlap import HeldOut
+from engine.images.scope import Scope
 from engine.images.subset import Subset
 from engine.models.fetch import fetch_model
 from engine.predict.budget import RejectBudget, TooManyRejectsError
@@ -87,7 +88,7 @@ class LabelActor:
             torch.set_num_threads(1 if decode_threads else threads)  # decoders are threads of their own
             quantised = kept(step) if settings.backend == "int8" else None
             predictor = Predictor(fetch_model(model, step.fs), settings, device, quantised)
-            self.labeller = ShardLabeller(collection.manifest, predictor, held, decode_threads, only)
+            self.labeller = ShardLabeller(Scope(collection, held, only), predictor, decode_threads)
             heap.keep_freed()
         except Exception as error:
             self.broken = of_worker(error, step.uri)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from engine.images.collection import collect
+from engine.images.collection import Collection, collect
 from engine.images.manifest import Manifest
+from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.models.checkpoint import class_names
 from engine.models.imported import find_model
@@ -39,7 +40,7 @@ def label(run: Run, manifest: Manifest, teacher: Path, settings: PredictSettings
     plan = start(step, manifest, model, settings, torch.get_num_threads(), 1)
     obeyed = settings.model_copy(update=plan["predict"])
     quantised = kept(step) if obeyed.backend == "int8" else None
-    labeller = ShardLabeller(manifest, Predictor(teacher, obeyed, quantised=quantised))
+    labeller = ShardLabeller(Scope(Collection("images", manifest)), Predictor(teacher, obeyed, quantised=quantised))
     began = time.process_time()
     table = pa.concat_tables([labeller(shard).predictions for shard in range(manifest.num_shards)])
     return table, 1000 * (time.process_time() - began) / manifest.num_rows

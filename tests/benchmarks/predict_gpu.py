@@ -12,7 +12,9 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import torch
 
+from engine.images.collection import Collection
 from engine.images.manifest import Manifest
+from engine.images.scope import Scope
 from engine.images.sources import list_images
 from engine.models.checkpoint import load
 from engine.predict.backends import Norm
@@ -39,7 +41,7 @@ def bare(predictor: Predictor, batches: int) -> float:
 
 def labelled(predictor: Predictor, manifest: Manifest, threads: int) -> tuple[float, str]:
     """Images a second of the engine's loop from Parquet to predictions, and what bounds it."""
-    labeller = ShardLabeller(manifest, predictor, threads=threads)
+    labeller = ShardLabeller(Scope(Collection("images", manifest)), predictor, threads=threads)
     labeller(0)
     spent: Counter[str] = Counter()
     began, count = time.perf_counter(), 0

@@ -28,9 +28,10 @@ import numpy as np
 import torch
 
 from engine import heap
-from engine.images.collection import collect
+from engine.images.collection import Collection, collect
 from engine.images.decode import decode_array
 from engine.images.manifest import Manifest
+from engine.images.scope import Scope
 from engine.models.checkpoint import load
 from engine.models.imported import find_model
 from engine.predict import int8
@@ -98,7 +99,9 @@ def worker_only(
     if settings.backend == "int8":
         images = decoded(sample(manifest, BATCH), loaded, scaled=False)
         quantised = int8.quantise(loaded.model, Norm(loaded.mean, loaded.std)(images), BATCH)
-    labeller = ShardLabeller(manifest, Predictor(Path(teacher), settings, quantised=quantised))
+    labeller = ShardLabeller(
+        Scope(Collection("images", manifest)), Predictor(Path(teacher), settings, quantised=quantised)
+    )
     done, wall, cpu = 0, time.perf_counter(), time.process_time()
     for shard in shards:
         labelled = labeller(shard)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine.images.collection import Collection
 from engine.images.manifest import Manifest
+from engine.images.scope import Scope
 from engine.predict.further import certainty, further_columns
 from engine.predict.labelling import ShardLabeller
 from engine.predict.predictor import Predictor
@@ -44,7 +46,7 @@ def test_a_shard_holds_what_was_asked_for(manifest: Manifest, teacher: Path, vie
     asked = PredictSettings(
         top_p=10, batch_size=8, further=["entropy", "energy"], log_sum_exp=[0.5], temperature=1.5, views=views
     )
-    found = ShardLabeller(manifest, Predictor(teacher, asked))(0).predictions
+    found = ShardLabeller(Scope(Collection("pool", manifest)), Predictor(teacher, asked))(0).predictions
     assert found.schema.names[4:] == ["energy", "entropy", "log_sum_exp_0.5"]
     p = probability(scores_of(found))
     entropy = -(p * np.log(p)).sum(1)
@@ -53,6 +55,9 @@ def test_a_shard_holds_what_was_asked_for(manifest: Manifest, teacher: Path, vie
     np.testing.assert_allclose(found["log_sum_exp_0.5"].to_numpy(), np.log((p**2).sum(1)), atol=2e-2)
     assert np.isfinite(found["energy"].to_numpy()).all()
     plain = PredictSettings(top_p=10, batch_size=8)
-    assert ShardLabeller(manifest, Predictor(teacher, plain))(0).predictions.schema.names[4:] == []
+    assert (
+        ShardLabeller(Scope(Collection("pool", manifest)), Predictor(teacher, plain))(0).predictions.schema.names[4:]
+        == []
+    )
     assert "columns" not in plain.fingerprinted()
     assert asked.fingerprinted()["columns"] == ("energy", "entropy", "log_sum_exp_0.5")

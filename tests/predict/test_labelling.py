@@ -1,6 +1,7 @@
 """One shard, start to end, without Ray: the same part with and without look-ahead, in any backend, with broken images in it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from engine.images.collection import Collection
 from engine.images.manifest import Manifest
 from engine.images.overlap import fingerprints, held_out
+from engine.images.scope import Scope
 from engine.images.sources import list_images
 from engine.images.subset import Subset
 from engine.models.build import build
@@ -46,9 +49,13 @@ def manifest(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest
     return Manifest.save(listing, pafs.LocalFileSystem(), str(folder / "list"))
 
 
+def scope(manifest: Manifest, **chosen: Any) -> Scope:
+    return Scope(Collection("pool", manifest), **chosen)
+
+
 def label(manifest: Manifest, teacher: Path, threads: int = 0, **settings: object) -> LabelledShard:
     chosen = PredictSettings(top_p=3, batch_size=8, **settings)
-    return ShardLabeller(manifest, Predictor(teacher, chosen), threads=threads)(0)
+    return ShardLabeller(scope(manifest), Predictor(teacher, chosen), threads)(0)
 
 
 def test_look_ahead_gives_the_same_part(manifest: Manifest, teacher: Path) -> None:
@@ -61,11 +68,8 @@ def test_look_ahead_gives_the_same_part(manifest: Manifest, teacher: Path) -> No
 
 def test_only_the_images_asked_for_are_labelled_and_as_they_are_among_all(manifest: Manifest, teacher: Path) -> None:
     wanted = [5, 17, 29]  # 17 is broken
-    labeller = ShardLabeller(
-        manifest,
-        Predictor(teacher, PredictSettings(top_p=3, batch_size=8)),
-        only=Subset.of(np.zeros(3, np.int64), np.array(wanted)),
-    )
+    chosen = scope(manifest, chosen=Subset.of(np.zeros(3, np.int64), np.array(wanted)))
+    labeller = ShardLabeller(chosen, Predictor(teacher, PredictSettings(top_p=3, batch_size=8)))
     some, everything = labeller(0), label(manifest, teacher)
     assert some.predictions["row"].to_pylist() == [5, 29]
     assert some.quarantine["row"].to_pylist() == [17]
@@ -106,7 +110,11 @@ def test_jpegs_decoded_by_the_batch_are_labelled_like_others(teacher: Path, tmp_
     pool, test = (Manifest.save(one, pafs.LocalFileSystem(), str(tmp_path / str(at))) for at, one in enumerate(lists))
     held = held_out({"test": fingerprints(test)})
     full, batched = (
-        ShardLabeller(pool, Predictor(teacher, PredictSettings(top_p=3, batch_size=8, decode=how)), held, threads)(0)
+        ShardLabeller(
+            scope(pool, exclusions=held),
+            Predictor(teacher, PredictSettings(top_p=3, batch_size=8, decode=how)),
+            threads,
+        )(0)
         for how, threads in (("full", 0), ("nvjpeg", 2))
     )
     assert batched.predictions["row"].to_pylist() == [0, 1, 2, 3, 4, 6, 8, 10, 11]
