@@ -43,7 +43,7 @@ def import_soft(run: Run, label: str, soft: SoftSettings, collection: Collection
         say(label, f"{len(labels.place)} of {collection.manifest.num_rows} images have soft labels")
         return step.commit(parts, {"kind": soft.kind, "images": len(labels.place)}, started)
 
-    return run.step(label, "import", REVISION, settings, inputs, work)
+    return run.step(label, "import_labels", REVISION, settings, inputs, work)
 
 
 def read_labels(soft: SoftSettings, collection: Collection, classes: ClassManifest) -> SoftLabels:

@@ -39,4 +39,4 @@ def find_model(run: Run, reference: str) -> Output:
         ]
         return step.commit(parts, {"model": "model", "from": str(folder)}, started)
 
-    return run.step("import model", "import", REVISION, {}, digests, work)
+    return run.step("import model", "import_model", REVISION, {}, digests, work)

@@ -34,7 +34,9 @@ class Counted:
         self.stored.update(classes, log_odds)
 
     def merge(self, other: "Counted") -> None:
-        """Add what `other` has counted."""
+        """Add what `other` has counted. Raises ValueError when it counted another score."""
+        if self.score != other.score:
+            raise ValueError(f"cannot merge histograms of {other.score} and {self.score}")
         self.best.merge(other.best)
         self.stored.merge(other.stored)
 

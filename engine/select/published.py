@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from engine.select.equality import fields_equal
 from engine.select.histogram import Histogram
 from engine.select.scores import probability, score_of, tie_hash
 
 STEPS = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Thinning:
     """What each class's images are emitted by, arrays (C,)."""
 
@@ -26,6 +27,9 @@ class Thinning:
     pool: npt.NDArray[np.int64]
     copies: npt.NDArray[np.float64]
     """Expected copies of each image of the pool: K / pool; 0 for an empty pool."""
+
+    def __eq__(self, other: object) -> bool:
+        return fields_equal(self, other)
 
     def counts(
         self,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from engine.labels.classes import ClassManifest
 from engine.select import thresholds
 from engine.select.blocks import Counts
+from engine.select.equality import fields_equal
 from engine.select.histogram import Histogram
 from engine.select.published import Thinning, thinning
 from engine.select.quota import quotas
@@ -43,9 +44,7 @@ class Rule:
     thinning: Thinning | None = None
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Rule) or self.soft != other.soft:
-            return False
-        return np.array_equal(self.cuts, other.cuts) and np.array_equal(self.quota, other.quota)  # type: ignore[arg-type]
+        return fields_equal(self, other)
 
     @property
     def thresholds(self) -> npt.NDArray[np.float64]:

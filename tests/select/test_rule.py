@@ -175,3 +175,26 @@ def test_the_published_filter_draws_about_k_a_class() -> None:
 def test_what_means_nothing_is_refused_with_the_remedy(tree: dict[str, Any], remedy: str) -> None:
     with pytest.raises(SettingsError, match=remedy):
         parse(SelectSettings, tree, "here")
+
+
+@pytest.mark.parametrize(
+    "tree", [{"cut": "softmatch"}, {"balance": "published", "per_class": 25}, {"cut": "quantile", "share": 0.3}]
+)
+def test_rules_of_other_predictions_differ_and_their_states_do_not_merge(tree: dict[str, Any]) -> None:
+    """The settings are the same, what they come to on other predictions is not."""
+    settings = SelectSettings(**tree)
+    pool, other = (random_pool(600, 6, 3, seed=seed) for seed in (1, 2))
+    rule, again, strange = (rule_of(settings, pool.manifest, seen_of(one, settings)) for one in (pool, pool, other))
+    assert rule == again
+    assert rule != strange
+    assert rule != "a rule"
+    state = Selector(settings, pool.manifest, rule)
+    state.merge(Selector(settings, pool.manifest, again))
+    with pytest.raises(ValueError, match="cannot merge selections of different settings"):
+        state.merge(Selector(settings, pool.manifest, strange))
+
+
+def test_counts_of_another_score_do_not_merge() -> None:
+    counted = Counted("margin", Histogram(2), Histogram(2))
+    with pytest.raises(ValueError, match="cannot merge histograms of entropy and margin"):
+        counted.merge(Counted("entropy", Histogram(2), Histogram(2)))
