@@ -39,6 +39,10 @@ class Records:
         """The finished steps of a verb."""
         return ((pointer, output) for pointer, output in self.steps if pointer.record["verb"] == verb)
 
+    def readers(self, verb: str, name: str, digest: str) -> list[tuple[Pointer, Output]]:
+        """The finished steps of a verb whose input called `name` is the output with this digest."""
+        return [one for one in self.of(verb) if one[0].record["inputs"].get(name) == digest]
+
     def maker(self, digest: str) -> tuple[Pointer, Output] | None:
         """The step whose output has this digest."""
         return next((one for one in self.steps if one[1].digest == digest), None)
@@ -66,10 +70,10 @@ def explain(told: Records, key: str) -> list[str]:
             raise ValueError(f"{pointer.label}: the listing of its pool is no longer in {told.store.uri}")
         for address in addresses:
             lines += [f"{pointer.label}: shard {address[0]} row {address[1]}, by {_teacher(told, predictions)}"]
-            lines += [f"  {line}" for line in _prediction(told, predictions, address)]
-            for label, pseudo in told.of("select"):
-                if label.record["inputs"]["predictions"] == predictions.digest:
-                    lines.append(f"  {label.label}: {_verdict(told, predictions, label, pseudo, address)}")
+            lines += [
+                f"  {line}" for line in _prediction(told, predictions, address, "only" in pointer.record["inputs"])
+            ]
+            lines += [f"  {line}" for line in _labels(told, predictions, address)]
     if not lines:
         raise ValueError(
             f"{key!r}: no image of this run's pool has this key; a key is the path below the collection, the value of the key column,"
@@ -92,17 +96,74 @@ def lineage(told: Records, output: Output, depth: int = 0) -> list[str]:
     return lines
 
 
+def _labels(told: Records, predictions: Output, address: Address) -> Iterator[str]:
+    """Which label each selection made from these predictions gave the image, and the targets that were made of that label."""
+    for label, pseudo in told.readers("select", "predictions", predictions.digest):
+        relabelled = told.readers("reassign", "fresh", pseudo.digest)
+        if (
+            not relabelled
+        ):  # what reassign reads selects everything: not the selection's choice, its labels stand in reassign's output
+            yield f"{label.label}: {_verdict(told, predictions, label, pseudo, address)}"
+        for one, output in relabelled:
+            yield f"{one.label}: {_reassigned(told, predictions, one, output, address)}"
+        for one, output in told.readers("mix", "answers", pseudo.digest):
+            yield f"{one.label}: {_mixed(told, predictions, one, output, address)}"
+
+
+def _reassigned(told: Records, predictions: Output, pointer: Pointer, output: Output, address: Address) -> str:
+    """The label that a later teacher gave an image which an earlier selection had chosen."""
+    chooser = told.maker(pointer.record["inputs"]["filtered"])
+    named = chooser[0].label if chooser is not None else "a selection of another run"
+    names = teacher_classes(told.store, predictions).names
+    if rows := _rows(told, output, address):
+        told_rows = "; ".join(
+            f"{names[row['class']]}, rank {row['rank'] + 1}, score {_shown(row['score'])}, drawn {row['count']}x an epoch"
+            for row in rows
+        )
+        return f"relabelled as {told_rows}; chosen by {named}"
+    if chooser is not None and not _rows(told, chooser[1], address):
+        return f"no label: {named} did not choose it"
+    return f"no label: chosen by {named}, but this teacher has no prediction for it"
+
+
+def _mixed(told: Records, predictions: Output, pointer: Pointer, output: Output, address: Address) -> str:
+    """The target of an image after its true label was mixed into the teacher's prediction."""
+    rows = _rows(told, output, address)
+    if not rows:
+        return "no target"
+    names = teacher_classes(told.store, predictions).names
+    pairs = sorted(zip(rows[0]["weights"], rows[0]["classes"], strict=True), reverse=True)
+    target = ", ".join(f"{names[index]} {weight:.4f}" for weight, index in pairs)
+    return f"target {target} (share of the true label {pointer.record['settings']['truth_share']:g})"
+
+
+def _rows(told: Records, output: Output, address: Address) -> list[dict[str, Any]]:
+    """The image's rows in a table of pseudo-labels, one for each class that it was chosen for."""
+    columns = ["shard", "row", "class", "score", "rank", "count", "classes", "weights"]
+    return [
+        row
+        for _, table in read_tables(output, told.store.fs, columns)
+        for row in table.filter(
+            pc.and_(pc.equal(table["shard"], address[0]), pc.equal(table["row"], address[1]))
+        ).to_pylist()
+    ]
+
+
 def _teacher(told: Records, predictions: Output) -> str:
     step = predictions.summary["model"]
     label = next((pointer.label for pointer, output in told.steps if output.step == step), "a model of another run")
     return f"{step} ({label})"
 
 
-def _prediction(told: Records, predictions: Output, address: Address) -> list[str]:
+def _prediction(told: Records, predictions: Output, address: Address, only: bool) -> list[str]:
     """What the teacher said of the image, or why it was set aside."""
     seen = _seen(told, predictions, address)
     if seen is None:
-        return [_quarantined(told, predictions, address) or "no prediction and no entry in the quarantine"]
+        quarantined = _quarantined(told, predictions, address)
+        return [
+            quarantined
+            or ("not predicted: only some images were" if only else "no prediction and no entry in the quarantine")
+        ]
     names = teacher_classes(told.store, predictions).names
     pairs = zip(classes_of(seen)[0], scores_of(seen)[0], strict=True)
     return ["predicted " + ", ".join(f"{names[c]} {_shown(float(score))}" for c, score in pairs)]
@@ -136,23 +197,32 @@ def _quarantined(told: Records, predictions: Output, address: Address) -> str | 
 def _verdict(told: Records, predictions: Output, pointer: Pointer, pseudo: Output, address: Address) -> str:
     """Whether a selection took the image, and which cut decided."""
     classes = pseudo.summary["report"]["classes"]
-    rows = [
-        row
-        for _, table in read_tables(pseudo, told.store.fs, ["shard", "row", "class", "score", "rank", "count"])
-        for row in table.filter(
-            pc.and_(pc.equal(table["shard"], address[0]), pc.equal(table["row"], address[1]))
-        ).to_pylist()
-    ]
-    if rows:
-        return "; ".join(
-            f"chosen as {classes[row['class']]['name']}, rank {row['rank'] + 1}{_out_of(row['rank'], classes[row['class']]['kept'])},"
+    if rows := _rows(told, pseudo, address):
+        chosen = "; ".join(
+            f"{classes[row['class']]['name']}, rank {row['rank'] + 1}{_out_of(row['rank'], classes[row['class']]['kept'])},"
             f" score {_shown(row['score'])}, drawn {row['count']}x an epoch"
             for row in rows
         )
+        first = _first_choice(told, pointer, address)
+        return f"chosen as {chosen}" if first is None else f"label kept since {first}: {chosen}"
     if (reason := reason_of(told.store, pseudo, *address)) is not None:
         return f"left out: {reason}"
     seen = _seen(told, predictions, address)
     return "not chosen: it has no prediction" if seen is None else _refusal(pointer.record["settings"], pseudo, seen)
+
+
+def _first_choice(told: Records, pointer: Pointer, address: Address) -> str | None:
+    """In the sticky mode, the selection that gave the image the label which later ones keep; None where this one chose it."""
+    first = None
+    while (keep := pointer.record["inputs"].get("keep")) is not None:
+        earlier = told.maker(keep)
+        if earlier is None:
+            return "a selection of another run"
+        if not _rows(told, earlier[1], address):
+            break
+        pointer = earlier[0]
+        first = pointer.label
+    return first
 
 
 def _out_of(rank: int, kept: int) -> str:

@@ -3,11 +3,19 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.labels.mixture import mixed_table
 from engine.report.explain import explain, lineage, records
+from engine.run import Run
+from engine.select.reassign import reassign
+from engine.select.select import Selector
+from engine.select.sticky import carry_over
+from engine.settings import ClusterSettings, SelectSettings
+from engine.steps import Output
 from jobs import explain as job
-from tests.fake_run import FakeRun, Image, fake_run
+from tests.fake_run import CLASSES, FakeRun, Image, fake_run, made, table_of
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +79,74 @@ def test_a_run_that_was_copied_is_explained_all_the_same(finished: FakeRun, tmp_
     (Path(finished.store.root).parent / "pool").rename(tmp_path / "gone")
     assert "chosen as cat" in story(finished, "a.jpg")
     (tmp_path / "gone").rename(Path(finished.store.root).parent / "pool")
+
+
+def selection(finished: FakeRun, run: Run, label: str, predictions: str, settings: SelectSettings) -> Output:
+    """Another selection from the predictions of a step of the fake run."""
+    selector = Selector(settings, CLASSES)
+    selector.update(table_of(finished, predictions))
+    chosen, report = selector.finish()
+    inputs = {"predictions": finished.steps[predictions].digest, "classes": CLASSES.hash}
+    output = made(run, label, "select", chosen, inputs, settings=settings.model_dump(), report=report.as_dict())
+    finished.steps[label] = output
+    return output
+
+
+@pytest.fixture
+def relabelled(tmp_path: Path) -> FakeRun:
+    """A run of two teachers, the second of which relabels what was chosen from the first: `c` was too low, `b` is a dog then."""
+    first = [Image("a.jpg", 5), Image("b.jpg", 4), Image("c.jpg", 3), Image("d.jpg", -2)]
+    then = [Image("a.jpg", 6), Image("b.jpg", -0.5), Image("c.jpg", 7), Image("d.jpg", -3)]
+    return fake_run(tmp_path, [first, then])
+
+
+def test_relabelled_images_and_those_that_were_never_chosen(relabelled: FakeRun) -> None:
+    """`relabel: filtered`: the label of the second generation is that of reassign, not of the selection of everything before it."""
+    run = Run(relabelled.store, "r", ClusterSettings())
+    everything = selection(relabelled, run, "relabel all", "generation 2 predict", SelectSettings())
+    table = reassign(table_of(relabelled, "generation 1 select"), table_of(relabelled, "relabel all"))
+    inputs = {"filtered": relabelled.steps["generation 1 select"].digest, "fresh": everything.digest}
+    made(run, "generation 2 reassign", "reassign", table, inputs)
+    a, b, c = (story(relabelled, f"{name}.jpg") for name in "abc")
+    assert "generation 2 reassign: relabelled as cat, rank 1, score 0.9975" in a
+    assert "generation 1 select: chosen as cat" in b
+    assert "generation 2 reassign: relabelled as dog" in b
+    assert "score 0.6225 (log-odds 0.5), drawn 1x an epoch; chosen by generation 1 select" in b
+    assert "generation 2 reassign: no label: generation 1 select did not choose it" in c
+    assert "relabel all" not in a + b + c
+
+
+def test_an_image_that_the_relabelling_teacher_could_not_read(relabelled: FakeRun) -> None:
+    run = Run(relabelled.store, "r", ClusterSettings())
+    everything = selection(relabelled, run, "relabel all", "generation 2 predict", SelectSettings())
+    inputs = {"filtered": relabelled.steps["generation 1 select"].digest, "fresh": everything.digest}
+    table = table_of(relabelled, "generation 1 select")
+    made(run, "generation 2 reassign", "reassign", table.slice(0, 0), inputs)
+    assert "reassign: no label: chosen by generation 1 select, but this teacher has no" in story(relabelled, "b.jpg")
+
+
+def test_true_labels_mixed_into_the_targets(relabelled: FakeRun) -> None:
+    """Self-distillation learns the mixture: 0.4 of the label `dog`, and 0.6 of a soft answer that is cat by 0.982."""
+    run = Run(relabelled.store, "r", ClusterSettings())
+    answers = relabelled.steps["generation 1 select"]
+    table = table_of(relabelled, "generation 1 select")
+    mixture = mixed_table(table, np.ones(len(table), np.int64), 0.4, 2)
+    made(run, "round 1 mix", "mix", mixture, {"answers": answers.digest}, settings={"truth_share": 0.4})
+    told = story(relabelled, "b.jpg")
+    assert "generation 1 select: chosen as cat" in told
+    assert "round 1 mix: target cat 0.5892, dog 0.4108 (share of the true label 0.4)" in told
+    assert "round 1 mix: no target" in story(relabelled, "c.jpg")
+
+
+def test_a_label_that_was_kept_names_the_selection_that_gave_it(relabelled: FakeRun) -> None:
+    """The sticky mode: `b` stays the cat that it was, although the second teacher calls it a dog; `c` is new."""
+    run = Run(relabelled.store, "r", ClusterSettings())
+    settings = SelectSettings(threshold=0.9)
+    keep = relabelled.steps["generation 1 select"]
+    fresh = selection(relabelled, run, "fresh", "generation 2 predict", settings)
+    table = carry_over(table_of(relabelled, "generation 1 select"), table_of(relabelled, "fresh"))
+    inputs = {"predictions": relabelled.steps["generation 2 predict"].digest, "keep": keep.digest}
+    report = fresh.summary["report"]
+    made(run, "sticky 2", "select", table, inputs, settings=settings.model_dump(), report=report)
+    assert "sticky 2: label kept since generation 1 select: cat, rank 2" in story(relabelled, "b.jpg")
+    assert "sticky 2: chosen as cat, rank 3" in story(relabelled, "c.jpg")
