@@ -6,10 +6,11 @@ python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos/
 """
 
 from engine.config import load
-from engine.evaluate.evaluate import evaluate
-from engine.evaluate.robustness import robustness
+from engine.evaluate.evaluate import evaluate, line
+from engine.evaluate.robustness import chosen_corruptions, robustness
 from engine.evaluate.soft import evaluate_soft
 from engine.images.collection import collect
+from engine.images.scope import Scope
 from engine.job_settings import EvaluateJobSettings
 from engine.labels.classes import ClassManifest
 from engine.models.checkpoint import class_names
@@ -27,25 +28,26 @@ def main() -> None:
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     model = find_model(run, settings.model)
-    classes = ClassManifest(tuple(class_names(fetch_model(model, run.store.fs))))
     images = collect(run, "images", settings.images.uri, settings.images, labelled=settings.soft is None)
+    scope = Scope(images, max_rejected_percent=settings.images.max_rejected_percent)
     if settings.soft is not None:
         with connect(settings.cluster):
-            summary = evaluate_soft(run, "evaluate", model, images, classes, settings.predict, settings.soft).summary
+            summary = evaluate_soft(run, "evaluate", model, scope, settings.predict, settings.soft).summary
         for name, value in summary.items():
             print(f"{name}: {value}")
         return
+    corruptions = chosen_corruptions(settings.corruptions, settings.severities)
+    classes = ClassManifest(tuple(class_names(fetch_model(model, run.store.fs))))
     with connect(settings.cluster):
-        summary = evaluate(run, "evaluate", model, images, classes, settings.predict).summary
-        suffered = robustness(run, model, images, classes, settings.predict, settings.corruptions, settings.severities)
+        summary = evaluate(run, "evaluate", model, scope, classes, settings.predict).summary
+        errors = robustness(run, model, scope, classes, settings.predict, corruptions)
     for name, accuracy in summary["per_class"].items():
         print(f"  {name:<24} {accuracy:7.2%}")
-    interval = f"[{summary['low']:.2%}, {summary['high']:.2%}] of {summary['images']} images"
-    print(f"accuracy {summary['accuracy']:.2%} {interval}, calibration error {summary['ece']:.3f}")
-    for family, error in suffered.items():
+    print(f"{line(summary)}, calibration error {summary['ece']:.3f}")
+    for family, error in errors.items():
         print(f"  {family:<24} {error:7.2%} wrong, mean of severities {settings.severities}")
-    if suffered:
-        print(f"mean corruption error {sum(suffered.values()) / len(suffered):.2%} of {len(suffered)} families")
+    if errors:
+        print(f"mean corruption error {sum(errors.values()) / len(errors):.2%} of {len(errors)} families")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from engine.config import load
 from engine.images.collection import collect
+from engine.images.scope import Scope
 from engine.job_settings import PlanJobSettings, PlanSettings
 from engine.models.imported import find_model
 from engine.plan.estimate import Estimate, Machines, Measured, Pool, duration, estimate, volume
@@ -31,10 +32,11 @@ def main() -> None:
     settings = load(PlanJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     model = find_model(run, settings.model)
-    manifest = collect(run, "images", settings.images.uri, settings.images).manifest
+    scope = Scope(collect(run, "images", settings.images.uri, settings.images))
+    manifest = scope.manifest
     with connect(settings.cluster):
         actors = labelling_actors(settings.cluster, manifest.num_shards)
-        found, plan = measure(run.store, manifest, model, settings.predict, actors, settings.plan.sample_images)
+        found, plan = measure(run.store, scope, model, settings.predict, actors, settings.plan.sample_images)
         present = present_machines(ray.nodes(), settings.plan)
     for line in plan.get("said", []):
         say("plan", line)

@@ -9,6 +9,7 @@ from engine.config import load
 from engine.images.collection import collect
 from engine.images.hashing import hashed
 from engine.images.overlap import held_out
+from engine.images.scope import Scope
 from engine.job_settings import PredictJobSettings
 from engine.models.imported import find_model
 from engine.predict.pipeline import predict
@@ -29,7 +30,8 @@ def main() -> None:
     with connect(settings.cluster):
         kept_out = {uri: hashed(run, collect(run, uri, uri, settings.images)) for uri in settings.images.exclude}
         held = held_out(kept_out) if kept_out else None
-        output = predict(run, "predict", model, images, settings.predict, held, settings.images.max_rejected_percent)
+        scope = Scope(images, exclusions=held, max_rejected_percent=settings.images.max_rejected_percent)
+        output = predict(run, "predict", model, scope, settings.predict)
     say("done", f"{output.summary['images']} images labelled; select from them with predictions={output.step}")
 
 

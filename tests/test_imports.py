@@ -60,7 +60,6 @@ ON_RAY = {
     "images/likeness.py",
     "gather/pipeline.py",
     "fit/trainer.py",
-    "evaluate/evaluate.py",
     "search/tuner.py",
     "cluster/probe.py",
     "cluster/submission.py",

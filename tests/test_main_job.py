@@ -135,7 +135,7 @@ def test_too_many_broken_images_fail_the_run_and_keep_what_was_labelled(
     settings = settings.model_copy(
         update={"data": settings.data.model_copy(update={"pool": pool, "max_rejected_percent": 5.0})}
     )
-    with pytest.raises(TooManyRejectsError, match=r"max_rejected_percent=5\.0"):
+    with pytest.raises(TooManyRejectsError, match=r"limit data.max_rejected_percent=5\): \d+ truncated"):
         self_train(settings)
     assert list(
         (Path(finished) / "steps" / step_names(finished, "broken")["generation 1 predict"] / "parts").glob("*.parquet")
@@ -189,3 +189,9 @@ def test_a_calibrated_teacher_and_an_adaptive_cut_that_counts_first_and_obeys_it
     assert 0 < chosen.summary["report"]["available"] <= 0.5 * counted.summary["images"]
     assert report["generations"][1]["guard"]["selected_share"] < 0.5
     assert "generation 1 select labelled" in names
+    store = Store(finished)
+    pool, labelled = (
+        store.step_json(names[f"generation 1 {one}"], "record.json")["settings"]
+        for one in ("predict", "select labelled predict")
+    )
+    assert pool["temperature"] == labelled["temperature"] == fitted.summary["temperature"]

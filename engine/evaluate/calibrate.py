@@ -5,31 +5,34 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from engine.evaluate.evaluate import predict_all
-from engine.images.collection import Collection
+from engine.evaluate.evaluate import labelled_inputs, read_all
+from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.metrics.calibration import Temperature, fit_temperature
+from engine.predict.pipeline import predict
 from engine.progress import say
 from engine.run import Run
 from engine.select.scores import classes_of, log_probability, scores_of
 from engine.settings import PredictSettings
 from engine.steps import Output, Step
 
-REVISION = 1
+REVISION = 2
 
 
 def calibrate(
-    run: Run, label: str, model: Output, collection: Collection, classes: ClassManifest, settings: PredictSettings
+    run: Run, label: str, model: Output, scope: Scope, classes: ClassManifest, settings: PredictSettings
 ) -> Output:
-    """Fit the temperature on images never trained on: summary {temperature, images, ece_before, ece_after, nll_before, nll_after}."""
-    inputs = {"model": model.digest, "images": collection.digest, "classes": classes.hash}
+    """Fit the temperature on images never trained on: summary {temperature, images, ece_before, ece_after, nll_before, nll_after}.
+
+    Raises TooManyRejectsError when more than `scope.max_rejected_percent` of them cannot be read.
+    """
     whole = settings.of_the_model().model_copy(update={"top_p": len(classes), "temperature": 1.0})
+    predictions = predict(run, f"{label} predict", model, scope, whole)
 
     def work(step: Step) -> Output:
         started = time.time()
-        predictions = predict_all(run, step, model, collection, whole)
-        position = collection.positions(predictions["shard"].to_numpy(), predictions["row"].to_numpy())
-        fitted = fit_on(predictions, collection.class_indices(classes)[position])
+        table = read_all(predictions, run, classes)
+        fitted = fit_on(table, scope.collection.class_indices(classes)[scope.collection.at(table)])
         say(
             label,
             f"temperature {fitted.value:.3f} on {fitted.num_images} images:"
@@ -45,13 +48,13 @@ def calibrate(
         }
         return step.commit([], summary, started)
 
-    return run.step(label, "calibrate", REVISION, whole.fingerprinted(), inputs, work)
+    return run.step(label, "calibrate", REVISION, {}, labelled_inputs(model, predictions, scope, classes), work)
 
 
 def fit_on(predictions: pa.Table, truth: np.ndarray) -> Temperature:
     """The temperature for predictions that hold all classes of N images whose true classes are `truth` (N,).
 
-    Log-probabilities stand for the logits: they differ by a constant an image, which softmax does not see.
+    Log-probabilities stand for the logits: they differ by a constant per image, which softmax does not see.
     """
     classes, log_odds = classes_of(predictions), scores_of(predictions)
     logits = np.empty(log_odds.shape)

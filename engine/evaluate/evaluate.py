@@ -1,31 +1,25 @@
-"""A model over a labelled set: the same labelling lines as `predict`, then accuracy with its interval and calibration."""
+"""A model over a labelled scope: `predict`, then a pure measure of what it predicted."""
 
 import time
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
-import torch
 
-from engine import heap
-from engine.images.collection import Collection
-from engine.images.manifest import Manifest
+from engine.images.lost_classes import check_no_class_lost
 from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.metrics.accuracy import wilson
 from engine.metrics.calibration import expected_calibration_error
-from engine.models.fetch import fetch_model
-from engine.predict.labelling import ShardLabeller
-from engine.predict.predictor import Predictor
+from engine.predict.pipeline import predict
 from engine.progress import say
-from engine.resources import ANYWHERE, labelling_actors
 from engine.run import Run
+from engine.schema import CLASSES_HASH
 from engine.select.scores import classes_of, probability, scores_of
 from engine.settings import PredictSettings
 from engine.steps import Output, Step, read_tables
 
-REVISION = 2
+VERB, REVISION = "evaluate", 3
 
 ANSWERS = pa.schema(
     [
@@ -36,92 +30,61 @@ ANSWERS = pa.schema(
         ("confidence", pa.float32()),
     ]
 )
-"""One labelled image and what the model says of it; `predicted` is -1 for an image that could not be decoded, which counts as wrong."""
+"""One labelled image that could be read, and what the model predicts for it."""
 
 
 def evaluate(
-    run: Run,
-    label: str,
-    model: Output,
-    collection: Collection,
-    classes: ClassManifest,
-    settings: PredictSettings,
-    corruption: tuple[str, int] | None = None,
+    run: Run, label: str, model: Output, scope: Scope, classes: ClassManifest, settings: PredictSettings
 ) -> Output:
-    """Accuracy of `model` on a labelled collection: summary {images, correct, accuracy, low, high, ece, per_class}; parts are ANSWERS.
+    """Accuracy of `model` on a labelled scope: summary {images, rejected, reasons, correct, accuracy, low, high, ece, per_class}; one part of
+    ANSWERS in address order.
 
-    `corruption`: family and severity (`images.corruptions`) of what every image goes through first.
+    Images that cannot be read are `rejected`: they are in no number but that one. Raises TooManyRejectsError when they are more than
+    `scope.max_rejected_percent`, and ValueError when a class lost all its images.
     """
-    inputs = {"model": model.digest, "images": collection.digest, "classes": classes.hash}
-    one = settings.of_the_model().model_copy(update={"top_p": 1})
+    only_best = settings.of_the_model().model_copy(update={"top_p": 1})
+    predictions = predict(run, f"{label} predict", model, scope, only_best)
 
     def work(step: Step) -> Output:
         started = time.time()
-        truth = collection.class_indices(classes)
-        table = answers(collection, truth, predict_all(run, step, model, collection, one, corruption))
-        part = step.put_part(0, table)
-        summary = summarise(table, classes)
-        say(
-            label,
-            f"accuracy {summary['accuracy']:.2%} [{summary['low']:.2%}, {summary['high']:.2%}] of {summary['images']} images",
+        table = match_truth(scope, classes, read_all(predictions, run, classes))
+        check_no_class_lost(scope, classes, table["truth"].to_numpy(), predictions.uri)
+        summary = summarise(table, classes) | {name: predictions.summary[name] for name in ("rejected", "reasons")}
+        say(label, line(summary))
+        return step.commit([step.put_part(0, table)], summary, started)
+
+    return run.step(label, VERB, REVISION, {}, labelled_inputs(model, predictions, scope, classes), work)
+
+
+def labelled_inputs(model: Output, predictions: Output, scope: Scope, classes: ClassManifest) -> dict[str, str]:
+    """What a measure of predictions against the labels of their collection depends on."""
+    return {
+        "model": model.digest,
+        "predictions": predictions.digest,
+        "images": scope.collection.digest,
+        "classes": classes.hash,
+    }
+
+
+def read_all(predictions: Output, run: Run, classes: ClassManifest) -> pa.Table:
+    """Predictions (schema.predictions) of a labelled scope in address order. Raises ValueError when they are of other classes."""
+    table = pa.concat_tables(table for _, table in read_tables(predictions, run.store.fs))
+    found = (table.schema.metadata or {}).get(CLASSES_HASH, b"").decode()
+    if found != classes.hash:
+        raise ValueError(
+            f"{predictions.step}: the model's classes are not those of the labels, {', '.join(classes.names[:10])}. "
+            "Evaluate a model that was trained on these classes."
         )
-        return step.commit([part], summary, started)
-
-    corrupted = {} if corruption is None else {"corruption": list(corruption)}
-    return run.step(label, "evaluate", REVISION, {**one.fingerprinted(), **corrupted}, inputs, work)
+    return table
 
 
-def predict_all(
-    run: Run,
-    step: Step,
-    model: Output,
-    collection: Collection,
-    settings: PredictSettings,
-    corruption: tuple[str, int] | None = None,
-) -> pa.Table:
-    """Predictions (schema.predictions) of a whole collection, in memory, in no particular order."""
-    actors = labelling_actors(run.cluster, collection.manifest.num_shards)
-    task = ray.remote(
-        scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=run.cluster.max_failures
-    )(predict_shards)
-    shares = np.array_split(np.arange(collection.manifest.num_shards), actors.count)
-    return pa.concat_tables(
-        ray.get(
-            [
-                task.remote(step, model, collection.manifest, settings, s.tolist(), actors.threads, corruption)
-                for s in shares
-            ]
-        )
-    )
-
-
-def predict_shards(
-    step: Step,
-    model: Output,
-    manifest: Manifest,
-    settings: PredictSettings,
-    shards: list[int],
-    threads: int,
-    corruption: tuple[str, int] | None = None,
-) -> pa.Table:
-    """Predictions (schema.predictions) of whole shards, in memory: for sets of up to some 100,000 images."""
-    torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    scope = Scope(Collection("", manifest), corruption=corruption)
-    labeller = ShardLabeller(scope, Predictor(fetch_model(model, step.fs), settings, device))
-    with heap.freed_kept():
-        return pa.concat_tables([labeller.schema.empty_table(), *(labeller(shard).predictions for shard in shards)])
-
-
-def answers(collection: Collection, truth: np.ndarray, predictions: pa.Table) -> pa.Table:
-    """Truth and prediction side by side for every image of the collection, in address order."""
-    labels = collection.manifest.labels()
-    position = collection.positions(predictions["shard"].to_numpy(), predictions["row"].to_numpy())
-    predicted = np.full(truth.size, -1, np.int32)
-    confidence = np.zeros(truth.size, np.float32)
-    predicted[position] = classes_of(predictions)[:, 0]
-    confidence[position] = probability(scores_of(predictions)[:, 0])
-    return pa.table([labels["shard"], labels["row"], truth.astype(np.int32), predicted, confidence], schema=ANSWERS)
+def match_truth(scope: Scope, classes: ClassManifest, predictions: pa.Table) -> pa.Table:
+    """ANSWERS: truth and prediction of every image that has a prediction. Raises ValueError for an image without a label."""
+    truth = scope.collection.class_indices(classes)[scope.collection.at(predictions)]
+    predicted = classes_of(predictions)[:, 0].astype(np.int32)
+    confidence = probability(scores_of(predictions)[:, 0]).astype(np.float32)
+    columns = [predictions["shard"], predictions["row"], pa.array(truth.astype(np.int32)), predicted, confidence]
+    return pa.table(columns, schema=ANSWERS)
 
 
 def summarise(table: pa.Table, classes: ClassManifest) -> dict[str, Any]:
@@ -141,6 +104,23 @@ def summarise(table: pa.Table, classes: ClassManifest) -> dict[str, Any]:
         "ece": expected_calibration_error(table["confidence"].to_numpy(), right),
         "per_class": per_class,
     }
+
+
+def line(summary: dict[str, Any]) -> str:
+    """The score, its interval and the images it stands on."""
+    rejected = f"; {summary['rejected']:,} more could not be read" if summary["rejected"] else ""
+    interval = f"[{summary['low']:.2%}, {summary['high']:.2%}]"
+    return f"accuracy {summary['accuracy']:.2%} {interval} of {summary['images']} images{rejected}"
+
+
+def shared_images(first: pa.Table, second: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The rows of two tables of ANSWERS whose images are in both, in address order: what a paired test compares."""
+    _, in_first, in_second = np.intersect1d(_address(first), _address(second), assume_unique=True, return_indices=True)
+    return first.take(pa.array(in_first)), second.take(pa.array(in_second))
+
+
+def _address(table: pa.Table) -> np.ndarray:
+    return table["shard"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
 
 
 def correctness(output: Output, run: Run) -> np.ndarray:

@@ -1,11 +1,14 @@
-"""Robustness on request: the error of a model under common corruptions, one durable step a family and severity."""
+"""Robustness on request: the error of a model under common corruptions, each family and severity a scope of its own."""
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from engine.evaluate.evaluate import evaluate
-from engine.images.collection import Collection
 from engine.images.corruptions import FAMILIES, SEVERITIES
+from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.run import Run
 from engine.settings import PredictSettings
@@ -15,29 +18,28 @@ from engine.steps import Output
 def robustness(
     run: Run,
     model: Output,
-    collection: Collection,
+    scope: Scope,
     classes: ClassManifest,
     settings: PredictSettings,
-    families: Sequence[str],
-    severities: Sequence[int] = SEVERITIES,
+    corruptions: Sequence[tuple[str, int]],
 ) -> dict[str, float]:
-    """Share of wrong answers by family, the mean over severities; unlike the published mCE it is not divided by AlexNet's.
+    """Share of wrong predictions per family, the mean over its severities; unlike the published mCE it is not divided by AlexNet's."""
+    errors: dict[str, list[float]] = {}
+    for family, severity in corruptions:
+        corrupted = replace(scope, corruption=(family, severity))
+        measured = evaluate(run, f"{family} {severity}", model, corrupted, classes, settings)
+        errors.setdefault(family, []).append(1 - measured.summary["accuracy"])
+    return {family: float(np.mean(values)) for family, values in errors.items()}
 
-    Raises ValueError for an unknown family or severity.
-    """
+
+def chosen_corruptions(families: Sequence[str], severities: Sequence[int] = SEVERITIES) -> list[tuple[str, int]]:
+    """Every severity of every family; `all` stands for the fifteen families. Raises ValueError for an unknown family or severity."""
     wanted = list(FAMILIES) if "all" in families else list(families)
     for family in wanted:
         if family not in FAMILIES:
             close = difflib.get_close_matches(family, FAMILIES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(FAMILIES)}"
-            raise ValueError(f"corruptions: {family} is unknown; {hint}")
-    if strange := sorted(set(severities) - set(SEVERITIES)):
-        raise ValueError(f"severities: {strange[0]} is none; they are 1 to 5")
-    return {
-        family: sum(
-            1 - evaluate(run, f"{family} {at}", model, collection, classes, settings, (family, at)).summary["accuracy"]
-            for at in severities
-        )
-        / len(severities)
-        for family in wanted
-    }
+            hint = f"Did you mean {close[0]}?" if close else f"Known families: {', '.join(FAMILIES)}."
+            raise ValueError(f"corruptions: {family} is unknown. {hint}")
+    if unknown := sorted(set(severities) - set(SEVERITIES)):
+        raise ValueError(f"severities: {unknown[0]} is unknown. They are 1 to 5.")
+    return [(family, severity) for family in wanted for severity in severities]

@@ -6,70 +6,67 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.evaluate.evaluate import predict_all
+from engine.evaluate.evaluate import labelled_inputs, read_all
 from engine.gather.soft import file_digest, read_labels
-from engine.images.collection import Collection
+from engine.images.scope import Scope
 from engine.job_settings import SoftSettings
 from engine.labels.classes import ClassManifest
 from engine.labels.tables import dense_rows
-from engine.labels.targets import dense
+from engine.labels.targets import Targets, dense
 from engine.metrics.soft import average_precision, kl_divergence
+from engine.models.checkpoint import class_names
+from engine.models.fetch import fetch_model
+from engine.predict.pipeline import predict
 from engine.run import Run
 from engine.select.scores import classes_of, probability, scores_of
 from engine.settings import PredictSettings
 from engine.steps import Output, Step
 
-REVISION = 1
+VERB, REVISION = "evaluate_soft", 1
 
 
 def evaluate_soft(
-    run: Run,
-    label: str,
-    model: Output,
-    collection: Collection,
-    classes: ClassManifest,
-    settings: PredictSettings,
-    soft: SoftSettings,
+    run: Run, label: str, model: Output, scope: Scope, settings: PredictSettings, soft: SoftSettings
 ) -> Output:
-    """Summary {images, kl, kl_error, agreement} of distributions, {images, mean_average_precision, average_precision} of several labels.
+    """Summary {images, rejected, reasons} with {kl, kl_error, agreement} of distributions, {mean_average_precision, average_precision} of several
+    labels. `images` are those of `scope` that the table names and that could be read.
 
-    Raises ValueError for logits: compare probabilities.
+    Raises ValueError for logits, and when the table names no image of the scope; TooManyRejectsError as `predict` does.
     """
     if soft.kind == "logits":
         raise ValueError(
-            "soft.kind=logits cannot be evaluated: logits are only known up to a constant; write them as probabilities"
+            "soft.kind=logits cannot be evaluated: logits are known only up to a constant. Write them as probabilities."
         )
+    classes = ClassManifest(tuple(class_names(fetch_model(model, run.store.fs))))
     activation = "sigmoid" if soft.kind == "labels" else "softmax"
     whole = settings.of_the_model().model_copy(update={"top_p": len(classes), "activation": activation})
-    inputs = {
-        "model": model.digest,
-        "images": collection.digest,
-        "classes": classes.hash,
-        "table": file_digest(soft.table),
-    }
+    predictions = predict(run, f"{label} predict", model, scope, whole)
+    inputs = labelled_inputs(model, predictions, scope, classes) | {"table": file_digest(soft.table)}
 
     def work(step: Step) -> Output:
         started = time.time()
-        labels = read_labels(soft, collection, classes)
-        predictions = predict_all(run, step, model, collection, whole)
-        answered = np.full(collection.manifest.num_rows, -1)
-        answered[collection.at(predictions)] = np.arange(predictions.num_rows)
-        found = answered[labels.place]
+        labels = read_labels(soft, scope.collection, classes)
+        table = read_all(predictions, run, classes)
+        prediction_of = np.full(scope.manifest.num_rows, -1)
+        prediction_of[scope.collection.at(table)] = np.arange(table.num_rows)
+        found = prediction_of[labels.place]
+        if not (found >= 0).any():
+            raise ValueError(f"{soft.table}: names no image of {scope.name} that could be read")
         truth = several(labels.targets, len(classes)) if soft.kind == "labels" else dense(labels.targets, len(classes))
-        summary = compare(truth[found >= 0], predictions.take(pa.array(found[found >= 0])), soft.kind, classes)
-        return step.commit([], summary, started)
+        compared = compare(truth[found >= 0], table.take(pa.array(found[found >= 0])), soft.kind, classes)
+        rejected = {name: predictions.summary[name] for name in ("rejected", "reasons")}
+        return step.commit([], compared | rejected, started)
 
-    recorded = {**whole.fingerprinted(), "soft": soft.model_dump(exclude={"table"})}
-    return run.step(label, "evaluate", REVISION, recorded, inputs, work)
+    return run.step(label, VERB, REVISION, {"soft": soft.model_dump(exclude={"table"})}, inputs, work)
 
 
 def compare(truth: np.ndarray, predictions: pa.Table, kind: str, classes: ClassManifest) -> dict[str, Any]:
     """The summary from `truth` (n, C) and predictions of the same images that hold all classes."""
     index, score = classes_of(predictions).astype(np.int64), probability(scores_of(predictions))
     if kind == "labels":
-        answers = np.zeros(truth.shape)
-        np.put_along_axis(answers, index, score, axis=1)
-        each = {name: average_precision(truth[:, c] >= 0.5, answers[:, c]) for c, name in enumerate(classes.names)}
+        scores = np.zeros(truth.shape)
+        np.put_along_axis(scores, index, score, axis=1)
+        each = {name: average_precision(truth[:, c] >= 0.5, scores[:, c]) for c, name in enumerate(classes.names)}
         known = [value for value in each.values() if not np.isnan(value)]
         return {
             "images": len(truth),
@@ -85,10 +82,10 @@ def compare(truth: np.ndarray, predictions: pa.Table, kind: str, classes: ClassM
     }
 
 
-def several(targets: Any, num_classes: int) -> np.ndarray:
-    """Several labels an image as (n, C), 0 where a class is not listed."""
+def several(targets: Targets, num_classes: int) -> np.ndarray:
+    """Several labels per image as (n, C), 0 where a class is not listed."""
     lengths = np.diff(np.asarray(targets.classes.offsets))
-    made = np.zeros((len(lengths), num_classes), np.float32)
+    labels = np.zeros((len(lengths), num_classes), np.float32)
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    made[rows, np.asarray(targets.classes.flatten()).astype(np.int64)] = np.asarray(targets.weights.flatten())
-    return made
+    labels[rows, np.asarray(targets.classes.flatten()).astype(np.int64)] = np.asarray(targets.weights.flatten())
+    return labels

@@ -25,7 +25,7 @@ from engine.images.bad import BadImage
 from engine.images.decode import content_hash
 from engine.images.manifest import Manifest
 from engine.images.overlap import HeldOut
-from engine.predict.budget import RejectBudget
+from engine.predict.budget import RejectBudget, RejectLimit
 
 BLOCK_ROWS = 1024
 """Rows of a block at most. It changes the order of raw streams: raise the revision of `fit` with it."""
@@ -130,8 +130,8 @@ class RawDecoder(Decoder):
         super().__init__(shards, *rest)  # type: ignore[arg-type]
         self._raw = shards
         self._counting = Lock()
-        remedy = f"They were drawn from {shards.raw.uri}: mend them, leave them out, or raise the budget."
-        self._budget = RejectBudget(shards.raw.max_rejected_percent, remedy=remedy)
+        remedy = f"They were drawn from {shards.raw.uri}. Fix them, leave them out or raise the limit."
+        self._budget = RejectBudget(RejectLimit(shards.raw.max_rejected_percent, "pool stream", remedy))
 
     def pixels(self, rows: Rows, pick: int) -> Tensor:
         if (found := self._drawn_image(rows, pick)) is not None:

@@ -4,6 +4,7 @@ import io
 import os
 import resource
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ import ray
 import torch
 
 from engine import heap, storage
-from engine.images.collection import Collection
 from engine.images.manifest import Manifest
 from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.models.fetch import fetch_model
 from engine.plan.estimate import Measured
 from engine.predict.int8 import kept
+from engine.predict.job import PredictJob
 from engine.predict.labelling import Seconds, ShardLabeller
 from engine.predict.pipeline import PARQUET
 from engine.predict.predictor import Predictor
@@ -26,26 +27,26 @@ from engine.predict.start import start
 from engine.resources import ANYWHERE, Actors
 from engine.select.select import Selector
 from engine.settings import PredictSettings, SelectSettings
-from engine.steps import Output, Step, Store
+from engine.steps import Output, Store
 
 AT_ONCE = 16
 """Workers that measure at the same time, at most: those of a node or two tell what there is to know."""
 
 
 def measure(
-    store: Store, manifest: Manifest, model: Output, settings: PredictSettings, actors: Actors, images: int
+    store: Store, scope: Scope, model: Output, settings: PredictSettings, actors: Actors, images: int
 ) -> tuple[Measured, dict[str, Any]]:
     """What about `images` of the pool cost, and the plan of the labelling step (backend, batch)."""
     step = store.step("predict", 0, {"measured": time.time_ns()}, {})  # a place to name, never begun
     remote = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus)
-    manifest_ref = ray.put(manifest)
+    manifest = scope.manifest
+    job = PredictJob(step, scope, model, settings, actors.threads)
     _, boot = timed([remote(nothing).remote()])
-    (plan,), chosen = timed([remote(start).remote(step, manifest_ref, model, settings, actors.threads, actors.count)])
+    (plan,), chosen = timed([remote(start).remote(job, actors.count)])
     obeyed = settings.model_copy(update=plan["predict"])
+    job_ref = ray.put(replace(job, settings=obeyed))
     workers = min(actors.count, AT_ONCE, manifest.num_shards)
-    samplers: list[Any] = [
-        remote(Sampler).remote(step, manifest_ref, model, obeyed, actors.threads) for _ in range(workers)
-    ]
+    samplers: list[Any] = [remote(Sampler).remote(job_ref) for _ in range(workers)]
     _, ready = timed([sampler.ready.remote() for sampler in samplers])
     per_shard = max(1, manifest.num_rows // max(1, manifest.num_shards))
     shards = np.arange(min(manifest.num_shards, max(workers, -(-images // per_shard))))
@@ -71,13 +72,13 @@ def timed(refs: list[Any]) -> tuple[list[Any], float]:
 class Sampler:
     """A worker as labelling has them, a new process, without look-ahead; its parts go into a scratch file."""
 
-    def __init__(self, step: Step, manifest: Manifest, model: Output, settings: PredictSettings, threads: int) -> None:
-        self.step, self.manifest = step, manifest
-        torch.set_num_threads(threads)
+    def __init__(self, job: PredictJob) -> None:
+        self.step, self.manifest = job.step, job.scope.manifest
+        torch.set_num_threads(job.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        quantised = kept(step) if settings.backend == "int8" else None
-        predictor = Predictor(fetch_model(model, step.fs), settings, device, quantised)
-        self.labeller = ShardLabeller(Scope(Collection("images", manifest)), predictor)
+        quantised = kept(job.step) if job.settings.backend == "int8" else None
+        predictor = Predictor(fetch_model(job.model, job.step.fs), job.settings, device, quantised)
+        self.labeller = ShardLabeller(job.scope, predictor)
         self.classes = ClassManifest(tuple(predictor.loaded.class_names))
         heap.keep_freed()
 

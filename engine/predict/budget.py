@@ -1,30 +1,59 @@
-"""How many images may be unusable before a step fails, counted from the parts of a labelling or image by image."""
+"""How many images may be rejected before a step fails, counted from the parts of a step or image by image."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from engine.steps import Part
 
+HANDFUL = 10
+"""Rejected images that no limit counts while there may be more to come."""
+SHOWN = 5
+"""Reasons that a message names."""
+
 
 class TooManyRejectsError(ValueError):
-    """More images were unusable than the budget allows."""
+    """More images were rejected than the limit allows."""
 
 
-HANDFUL = 10
-"""Unusable images that no budget counts while there may be more to come."""
-IN_QUARANTINE = (
-    "Their keys and reasons are in the step's quarantine/; mend them or raise the budget. What was labelled is kept."
-)
+def is_excluded(reason: str) -> bool:
+    """Whether an image was left out on purpose and is not rejected."""
+    return reason.startswith("excluded")
+
+
+@dataclass(frozen=True)
+class RejectLimit:
+    """Rejected images per 100 seen above which a step fails; excluded images are not seen."""
+
+    percent: float
+    where: str
+    """The step or stream, as the message names it."""
+    remedy: str
+    """Where the rejected images are listed, and what to do."""
+
+    @classmethod
+    def of_step(cls, percent: float, title: str, step: str) -> "RejectLimit":
+        """The limit of the step called `step`, which lists what it rejects in its quarantine."""
+        return cls(percent, title, f"Keys: {step}/quarantine/. Fix them or raise the limit.")
+
+    def check(self, seen: int, reasons: Mapping[str, int]) -> None:
+        """Raise TooManyRejectsError when too many of `seen` images were rejected; `reasons`: number of images of each reason."""
+        rejected = Counter({reason: count for reason, count in reasons.items() if not is_excluded(reason)})
+        total = rejected.total()
+        if total * 100 > self.percent * seen:
+            named = ", ".join(f"{count:,} {reason}" for reason, count in rejected.most_common(SHOWN))
+            raise TooManyRejectsError(
+                f"{self.where}: {total:,} of {seen:,} images rejected ({100 * total / seen:.1f} %, limit data.max_rejected_percent="
+                f"{self.percent:g}): {named}. {self.remedy}"
+            )
 
 
 class RejectBudget:
-    """Counts unusable images and fails the run once they are more than `percent` of those seen (and more than a handful).
+    """Counts images seen and rejected, and fails as soon as they exceed the limit (and are more than a handful)."""
 
-    `remedy`: the end of the error, where to find them and what to do.
-    """
-
-    def __init__(self, percent: float, earlier: Any = (), remedy: str = IN_QUARANTINE) -> None:
-        self.percent, self.remedy = percent, remedy
+    def __init__(self, limit: RejectLimit, earlier: Iterable[Part] = ()) -> None:
+        self.limit = limit
         self.seen = self.rejected = self.excluded = 0
         self.reasons: Counter[str] = Counter()
         for part in earlier:
@@ -37,12 +66,12 @@ class RejectBudget:
         self.reasons.update(part.stats["reasons"])
 
     def spend(self, part: Part) -> None:
-        """Count a part's images."""
+        """Count a part's images. Raises TooManyRejectsError."""
         self._count(part)
         self._enforce()
 
     def see(self, reason: str | None) -> None:
-        """Count one image, with the reason where it is unusable."""
+        """Count one image, with the reason where it is rejected. Raises TooManyRejectsError."""
         self.seen += 1
         if reason is not None:
             self.rejected += 1
@@ -54,17 +83,8 @@ class RejectBudget:
             self.check()
 
     def check(self) -> None:
-        """Raise when the budget is exceeded."""
-        if self.rejected * 100 > self.percent * self.seen:
-            worst = ", ".join(
-                f"{reason}: {count}"
-                for reason, count in self.reasons.most_common(5)
-                if not reason.startswith("excluded")
-            )
-            raise TooManyRejectsError(
-                f"{self.rejected} of {self.seen} images could not be used ({worst}); the budget is data.max_rejected_percent={self.percent}. "
-                f"{self.remedy}"
-            )
+        """Raise TooManyRejectsError when the limit is exceeded."""
+        self.limit.check(self.seen, self.reasons)
 
     def summary(self) -> dict[str, Any]:
         self.check()

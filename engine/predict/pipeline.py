@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,12 +21,9 @@ import torch
 from ray.exceptions import RayError
 
 from engine import heap
-from engine.images.collection import Collection
-from engine.images.overlap import HeldOut
 from engine.images.scope import Scope
-from engine.images.subset import Subset
 from engine.models.fetch import fetch_model
-from engine.predict.budget import RejectBudget, TooManyRejectsError
+from engine.predict.budget import RejectBudget, RejectLimit, TooManyRejectsError
 from engine.predict.failures import (
     Budgets,
     Failure,
@@ -37,10 +35,11 @@ from engine.predict.failures import (
     unreachable,
 )
 from engine.predict.int8 import kept
+from engine.predict.job import PredictJob
 from engine.predict.labelling import LabelledShard, ShardLabeller
 from engine.predict.pace import bottleneck
 from engine.predict.predictor import Predictor
-from engine.predict.start import announce, start
+from engine.predict.start import FEW_IMAGES, announce, is_worth_measuring, start, unmeasured_plan
 from engine.predict.watchdog import watched
 from engine.progress import Progress, say
 from engine.resources import ANYWHERE, Actors, labelling_actors, pool_sizes
@@ -55,6 +54,8 @@ PARQUET: dict[str, Any] = {
     "column_encoding": {"row": "DELTA_BINARY_PACKED", "classes": "BYTE_STREAM_SPLIT", "scores": "BYTE_STREAM_SPLIT"},
     "use_dictionary": ["shard"],
 }
+TASK_IMAGES = FEW_IMAGES
+"""Images up to which a step runs as plain tasks."""
 SHARD_TRIES = 2
 """How often Ray itself hands out a shard whose worker dies, before the driver hears of it."""
 
@@ -69,29 +70,19 @@ class LabelActor:
     would be made again, with the cause in a log that nobody reads.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        collection: Collection,
-        model: Output,
-        settings: PredictSettings,
-        held: HeldOut | None,
-        threads: int,
-        decode_threads: int,
-        only: Subset | None = None,
-    ) -> None:
-        self.step = step
+    def __init__(self, job: PredictJob) -> None:
+        self.step = job.step
         self.write = 0.0
         self.broken: Failure | None = None
         try:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            torch.set_num_threads(1 if decode_threads else threads)  # decoders are threads of their own
-            quantised = kept(step) if settings.backend == "int8" else None
-            predictor = Predictor(fetch_model(model, step.fs), settings, device, quantised)
-            self.labeller = ShardLabeller(Scope(collection, held, only), predictor, decode_threads)
+            torch.set_num_threads(1 if job.decode_threads else job.threads)  # decoders are threads of their own
+            quantised = kept(job.step) if job.settings.backend == "int8" else None
+            predictor = Predictor(fetch_model(job.model, job.step.fs), job.settings, device, quantised)
+            self.labeller = ShardLabeller(job.scope, predictor, job.decode_threads)
             heap.keep_freed()
         except Exception as error:
-            self.broken = of_worker(error, step.uri)
+            self.broken = of_worker(error, job.step.uri)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         return {"report": [canonical(self._label(int(shard))) for shard in batch["shard"]]}
@@ -115,54 +106,42 @@ class LabelActor:
         return part
 
 
-def predict(
-    run: Run,
-    label: str,
-    model: Output,
-    collection: Collection,
-    settings: PredictSettings,
-    held: HeldOut | None = None,
-    max_rejected_percent: float = 1.0,
-    only: Subset | None = None,
-) -> Output:
-    """Predictions of `model` for every usable image of `collection` that is not held out: one part a shard (schema.predictions).
-    `only`: the images to label, where not all are wanted; shards without any are not read.
+def predict_shards(job: PredictJob, shards: list[int]) -> list[dict[str, Any]]:
+    """The reports of some shards, labelled one after the other as an actor labels them, in a process that others use after it."""
+    with heap.freed_kept():
+        worker = LabelActor(job)
+        return [worker._label(shard) for shard in shards]
 
-    What was labelled until a failure stays. Raises TooManyRejectsError when more than `max_rejected_percent` of the images seen are unusable,
-    ValueError for what a person can mend, StoreError when the store cannot be written, WorkersFailedError when a failure budget is spent, and
+
+def predict(run: Run, label: str, model: Output, scope: Scope, settings: PredictSettings) -> Output:
+    """Predictions of `model` for every image of `scope` that is neither rejected nor excluded: one part per shard (schema.predictions).
+
+    What was predicted until a failure stays. Raises TooManyRejectsError when more than `scope.max_rejected_percent` of the images seen are
+    rejected, ValueError for user errors, StoreError when the store cannot be written, WorkersFailedError when a failure budget is spent, and
     StalledError when nothing is finished for `cluster.stall_minutes`.
     """
-    inputs = {"model": model.digest, "images": collection.digest, "held": held.digest if held else "none"}
-    if only is not None:
-        inputs["only"] = only.digest
+    inputs = {"model": model.digest, **scope.inputs}
+    corruption = {} if scope.corruption is None else {"corruption": list(scope.corruption)}
 
     def work(step: Step) -> Output:
-        return _Labelling(run, label, step, model, collection, settings, held, max_rejected_percent, only).work()
+        return _Labelling(run, label, PredictJob(step, scope, model, settings)).work()
 
-    return run.step(label, "predict", REVISION, settings.fingerprinted(), inputs, work)
+    output = run.step(label, "predict", REVISION, {**settings.fingerprinted(), **corruption}, inputs, work)
+    found = output.summary  # the limit is no part of the step, and may have been another when it was made
+    limit = RejectLimit.of_step(scope.max_rejected_percent, label, output.step)
+    limit.check(found["images"] + found["rejected"], found["reasons"])
+    return output
 
 
 class _Labelling:
     """One labelling step: hands out what is missing, wave by wave and pass by pass, and acts on what fails."""
 
-    def __init__(
-        self,
-        run: Run,
-        label: str,
-        step: Step,
-        model: Output,
-        collection: Collection,
-        settings: PredictSettings,
-        held: HeldOut | None,
-        max_rejected_percent: float,
-        only: Subset | None,
-    ) -> None:
-        self.cluster, self.label, self.step, self.model = run.cluster, label, step, model
-        self.collection, self.settings, self.held = collection, settings, held
-        self.only = only
-        self.shards = only.shards if only is not None else np.arange(collection.manifest.num_shards)
-        self.parts = step.found_parts()
-        self.budget = RejectBudget(max_rejected_percent, self.parts.values())
+    def __init__(self, run: Run, label: str, job: PredictJob) -> None:
+        self.cluster, self.label, self.job = run.cluster, label, job
+        self.step, self.scope, self.shards = job.step, job.scope, job.scope.shards
+        self.parts = self.step.found_parts()
+        limit = RejectLimit.of_step(self.scope.max_rejected_percent, label, self.step.name)
+        self.budget = RejectBudget(limit, self.parts.values())
         self.budgets = Budgets(run.cluster.max_failures, run.cluster.max_preemptions)
         self.history = History()
         self.spent: Counter[str] = Counter()
@@ -173,50 +152,51 @@ class _Labelling:
         actors = labelling_actors(self.cluster, len(self._missing()))
         plan = self.step.plan(lambda: self._start(actors))
         announce(self.label, plan)
-        obeyed = self.settings.model_copy(update=plan["predict"])
+        self.job = replace(self.job, settings=self.job.settings.model_copy(update=plan["predict"]))
         while missing := self._missing():
             before = len(self.parts), self.history
             for wave in np.array_split(missing, -(-len(missing) // self.cluster.wave_shards)):
                 actors = labelling_actors(self.cluster, len(wave))  # machines come and go between waves
-                self._wave(wave, obeyed, actors)
+                self._wave(wave, actors)
                 gc.collect()  # what Ray Data leaves of a wave points to itself, and would wait for long
             if before == (len(self.parts), self.history):
                 raise RuntimeError(f"{len(missing)} shards came back neither labelled nor failed, first {missing[:5]}")
         if self.budget.excluded:
             say(self.label, f"{self.budget.excluded} pool images excluded: they stand in a labelled or evaluation set")
-        summary = {"model": self.model.step, **self.budget.summary()}
-        if told := bottleneck(self.spent):
+        summary = {"model": self.job.model.step, **self.budget.summary()}
+        if not self._is_small and (told := bottleneck(self.spent)):
             say(self.label, told.line())
         return self.step.commit(self.parts.values(), summary, started)
+
+    @property
+    def _is_small(self) -> bool:
+        return self.scope.num_images <= TASK_IMAGES
 
     def _missing(self) -> list[int]:
         return [int(shard) for shard in self.shards if shard not in self.parts]
 
     def _start(self, actors: Actors) -> dict[str, Any]:
-        """The plan, made by a task on a worker's resources."""
+        """The plan; where it is measured, by a task on a worker's resources."""
+        if not is_worth_measuring(self.scope, self.job.settings):
+            return unmeasured_plan(self.job)
         task = ray.remote(
             scheduling_strategy=ANYWHERE,
             num_cpus=actors.cpus,
             num_gpus=actors.gpus,
             max_retries=self.cluster.max_failures,
         )(start)
-        manifest = self.collection.manifest
         while True:
             alive = _machines()
             try:
-                plan = ray.get(
-                    task.remote(self.step, manifest, self.model, self.settings, actors.threads, actors.count)
-                )
-                asked = {} if self.only is None else {"shards": len(self.shards), "images": len(self.only.addresses)}
-                return {**plan, **asked}
+                return ray.get(task.remote(replace(self.job, threads=actors.threads), actors.count))
             except RayError as error:
                 self._act(of_ray(error, _lost(alive, error), self.step.uri), error)
 
-    def _wave(self, wave: np.ndarray, settings: PredictSettings, actors: Actors) -> None:
+    def _wave(self, wave: np.ndarray, actors: Actors) -> None:
         """Label the shards of one wave on a pool of actors, taking each part down as it is committed."""
         alive = _machines()
         try:
-            with closing(watched(self._reports(wave, settings, actors), self.cluster.stall_minutes)) as reports:
+            with closing(watched(self._reports(wave, actors), self.cluster.stall_minutes)) as reports:
                 for report in reports:
                     if "part" in report:
                         self._take(Part(**report["part"]))
@@ -227,9 +207,27 @@ class _Labelling:
             for part in self.step.found_parts(besides=self.parts).values():  # put, but their reports were lost
                 self._take(part)
 
-    def _reports(self, wave: np.ndarray, settings: PredictSettings, actors: Actors) -> Generator[dict[str, Any]]:
+    def _reports(self, wave: np.ndarray, actors: Actors) -> Generator[dict[str, Any]]:
+        """What becomes of each shard of a wave, as it is known."""
+        decode_threads = self.cluster.decode_threads
+        if decode_threads is None:
+            decode_threads = actors.threads if actors.gpus else 0
+        job = replace(self.job, threads=actors.threads, decode_threads=decode_threads)
+        return self._of_tasks(job, wave, actors) if self._is_small else self._of_actors(job, wave, actors)
+
+    def _of_tasks(self, job: PredictJob, wave: np.ndarray, actors: Actors) -> Generator[dict[str, Any]]:
+        """One task per worker: no pool of actors to start, which takes longer than few images do."""
+        task = ray.remote(
+            scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=SHARD_TRIES - 1
+        )(predict_shards)
+        waiting = [task.remote(job, shards.tolist()) for shards in np.array_split(wave, min(actors.count, len(wave)))]
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1)
+            for reports in ray.get(ready):
+                yield from reports
+
+    def _of_actors(self, job: PredictJob, wave: np.ndarray, actors: Actors) -> Generator[dict[str, Any]]:
         shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
-        threads = self.cluster.decode_threads
         sizes = pool_sizes(actors.count, self.cluster.max_workers)
         restarts: Callable[[], dict[str, Any]] = partial(
             dict, max_restarts=self.cluster.max_failures, max_task_retries=SHARD_TRIES - 1
@@ -239,16 +237,7 @@ class _Labelling:
             warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
             labelled = shards.map_batches(
                 LabelActor,
-                fn_constructor_kwargs={
-                    "step": self.step,
-                    "collection": self.collection,
-                    "model": self.model,
-                    "settings": settings,
-                    "held": self.held,
-                    "threads": actors.threads,
-                    "decode_threads": threads if threads is not None else actors.threads if actors.gpus else 0,
-                    "only": self.only,
-                },
+                fn_constructor_kwargs={"job": job},
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
                     min_size=sizes.least,

@@ -11,48 +11,42 @@ from engine import heap
 from engine.images import nvjpeg
 from engine.images.bad import BadImage
 from engine.images.decode import decode
-from engine.images.manifest import Manifest
+from engine.images.scope import Scope
 from engine.images.walk import public
 from engine.models.checkpoint import Loaded, load
 from engine.models.fetch import fetch_model
 from engine.predict import int8
 from engine.predict.backends import BACKENDS, Norm, Quantised, UnavailableError, build
 from engine.predict.choice import agreement, allowed_backends, choose_backend, in_batches
+from engine.predict.job import PredictJob
 from engine.progress import say
 from engine.settings import PredictSettings
-from engine.steps import Output, Step
+from engine.steps import Step
 
 SHARDS_LOOKED_AT = 8
+FEW_IMAGES = 4096
+"""Images up to which a step is not worth the seconds of a measurement and of starting a pool of actors: such steps run as plain tasks."""
 CALIBRATED_ON, COMPARED_ON = 256, 512
 """Images that set the ranges of int8, and images on which what changes answers is compared; others than those, where the pool has them."""
 
 
 @heap.freed_kept()
-def start(
-    step: Step, manifest: Manifest, model: Output, settings: PredictSettings, threads: int, workers: int
-) -> dict[str, Any]:
-    """The plan of a labelling step, obeyed by every worker and every resume. `threads`: torch's inside a worker."""
-    torch.set_num_threads(threads)
+def start(job: PredictJob, workers: int) -> dict[str, Any]:
+    """The measured plan of a step that `workers` share, obeyed by every worker and every resume."""
+    step, scope, settings = job.step, job.scope, job.settings
+    torch.set_num_threads(job.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load(fetch_model(model, step.fs))
-    batch = min(settings.batch_size, int(manifest.rows.max(initial=1)))
-    allowed = allowed_backends(settings.backend, settings.amp, manifest.num_rows // max(1, workers))
+    loaded = load(fetch_model(job.model, step.fs))
+    batch = batch_size(scope, settings)
+    allowed = allowed_backends(settings.backend, settings.amp, scope.num_images // max(1, workers))
     if settings.decode == "nvjpeg" and device == "cpu":
         raise ValueError("predict.decode=nvjpeg needs a GPU, and this worker has none: use predict.decode=full")
     changes = settings.decode != "full" or any(BACKENDS[name].changes_answers for name in allowed)
-    images = sample(manifest, CALIBRATED_ON + COMPARED_ON if changes else batch)
-    plan: dict[str, Any] = {
-        "shards": manifest.num_shards,
-        "images": manifest.num_rows,
-        "model": model.step,
-        "manifest": manifest.folder.rsplit("/", 1)[-1],
-        "collection": public(manifest.uri),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-    }
+    images = sample(scope, CALIBRATED_ON + COMPARED_ON if changes else batch)
+    plan = unmeasured_plan(job) | {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu"}
     pixels = decoded(images, loaded, scaled=False)
     if len(pixels) == 0:
-        backend = "channels_last" if settings.backend == "auto" and not settings.amp else allowed[0]
-        return {**plan, "predict": {"batch_size": batch, "backend": backend}}
+        return plan
     first, others = pixels[:CALIBRATED_ON], pixels[CALIBRATED_ON:] if len(pixels) > CALIBRATED_ON else pixels
     norm = Norm(loaded.mean, loaded.std)
     quantised = calibrated(step, loaded, norm(first.to(device)), batch) if "int8" in allowed else None
@@ -74,11 +68,35 @@ def start(
     return plan
 
 
-def sample(manifest: Manifest, count: int) -> list[pa.Buffer | None]:
+def is_worth_measuring(scope: Scope, settings: PredictSettings) -> bool:
+    """Whether a step's backend is measured: not for few images, unless something must be prepared or compared for it."""
+    return scope.num_images > FEW_IMAGES or settings.decode != "full" or settings.backend == "int8"
+
+
+def unmeasured_plan(job: PredictJob) -> dict[str, Any]:
+    """The plan where nothing is measured: the simplest backend that the settings allow."""
+    scope, settings = job.scope, job.settings
+    simplest = "bf16" if settings.amp else "channels_last" if settings.backend == "auto" else settings.backend
+    return {
+        "shards": len(scope.shards),
+        "images": scope.num_images,
+        "model": job.model.step,
+        "manifest": scope.manifest.folder.rsplit("/", 1)[-1],
+        "collection": public(scope.uri),
+        "predict": {"batch_size": batch_size(scope, settings), "backend": simplest},
+    }
+
+
+def batch_size(scope: Scope, settings: PredictSettings) -> int:
+    """Images of a batch: no more than the largest shard has."""
+    return min(settings.batch_size, int(scope.manifest.rows.max(initial=1)))
+
+
+def sample(scope: Scope, count: int) -> list[pa.Buffer | None]:
     """About the first `count` encoded images, from as few shards as hold them."""
     found: list[pa.Buffer | None] = []
-    for shard in range(min(SHARDS_LOOKED_AT, manifest.num_shards)):
-        for batch in manifest.read(shard, batch_rows=count):
+    for shard in scope.shards[:SHARDS_LOOKED_AT].tolist():
+        for batch in scope.read(shard, count):
             found += [image.as_buffer() for image in batch["image"]]
             if len(found) >= count:
                 return found[:count]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from engine.evaluate.evaluate import ANSWERS, shared_images
 from engine.metrics.accuracy import mcnemar
 from engine.metrics.calibration import gap_change
 from engine.metrics.churn import churn
@@ -76,10 +77,11 @@ def evidence_of(
     """What two generations show.
 
     `pseudo`, `pseudo_before`: what the student and its teacher learned from (shard, row, class, score). `teacher`, `student`: what they
-    answered on the same validation images (evaluate's ANSWERS, in address order); None where there are none.
+    predicted for the validation images (evaluate's ANSWERS); None where there are none. They are compared on the images that both could read.
     """
     compared = gap = None
     if teacher is not None and student is not None:
+        teacher, student = shared_images(teacher, student)
         right = [_column(table, "truth") == _column(table, "predicted") for table in (teacher, student)]
         compared = mcnemar(*right)
         gap = gap_change(_column(teacher, "confidence"), right[0], _column(student, "confidence"), right[1])
@@ -97,9 +99,7 @@ def _evidence(setup: Setup, teacher: Generation, student: Generation) -> Evidenc
     pseudo = _table(setup, student.pseudo, ["shard", "row", "class", "score"])
     assert pseudo is not None, "a student has pseudo-labels"
     before = _table(setup, teacher.pseudo, ["shard", "row", "class", "score"])
-    answers = [
-        _table(setup, generation.validation, ["truth", "predicted", "confidence"]) for generation in (teacher, student)
-    ]
+    answers = [_table(setup, generation.validation, ANSWERS.names) for generation in (teacher, student)]
     return evidence_of(pseudo, before, answers[0], answers[1], len(setup.classes))
 
 

@@ -1,7 +1,7 @@
 """What every recipe stands on: the run, its collections and classes, and the verbs with the run's settings filled in."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from engine.gather.training_set import TrainingSet
 from engine.images.collection import Collection, collect
 from engine.images.hashing import hashed
 from engine.images.overlap import HeldOut, held_out, refuse_overlaps
+from engine.images.scope import Scope
 from engine.images.subset import Subset
 from engine.labels.classes import ClassManifest
 from engine.labels.mixture import mixed_table
@@ -124,14 +125,17 @@ class Setup:
 
     def predict(self, label: str, model: Output, on: str = "pool", only: Subset | None = None) -> Output:
         """Answers of `model` on the collection called `on`, or on `only` some of its images; the pool's without the images held out."""
-        percent = self.settings.data.max_rejected_percent
         settings = self.settings.predict
         if settings.calibrate:
-            validation = self.collections["validation"]
-            fitted = calibrate(self.run, f"{label} calibrate", model, validation, self.classes, settings)
+            fitted = calibrate(self.run, f"{label} calibrate", model, self.scope("validation"), self.classes, settings)
             settings = settings.model_copy(update={"temperature": fitted.summary["temperature"]})
-        held = self.held if on == "pool" else None
-        return predict(self.run, label, model, self.collections[on], settings, held, percent, only)
+        return predict(self.run, label, model, replace(self.scope(on), chosen=only), settings)
+
+    def scope(self, on: str) -> Scope:
+        """The images of the collection called `on`; the pool's without those that stand in a labelled or evaluation set."""
+        exclusions = self.held if on == "pool" else None
+        percent = self.settings.data.max_rejected_percent
+        return Scope(self.collections[on], exclusions, max_rejected_percent=percent)
 
     def select(
         self,
@@ -146,14 +150,10 @@ class Setup:
         if settings.cut == "adamatch":
             teacher = read_output(self.run.store, predictions.summary["model"])
             assert teacher is not None, "predictions were made by a model of the store"
-            labelled = evaluate(
-                self.run,
-                f"{label} labelled",
-                teacher,
-                self.collections["labelled"],
-                self.classes,
-                self.settings.predict,
-            )
+            # the labelled images must be scored as the pool was, at the temperature that was fitted for it
+            scored = self.run.store.step_json(predictions.step, "record.json")["settings"]
+            same = self.settings.predict.model_copy(update={"temperature": scored.get("temperature", 1.0)})
+            labelled = evaluate(self.run, f"{label} labelled", teacher, self.scope("labelled"), self.classes, same)
         known = {name: collection for name, collection in self.known.items() if name != on}
         around = Surroundings(self.collections[on], known)
         return select(self.run, label, predictions, self.classes, settings, keep, labelled, around)
@@ -206,7 +206,7 @@ class Setup:
         """Metrics of `model` on the collection called `on`, and the `step` with the answers; None when the run has no such collection."""
         if on not in self.collections:
             return None
-        output = evaluate(self.run, label, model, self.collections[on], self.classes, self.settings.predict)
+        output = evaluate(self.run, label, model, self.scope(on), self.classes, self.settings.predict)
         return output.summary | {"step": output.step}
 
     def pseudo_quality(self, pseudo: Output, on: str = "pool") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run spent, counted in images: the currency in which recipes are compared, whatever the machine."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -8,6 +9,9 @@ from engine.recipes.efficientnet import published
 from engine.run import pointers
 from engine.settings import FitSettings, SelfTrainSettings
 from engine.steps import Store, read_output
+
+EVALUATIONS = ("evaluate", "evaluate_soft", "calibrate")
+"""Verbs that measure predictions of their own."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,22 @@ class Cost:
 
 def spent(store: Store, run: str) -> Cost:
     """The cost of every fit and labelling pass that the run stands on, whoever made it first: a shared teacher counts in every run."""
-    total = Cost()
-    seen: set[str] = set()
-    for pointer in pointers(store, run):
-        output = read_output(store, pointer.step)
-        if output is not None and pointer.step not in seen:
-            seen.add(pointer.step)
-            total += of_step(pointer.record, output.summary)
-    return total
+    steps = {pointer.step: pointer.record for pointer in pointers(store, run)}
+    finished = {step: output for step in steps if (output := read_output(store, step)) is not None}
+    measured = evaluated(steps.values())
+    costs = [of_step(steps[step], one.summary) for step, one in finished.items() if one.digest not in measured]
+    return sum(costs, Cost())
+
+
+def evaluated(records: Iterable[dict[str, Any]]) -> set[str]:
+    """Digests of the predictions that were made to be evaluated, and for nothing else."""
+    uses = [
+        (record["inputs"]["predictions"], record["verb"] in EVALUATIONS)
+        for record in records
+        if "predictions" in record["inputs"]
+    ]
+    others = {digest for digest, is_evaluation in uses if not is_evaluation}
+    return {digest for digest, is_evaluation in uses if is_evaluation} - others
 
 
 def of_step(record: dict[str, Any], summary: dict[str, Any]) -> Cost:

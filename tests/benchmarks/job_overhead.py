@@ -20,6 +20,7 @@ from engine import storage
 from engine.fit.trainer import fit
 from engine.gather.pipeline import gather_labelled, training_set
 from engine.images.collection import collect
+from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.models.imported import find_model
 from engine.predict.pipeline import predict
@@ -46,7 +47,7 @@ def job_rates(cifar: Path, model: Path) -> dict[str, float]:
     with connect(CLUSTER):
         images = collect(run, "images", data.labelled, data, labelled=True)
         classes = ClassManifest.from_names(images.label_names)
-        predicted = predict(run, "predict", find_model(run, str(model)), images, PREDICT)
+        predicted = predict(run, "predict", find_model(run, str(model)), Scope(images), PREDICT)
         infos = run.store.fs.get_file_info(pafs.FileSelector(f"{predicted.folder}/parts"))
         written = sorted(info.mtime_ns / 1e9 for info in infos)
         gathered = gather_labelled(run, "gather", images, classes, data)

@@ -13,6 +13,7 @@ from pathlib import Path
 import ray
 
 from engine.images.collection import collect
+from engine.images.scope import Scope
 from engine.job_settings import PlanSettings
 from engine.labels.classes import ClassManifest
 from engine.models.checkpoint import class_names
@@ -38,13 +39,13 @@ def compare(pool: Path, teacher: Path, size: int, workers: int) -> list[str]:
     images = collect(run, "pool", str(pool / "pool.parquet"), SourceSettings(rows_per_shard=size))
     manifest, model = images.manifest, find_model(run, str(teacher))
     found, _ = measure(
-        store, manifest, model, settings, labelling_actors(cluster, manifest.num_shards), plan.sample_images
+        store, Scope(images), model, settings, labelling_actors(cluster, manifest.num_shards), plan.sample_images
     )
     machines = present_machines(ray.nodes(), plan)
     stored = sum(manifest.shards["bytes"].to_pylist())
     labelled, selected, *_ = estimate(found, Pool(manifest.num_rows, stored, manifest.num_shards), machines)
     began = time.perf_counter()
-    output = predict(run, "predict", model, images, settings)
+    output = predict(run, "predict", model, Scope(images), settings)
     took = time.perf_counter() - began
     began = time.perf_counter()
     select(run, "select", output, ClassManifest(tuple(class_names(teacher))), SelectSettings())

@@ -21,6 +21,7 @@ from engine.labels.classes import ClassManifest
 from engine.models.checkpoint import class_names
 from engine.models.imported import find_model
 from engine.predict.int8 import kept
+from engine.predict.job import PredictJob
 from engine.predict.labelling import ShardLabeller
 from engine.predict.predictor import Predictor
 from engine.predict.start import start
@@ -37,10 +38,11 @@ def label(run: Run, manifest: Manifest, teacher: Path, settings: PredictSettings
     """Predictions of the whole collection, as a worker makes them, and the CPU seconds of 1000 images."""
     model = find_model(run, str(teacher))
     step = run.store.step("predict", 0, settings.fingerprinted(), {"at": str(time.time_ns())})
-    plan = start(step, manifest, model, settings, torch.get_num_threads(), 1)
+    scope = Scope(Collection("images", manifest))
+    plan = start(PredictJob(step, scope, model, settings, torch.get_num_threads()), 1)
     obeyed = settings.model_copy(update=plan["predict"])
     quantised = kept(step) if obeyed.backend == "int8" else None
-    labeller = ShardLabeller(Scope(Collection("images", manifest)), Predictor(teacher, obeyed, quantised=quantised))
+    labeller = ShardLabeller(scope, Predictor(teacher, obeyed, quantised=quantised))
     began = time.process_time()
     table = pa.concat_tables([labeller(shard).predictions for shard in range(manifest.num_shards)])
     return table, 1000 * (time.process_time() - began) / manifest.num_rows

@@ -75,7 +75,7 @@ def infer_only(manifest: Manifest, teacher: str, backend: str, batches: int) -> 
     torch.set_num_threads(1)
     loaded = load(Path(teacher))
     size = loaded.img_size
-    images = decoded(sample(manifest, BATCH), loaded, scaled=False)
+    images = decoded(sample(Scope(Collection("images", manifest)), BATCH), loaded, scaled=False)
     norm = Norm(loaded.mean, loaded.std)
     quantised = int8.quantise(loaded.model, norm(images), BATCH) if backend == "int8" else None
     forward = build(backend, loaded.model, (BATCH, 3, size, size), torch.device("cpu"), quantised, norm)
@@ -95,13 +95,11 @@ def worker_only(
     torch.set_num_threads(1)
     loaded = load(Path(teacher))
     step = Store(store).open().step("predict", 0, settings.fingerprinted(), {"shards": str(shards)})
-    quantised = None
+    scope, quantised = Scope(Collection("images", manifest)), None
     if settings.backend == "int8":
-        images = decoded(sample(manifest, BATCH), loaded, scaled=False)
+        images = decoded(sample(scope, BATCH), loaded, scaled=False)
         quantised = int8.quantise(loaded.model, Norm(loaded.mean, loaded.std)(images), BATCH)
-    labeller = ShardLabeller(
-        Scope(Collection("images", manifest)), Predictor(Path(teacher), settings, quantised=quantised)
-    )
+    labeller = ShardLabeller(scope, Predictor(Path(teacher), settings, quantised=quantised))
     done, wall, cpu = 0, time.perf_counter(), time.process_time()
     for shard in shards:
         labelled = labeller(shard)
@@ -137,7 +135,7 @@ class Contest:
         classes = len(load(self.teacher).class_names)
         with cpu_seconds() as curve:
             began = time.time()
-            output = predict(run, "predict", model, images, self.settings)
+            output = predict(run, "predict", model, Scope(images), self.settings)
             labelled = time.time()
             histograms(store, output, classes)
             ended = time.time()

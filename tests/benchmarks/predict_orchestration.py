@@ -19,12 +19,14 @@ from engine import schema
 from engine.images.collection import Collection
 from engine.images.columns import Columns
 from engine.images.manifest import Manifest
+from engine.images.scope import Scope
 from engine.predict import pipeline
+from engine.predict.job import PredictJob
 from engine.progress import Progress
 from engine.run import Run
 from engine.session import connect
 from engine.settings import ClusterSettings, PredictSettings
-from engine.steps import Output, Part, Step, Store
+from engine.steps import Output, Part, Store
 
 ROWS = 2048
 
@@ -32,8 +34,8 @@ ROWS = 2048
 class NullActor(pipeline.LabelActor):
     """Answers at once and writes nothing: what is left is what is measured."""
 
-    def __init__(self, step: Step, *_: Any, **__: Any) -> None:
-        self.step, self.broken = step, None
+    def __init__(self, job: PredictJob) -> None:
+        self.step, self.broken = job.step, None
 
     def _label(self, shard: int) -> dict[str, Any]:
         digest = hashlib.sha256(str(shard).encode()).hexdigest()
@@ -83,7 +85,9 @@ def main() -> None:
         run = Run(Store(f"{name}/store"), "run", cluster)
         model = Output("model", "none", "none", "none", {})
         cpu, wall = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-        output = pipeline.predict(run, "predict", model, simulated(Path(name), arguments.shards), PredictSettings())
+        output = pipeline.predict(
+            run, "predict", model, Scope(simulated(Path(name), arguments.shards)), PredictSettings()
+        )
         wall = time.perf_counter() - wall
         after = resource.getrusage(resource.RUSAGE_SELF)
     assert output.summary["images"] == arguments.shards * ROWS

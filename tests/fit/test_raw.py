@@ -121,7 +121,8 @@ def test_too_many_broken_images_end_the_fit_and_held_out_ones_do_not(tmp_path: P
     draw(RawSet(pool, max_rejected_percent=60))
     draw(RawSet(good, held_out({"test": fingerprints(test)}), max_rejected_percent=0))
     with pytest.raises(
-        TooManyRejectsError, match=r"\d+ of \d+ images could not be used \(\w+: \d+\).*max_rejected_percent=1.*/pool"
+        TooManyRejectsError,
+        match=r"pool stream: \d+ of \d+ images rejected \(.*max_rejected_percent=1\): \d+ \w+.*/pool",
     ):
         draw(RawSet(pool, max_rejected_percent=1))
 

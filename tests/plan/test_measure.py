@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.images.scope import Scope
 from engine.plan.measure import measure
 from engine.resources import labelling_actors
 from engine.steps import Store
@@ -17,7 +18,7 @@ def test_a_sample_is_measured_and_nothing_is_left_behind(digits: Path, teacher: 
     pool = Pool(tmp_path / "store", teacher, digits)
     before = sorted(path for path in (tmp_path / "store").rglob("*") if path.is_file())
     actors = labelling_actors(pool.run.cluster, pool.images.manifest.num_shards)
-    found, plan = measure(Store(str(tmp_path / "store")), pool.images.manifest, pool.model, SETTINGS, actors, 128)
+    found, plan = measure(Store(str(tmp_path / "store")), Scope(pool.images), pool.model, SETTINGS, actors, 128)
     assert 128 <= found.images < 128 + 64, "more shards than the sample needs"
     assert min(found.decode, found.infer, found.write, found.select, found.boot, found.resident) > 0
     assert found.start_up > found.boot

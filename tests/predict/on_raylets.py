@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from engine.images.collection import collect
+from engine.images.scope import Scope
 from engine.models.imported import find_model
 from engine.predict import pipeline
 from engine.run import Run
@@ -56,6 +57,7 @@ def main(
 ) -> None:
     MarkingActor.marks, MarkingActor.seconds = Path(marks), seconds  # travel with the class: it belongs to __main__
     pipeline.LabelActor = MarkingActor  # type: ignore[misc]
+    pipeline.TASK_IMAGES = 0  # a pool of actors, however few images
     settings = ClusterSettings.model_validate(cluster)
     run = Run(Store(store), "run", settings)
     model = find_model(run, teacher)
@@ -64,7 +66,7 @@ def main(
         if together:
             ray.data.DataContext.get_current().wait_for_min_actors_s = 600
         chosen = PredictSettings(top_p=3, batch_size=16, backend="eager")
-        print(pipeline.predict(run, "predict", model, images, chosen).step)
+        print(pipeline.predict(run, "predict", model, Scope(images), chosen).step)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 from engine import storage
 from engine.images.collection import Collection, collect
+from engine.images.scope import Scope
 from engine.models.imported import find_model
 from engine.predict import pipeline
 from engine.predict.failures import WorkersFailedError
@@ -24,6 +25,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 SETTINGS = PredictSettings(top_p=3, batch_size=16, backend="eager")
 
 
+@pytest.fixture(autouse=True)
+def a_pool_of_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few images there are."""
+    monkeypatch.setattr(pipeline, "TASK_IMAGES", 0)
+
+
 class Pool:
     """A store of its own with a model and a collection in it."""
 
@@ -34,7 +41,7 @@ class Pool:
         self.images: Collection = collect(self.run, "images", str(digits / "pool.parquet"), source)
 
     def label(self) -> Output:
-        return pipeline.predict(self.run, "predict", self.model, self.images, SETTINGS)
+        return pipeline.predict(self.run, "predict", self.model, Scope(self.images), SETTINGS)
 
     def rows(self, output: Output) -> list[dict[str, Any]]:
         return [row for _, table in read_tables(output, self.run.store.fs) for row in table.to_pylist()]

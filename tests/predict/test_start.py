@@ -13,9 +13,11 @@ from PIL import Image
 
 from engine.images.collection import Collection, collect
 from engine.images.decode import BadImage, decode, reduced
+from engine.images.scope import Scope
 from engine.models.checkpoint import load
 from engine.models.imported import find_model
 from engine.predict.int8 import kept
+from engine.predict.job import PredictJob
 from engine.predict.predictor import Predictor
 from engine.predict.start import decoding_agreement, start
 from engine.run import Run
@@ -71,7 +73,7 @@ class Begun:
     def start(self, **settings: object) -> dict[str, object]:
         step = self.run.store.step("predict", 0, {}, {})
         chosen = PredictSettings.model_validate({"top_p": 3, **settings})
-        return start(step, self.pool.manifest, self.model, chosen, 1, 1)
+        return start(PredictJob(step, Scope(self.pool), self.model, chosen), 1)
 
 
 def test_the_plan_names_backend_batch_and_collection(teacher: Path, tmp_path: Path) -> None:

@@ -58,6 +58,15 @@ def test_evidence_is_paired_and_counts_churn() -> None:
     assert seen.gap_change.value == pytest.approx(0.1 - 0.25)
 
 
+def test_two_models_are_compared_on_the_images_that_both_could_read() -> None:
+    teacher, student = answers(np.array([True, False, True, True])), answers(np.array([True, True, True, False]))
+    without_first = student.slice(1)
+    seen = evidence_of(labels([0, 1]), None, teacher.slice(0, 3), without_first, 2)
+    assert seen.student_against_teacher is not None
+    assert (seen.student_against_teacher.only_first, seen.student_against_teacher.only_second) == (0, 1)
+    assert seen.student_against_teacher.difference.value == 0.5
+
+
 def test_without_validation_or_with_the_rails_off_a_verdict_only_warns() -> None:
     worse = evidence_of(labels([0, 1]), None, answers(np.ones(400, bool)), answers(np.arange(400) > 100), 2)
     assert weigh(worse, None, GuardSettings()).rejects

@@ -11,7 +11,7 @@ from engine.config import load, parse
 from engine.metrics.accuracy import wilson
 from engine.recipes import efficientnet
 from engine.report.compare import Arm, Outcome, accuracy_of, difference_to, markdown, refuse_unlike, rows, svg
-from engine.report.cost import Cost, of_step, planned
+from engine.report.cost import Cost, evaluated, of_step, planned
 from engine.settings import SelfTrainSettings
 from jobs.compare import APART, compare, in_state
 
@@ -69,6 +69,14 @@ def test_the_cost_of_a_step_is_in_its_record() -> None:
         assert of_step({"verb": "predict", "settings": {"views": views}}, {"images": 100}) == Cost(labelled=passes)
     assert of_step({"verb": "evaluate", "settings": {}}, {"images": 9}) == Cost()
     assert (Cost(2, 3) + Cost(1, 1)).passes == 13
+
+
+def test_predictions_made_to_be_evaluated_cost_nothing_those_that_are_selected_from_do() -> None:
+    def record(verb: str, predictions: str) -> dict[str, Any]:
+        return {"verb": verb, "inputs": {"predictions": predictions}}
+
+    records = [record("evaluate", "a"), record("calibrate", "b"), record("evaluate", "c"), record("select", "c")]
+    assert evaluated([*records, {"verb": "fit", "inputs": {}}]) == {"a", "b"}
 
 
 def outcome(right: np.ndarray, trained: int = 100) -> Outcome:
