@@ -12,7 +12,7 @@ from rich.console import Console
 from engine import storage
 from engine.models.fetch import teacher_classes
 from engine.progress import say
-from engine.report.curves import preview_svg
+from engine.report.figures import preview_svg
 from engine.report.preview import foretell, preview_table
 from engine.report.table import WIDTH
 from engine.select.counting import best_histogram

@@ -14,7 +14,7 @@ import ray
 from engine.config import dump, load
 from engine.plan import shares
 from engine.progress import say
-from engine.report import search_plots, search_table
+from engine.report import search_page, search_table
 from engine.resources import machines
 from engine.run import Run
 from engine.search.cohorts import cohorts
@@ -62,7 +62,7 @@ def write(run: Run, settings: SearchJobSettings, found: Found) -> None:
     important = importances(settings.search.space, found.records)
     saved = savings(steps_used(run.store, run.name, found.records))
     search_table.show(found, important, saved)
-    page = search_plots.page(f"Search {run.name}", found, settings.search.space, important, saved, best)
+    page = search_page.page(f"Search {run.name}", found, settings.search.space, important, saved, best)
     run.put("result.json", json.dumps(search_table.plain(found, important, saved), indent=1).encode())
     say("search", f"plots: {run.put('search.html', page.encode())}")
     say("search", f"the best settings, ready for jobs.self_train: {run.put('best.yaml', best.encode())}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 
 from engine.metrics.accuracy import Interval, mcnemar, over_states, wilson
 from engine.report.cost import Cost
+from engine.report.figures import comparison_svg
 from engine.settings import SelfTrainSettings
 from engine.steps import differences
 
@@ -140,41 +140,7 @@ def _percent(interval: list[float] | None, sign: str = "") -> str:
     return f"{value:{sign}.2f}{around}"
 
 
-ROW, LEFT, WIDTH = 26, 190, 760
-
-
 def svg(table: Sequence[dict[str, Any]]) -> str:
     """The accuracies as dots with their intervals, an arm a line; of the test set, or of validation images where nothing was tested."""
-    found = [(row, row["test"] or row["validation"]) for row in table]
-    bounds = [bound for _, told in found if told for bound in told if np.isfinite(bound)]
-    low, high = (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
-    low, high = low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3
-
-    def x(value: float) -> float:
-        return round(LEFT + (min(max(value, low), high) - low) / (high - low) * (WIDTH - LEFT - 20), 1)
-
-    height = ROW * (len(table) + 3)
     on = "test" if any(row["test"] for row in table) else "validation"
-    body = [
-        f'<text x="{(LEFT + WIDTH) / 2}" y="{height - 8}" text-anchor="middle" fill="#666">accuracy on {on} images, % (95 % interval)</text>'
-    ]
-    for number, (row, told) in enumerate(found):
-        y = ROW * (number + 1)
-        body.append(f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(row["arm"])}</text>')
-        if told:
-            value, start, end = told
-            body.append(f'<line x1="{x(start)}" y1="{y}" x2="{x(end)}" y2="{y}" stroke="#4a6fa5" stroke-width="2"/>')
-            body.append(
-                f'<circle cx="{x(value)}" cy="{y}" r="4" fill="#4a6fa5"><title>{_percent(told)}</title></circle>'
-            )
-    for tick in np.linspace(low, high, 6):
-        body.append(
-            f'<text x="{x(tick)}" y="{height - ROW - 8}" text-anchor="middle" fill="#666">{100 * tick:.1f}</text>'
-        )
-        body.append(f'<line x1="{x(tick)}" y1="8" x2="{x(tick)}" y2="{height - 2 * ROW}" stroke="#eee"/>')
-    style = 'font-family="sans-serif" font-size="13"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" {style}>\n'
-        + "\n".join(body)
-        + "\n</svg>\n"
-    )
+    return comparison_svg([(row["arm"], row[on]) for row in table], f"accuracy on {on} images, % (95 % interval)")

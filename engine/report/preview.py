@@ -3,10 +3,20 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
 from engine.select.histogram import Histogram
 from engine.select.preview import Preview, preview
+from engine.select.scores import cut
+
+CURVE_THRESHOLDS = np.concatenate([np.linspace(0, 0.9, 46), 1 - np.logspace(-1, -4, 46)[1:]])
+"""Where the curves are drawn: evenly, then closer and closer to 1, where an over-confident teacher has its images."""
+
+
+def survivors(best: Histogram, thresholds: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Images of each class above each threshold, (T, C)."""
+    return np.stack([best.above(cut(float(threshold))) for threshold in thresholds])
 
 
 def foretell(best: Histogram, thresholds: Sequence[float], per_class: int | None) -> list[Preview]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from engine.report import search_plots, search_table
+from engine.report import figures, search_page, search_table
 from engine.run import Run
 from engine.search.importance import correlation_ratio, importances, rank_correlation
 from engine.search.savings import Saving, Used, savings, steps_used
@@ -111,33 +111,27 @@ def test_the_tables_show_trials_schedule_and_savings() -> None:
 def test_the_page_is_well_formed_and_has_every_trial_and_setting() -> None:
     result = found()
     space = searched().search.space
-    page = search_plots.page("Search <s>", result, space, importances(space, result.records), [], "a: <b>")
+    page = search_page.page("Search <s>", result, space, importances(space, result.records), [], "a: <b>")
     assert "Search &lt;s&gt;" in page
     assert "a: &lt;b&gt;" in page
     pictures = page.split("<svg")[1:]
-    trees = [ElementTree.fromstring("<svg" + picture.split("</svg>")[0] + "</svg>") for picture in pictures]
-    scatters, parallel = trees[: len(space)], trees[len(space)]
+    scatters, parallel, bars = (
+        ElementTree.fromstring("<svg" + picture.split("</svg>")[0] + "</svg>") for picture in pictures
+    )
+    svg = "{http://www.w3.org/2000/svg}"
+    assert set(space) <= {text.text for text in scatters.iter(f"{svg}text")}
+    assert {"select.threshold", "100%"} <= {text.text for text in bars.iter(f"{svg}text")}
     known = [one for one in result.records if one.value is not None]
-    for tree in scatters:
-        circles = tree.findall("circle")
-        assert len(circles) == len(known)
-        assert all(0 < float(circle.get("cx", 0)) < search_plots.WIDE for circle in circles)
-        assert all(0 < float(circle.get("cy", 0)) < search_plots.HIGH for circle in circles)
-        assert [circle.get("fill") for circle in circles].count(search_plots.BEST) == 1
-    lines = parallel.findall("polyline")
-    assert len(lines) == len(known)
-    assert lines[-1].get("stroke") == search_plots.BEST, "the best is drawn last, over the others"
-    better = float(scatters[0].findall("circle")[-1].get("cy", 0)) < float(
-        scatters[0].findall("circle")[0].get("cy", 0)
-    )
-    assert better, "a better trial stands higher"
-
-
-def test_places_on_an_axis() -> None:
-    assert search_plots.place(Dimension(uniform=(0, 2)), 0.5) == 0.25
-    assert search_plots.place(Dimension(choice=["a", "b", "c"]), "b") == 0.5
-    assert search_plots.place(Dimension(choice=["a"]), "elsewhere") == 0
-    assert search_plots.place(Dimension(loguniform=(1e-4, 1)), 1e-2) == pytest.approx(0.5)
-    assert (
-        search_plots.accuracy_range([record(1, 0, 0.5)])[0] < 0.5 < search_plots.accuracy_range([record(1, 0, 0.5)])[1]
-    )
+    dots = {
+        colour: [float(use.get("y", 0)) for use in scatters.iter(f"{svg}use") if colour.lower() in use.get("style", "")]
+        for colour in (figures.BLUE, figures.ORANGE)
+    }
+    drawn = sum(path in one.trial.values for path in space for one in known)
+    assert len(dots[figures.BLUE]) + len(dots[figures.ORANGE]) == drawn
+    assert len(dots[figures.ORANGE]) == len(space), "the best is marked in every panel"
+    assert max(dots[figures.ORANGE]) < min(dots[figures.BLUE]), "a better trial stands higher"
+    lines = [
+        path.get("style", "") for path in parallel.iter(f"{svg}path") if "stroke-width: 3" in path.get("style", "")
+    ]
+    assert len(lines) == 1
+    assert figures.ORANGE.lower() in lines[0]

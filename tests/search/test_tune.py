@@ -99,7 +99,7 @@ def test_greedy_killed_and_restored_makes_one_pass_a_generation(digits: Path, tm
         label for run in runs for label in labels(tmp_path, run) if label.endswith(" test") and "hash" not in label
     ]
     assert len(tested) == 1 + best.generations, "only the winner's run looks at test images"
-    assert (tmp_path / "store" / "runs" / "s" / "search.html").read_text().count("<svg") == 4
+    assert (tmp_path / "store" / "runs" / "s" / "search.html").read_text().count("<svg") == 3
 
 
 def test_runs_are_stopped_at_generation_boundaries(digits: Path, tmp_path: Path) -> None:
