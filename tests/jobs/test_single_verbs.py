@@ -5,10 +5,12 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from engine.run import pointers
-from engine.steps import Store
+from engine.steps import Store, read_output, read_tables
 from jobs import command
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -75,6 +77,39 @@ def test_label_select_fit_and_evaluate_one_by_one(start: Start, finished: str, d
 
     said = start("status", finished, "fit")
     assert "done" in said
+
+
+def test_a_student_learns_from_soft_labels_of_another_tool(
+    start: Start, finished: str, digits: Path, tmp_path: Path
+) -> None:
+    """Twenty pool images have a distribution; gather copies these, with their targets, and fit draws from them."""
+    store = Store(finished)
+    keys = [f"pool.parquet:{row}" for row in range(0, 100, 5)]
+    rows = np.full((len(keys), 10), 0.1 / 9)
+    rows[np.arange(len(keys)), np.arange(len(keys)) % 10] = 0.9
+    lines = [f"{key},{','.join(map(str, row))}" for key, row in zip(keys, rows, strict=True)]
+    table = tmp_path / "soft.csv"
+    table.write_text(
+        "\n".join([",".join(["key", *sorted(one.name for one in (digits / "labelled").iterdir())]), *lines])
+    )
+    said = start(
+        "fit",
+        f"store={finished}",
+        f"data.labelled={digits / 'labelled'}",
+        f"data.pool={digits / 'pool.parquet'}",
+        f"soft.table={table}",
+        "model={model: resnet8_cifar, img_size: 16, model_args: {width: 8}}",
+        "fit={steps: 4, batch: {labelled: 8, soft: 8}, lr: 0.01, checkpoint_every: 10, log_every: 5}",
+    )
+    assert f"{len(keys)} of 1097 images have soft labels" in said
+    gathered = next(one for one in pointers(store, "fit") if one.label == "gather soft")
+    output = read_output(store, gathered.step)
+    assert output is not None
+    images = pa.concat_tables(table for _, table in read_tables(output, store.fs))
+    assert sorted(images["key"].to_pylist()) == sorted(keys)
+    for row in images.select(["key", "classes", "weights"]).to_pylist():
+        weight, index = max(zip(row["weights"], row["classes"], strict=True))
+        assert (index, weight) == (keys.index(row["key"]) % 10, pytest.approx(0.9))
 
 
 def test_an_unreadable_checkpoint_is_told_in_one_paragraph(
