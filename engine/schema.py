@@ -155,3 +155,9 @@ def check(table: pa.Table | pa.RecordBatch, expected: pa.Schema, where: str) -> 
             raise ValueError(
                 f"{where}: its {name.decode()} is {shown}, expected {wanted[name].decode()}: it was made for another class list or setting"
             )
+
+
+def with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """`table` with another column in the place of the one called `name`, its field (name, type) unchanged."""
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), column)

@@ -10,7 +10,6 @@ uncertain, those that look least alike. No cluster is needed.
 import argparse
 from typing import get_args
 
-from engine import storage
 from engine.export.active import By, Wish, next_to_label, write
 from engine.export.answers import Answers, find_answers
 from engine.progress import say
@@ -30,14 +29,12 @@ def main() -> None:
     parser.add_argument("--distance", type=int, default=8, metavar="BITS", help="images this near are one")
     parser.add_argument("--out", required=True, help="path or URI of a new .csv or .parquet file")
     arguments = parser.parse_args()
-    store = Store(arguments.store)
-    if not storage.exists(store.fs, f"{store.root}/store.json"):
-        raise FileNotFoundError(f"{arguments.store}: no store here")
+    store = command.open_store(arguments.store)
     if arguments.budget < 1:
         raise ValueError(f"--budget {arguments.budget}: at least one image a class")
     if not 0 <= arguments.distance < 64:
         raise ValueError(f"--distance {arguments.distance}: perceptual hashes differ in 0 to 63 bits; 8 is usual")
-    answers = find_answers(store.open(), arguments.predictions)
+    answers = find_answers(store, arguments.predictions)
     if answers.verb != "predict":
         raise ValueError(f"{arguments.predictions}: not a predict step; a selection holds what the teacher is sure of")
     table = next_to_label(

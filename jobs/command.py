@@ -4,9 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from engine import storage
 from engine.predict.budget import TooManyRejectsError
 from engine.predict.failures import StalledError, of_worker
 from engine.progress import say
+from engine.steps import Store
 
 MISTAKES = (ValueError, FileNotFoundError, PermissionError, TooManyRejectsError, StalledError)
 """What a person can mend: shown as one paragraph. Anything else is a bug of ours or of the cluster and keeps its traceback."""
@@ -25,6 +27,14 @@ def parser(job: str, description: str) -> argparse.ArgumentParser:
         help="settings that replace those of the file, e.g. student.lr=0.05 data.pool=/images",
     )
     return made
+
+
+def open_store(uri: str) -> Store:
+    """The store at a folder or URI, for jobs that read one. Raises FileNotFoundError when there is none."""
+    store = Store(uri)
+    if not storage.exists(store.fs, f"{store.root}/store.json"):
+        raise FileNotFoundError(f"{uri}: no store here")
+    return store.open()
 
 
 def run(main: Callable[[], None]) -> None:

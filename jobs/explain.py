@@ -7,9 +7,7 @@ Reads the store alone (and, for Parquet pools with a key column, the pool's keys
 
 import argparse
 
-from engine import storage
 from engine.report.explain import explain, lineage, records
-from engine.steps import Store
 from jobs import command
 
 
@@ -21,10 +19,8 @@ def main() -> None:
     parser.add_argument("run", help="name of a run")
     parser.add_argument("key", help="the image's key: its path below the pool, or the value of its key column")
     arguments = parser.parse_args()
-    store = Store(arguments.store)
-    if not storage.exists(store.fs, f"{store.root}/store.json"):
-        raise FileNotFoundError(f"{arguments.store}: no store here")
-    told = records(store.open(), arguments.run)
+    store = command.open_store(arguments.store)
+    told = records(store, arguments.run)
     for line in explain(told, arguments.key):
         print(line)
     last = [output for _, output in told.of("select")][-1:]

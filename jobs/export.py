@@ -10,11 +10,9 @@ stand in Parquet files, tars or object stores. No cluster is needed.
 
 import argparse
 
-from engine import storage
 from engine.export.answers import find_answers
 from engine.export.writers import FORMATS, export
 from engine.progress import say
-from engine.steps import Store
 from jobs import command
 
 
@@ -27,10 +25,8 @@ def main() -> None:
     parser.add_argument("--format", choices=[*FORMATS, "folder"], default="csv")
     parser.add_argument("--out", required=True, help="path or URI to write; must not exist")
     arguments = parser.parse_args()
-    store = Store(arguments.store)
-    if not storage.exists(store.fs, f"{store.root}/store.json"):
-        raise FileNotFoundError(f"{arguments.store}: no store here")
-    rows = export(find_answers(store.open(), arguments.step), arguments.format, arguments.out)
+    store = command.open_store(arguments.store)
+    rows = export(find_answers(store, arguments.step), arguments.format, arguments.out)
     say("done", f"{rows} rows in {arguments.out}")
 
 

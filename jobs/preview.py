@@ -16,7 +16,7 @@ from engine.report.figures import preview_svg
 from engine.report.preview import foretell, preview_table
 from engine.report.table import WIDTH
 from engine.select.counting import best_histogram
-from engine.steps import Store, read_output
+from engine.steps import read_output
 from jobs import command
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
@@ -34,10 +34,7 @@ def main() -> None:
     parser.add_argument("--plot", metavar="SVG", help="path or URI of a plot to write")
     parser.add_argument("--classes", type=int, default=30, metavar="N", help="show the N classes with the least images")
     arguments = parser.parse_args()
-    store = Store(arguments.store)
-    if not storage.exists(store.fs, f"{store.root}/store.json"):
-        raise FileNotFoundError(f"{arguments.store}: no store here")
-    store.open()
+    store = command.open_store(arguments.store)
     if arguments.per_class is not None and arguments.per_class < 1:
         raise ValueError(f"--per-class {arguments.per_class}: K is at least 1")
     predictions = read_output(store, arguments.predictions)

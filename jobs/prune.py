@@ -8,7 +8,6 @@ A step is kept while any run under STORE/runs points to it; delete a run's folde
 import argparse
 
 from engine.prune import unused
-from engine.steps import Store
 from jobs import command
 
 
@@ -19,7 +18,7 @@ def main() -> None:
     parser.add_argument("store", help="folder or URI of the store")
     parser.add_argument("--dry-run", action="store_true", help="say what would be deleted, delete nothing")
     arguments = parser.parse_args()
-    store = Store(arguments.store).open()
+    store = command.open_store(arguments.store)
     found = unused(store)
     for name in found:
         print(f"{'would delete' if arguments.dry_run else 'deleting'} {name}")

@@ -13,7 +13,6 @@ from engine import storage
 from engine.report.status import step_status
 from engine.report.table import WIDTH
 from engine.run import pointers
-from engine.steps import Store
 from jobs import command
 
 
@@ -24,10 +23,7 @@ def main() -> None:
     parser.add_argument("store", help="folder or URI of the store")
     parser.add_argument("run", nargs="?", help="name of a run")
     arguments = parser.parse_args()
-    store = Store(arguments.store)
-    if not storage.exists(store.fs, f"{store.root}/store.json"):
-        raise FileNotFoundError(f"{arguments.store}: no store here")
-    store.open()
+    store = command.open_store(arguments.store)
     for run in [arguments.run] if arguments.run else storage.folders(store.fs, f"{store.root}/runs"):
         table = Table(title=run, title_justify="left")
         for column in ("step", "name in the store", "state", "done", ""):

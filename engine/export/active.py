@@ -3,7 +3,6 @@
 A shortlist is streamed from the stored predictions in O(classes x budget); its images alone are read, to leave out near duplicates.
 """
 
-import csv
 import io
 import math
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 
 from engine import storage
 from engine.export.answers import Answers
-from engine.export.writers import cell
+from engine.export.files import check_absent, csv_lines
 from engine.images.bad import BadImage
 from engine.images.manifest import Manifest
 from engine.images.perceptual import Hashes, hashes, thumbnail
@@ -111,18 +110,11 @@ def _pairs(answers: Answers, second: Output | None) -> Iterator[tuple[pa.Table, 
 
 def write(table: pa.Table, out: str) -> None:
     """Write `table` to a new file, a path or URI: Parquet when it ends so, else CSV. Raises ValueError when something is there."""
+    check_absent(out)
     fs, path = storage.resolve(out)
-    if storage.exists(fs, path):
-        raise ValueError(f"{out}: is there already; name another place, or remove it")
     if out.partition("?")[0].endswith(".parquet"):
         data = io.BytesIO()
         pq.write_table(table, data)
         storage.put(fs, path, data.getvalue())
         return
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(table.column_names)
-    writer.writerows(
-        [cell(value) if isinstance(value, str) else value for value in row.values()] for row in table.to_pylist()
-    )
-    storage.put(fs, path, text.getvalue().encode())
+    storage.put(fs, path, csv_lines([table.column_names, *(list(row.values()) for row in table.to_pylist())]))

@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from engine.images.manifest import Manifest
 from engine.labels.classes import ClassManifest
-from engine.models.checkpoint import class_names
-from engine.models.fetch import fetch_model
+from engine.models.fetch import teacher_classes
 from engine.predict.pool import pool_of
 from engine.select.scores import classes_of, probability, scores_of
 from engine.steps import Output, Store, read_output, read_tables
@@ -55,12 +54,7 @@ class Answers:
     @cached_property
     def classes(self) -> ClassManifest:
         """The classes of the model that labelled."""
-        model = read_output(self.store, self.predictions.summary["model"])
-        if model is None:
-            raise ValueError(
-                f"{self.predictions.step}: the model that made it, {self.predictions.summary['model']}, is no longer in the store"
-            )
-        return ClassManifest(tuple(class_names(fetch_model(model, self.store.fs))))
+        return teacher_classes(self.store, self.predictions)
 
     def tables(self) -> Iterator[pa.Table]:
         """Tables of `schema` in address order, a shard each; a part is held in memory at a time."""

@@ -3,8 +3,6 @@
 Classes beyond the stored top P share what is left evenly; predict with `predict.top_p` = number of classes to have them all.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.export.answers import Answers
-from engine.labels.cells import cell
+from engine.export.files import csv_lines
 from engine.labels.tables import CLASS_NAMES, dense_rows
 
 ROW_GROUP = 65_536
@@ -36,12 +34,9 @@ def write_soft_csv(answers: Answers, sink: Any) -> int:
     """`key` and one column a class, called as the class is."""
     count = 0
     for keys, rows in dense_tables(answers):
-        buffer = io.StringIO(newline="")
-        writer = csv.writer(buffer, lineterminator="\r\n")
-        if not count:
-            writer.writerow(["key", *map(cell, answers.classes.names)])
-        writer.writerows([cell(key), *(f"{value:.6g}" for value in row)] for key, row in zip(keys, rows, strict=True))
-        sink.write(buffer.getvalue().encode())
+        header = [] if count else [["key", *answers.classes.names]]
+        lines = ([key, *(f"{value:.6g}" for value in row)] for key, row in zip(keys, rows, strict=True))
+        sink.write(csv_lines([*header, *lines]))
         count += len(keys)
     return count
 
@@ -74,9 +69,5 @@ def write_npy(answers: Answers, sink: Any) -> int:
 
 def beside_npy(answers: Answers) -> dict[str, bytes]:
     """What an array cannot say of itself, by the ending of the file beside it: class names and keys."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\r\n")
-    writer.writerow(["key"])
-    for keys, _ in dense_tables(answers):
-        writer.writerows([cell(key)] for key in keys)
-    return {"classes.json": json.dumps(answers.classes.names).encode(), "keys.csv": buffer.getvalue().encode()}
+    keys = csv_lines([["key"], *([key] for some, _ in dense_tables(answers) for key in some)])
+    return {"classes.json": json.dumps(answers.classes.names).encode(), "keys.csv": keys}

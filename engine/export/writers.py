@@ -4,8 +4,6 @@ Keys and class names come from other people's files. A cell that a spreadsheet w
 escapes what a page could take for a tag; a name becomes a path only without what could lead out of the folder.
 """
 
-import csv
-import io
 import json
 import os
 import re
@@ -21,8 +19,8 @@ import pyarrow.parquet as pq
 
 from engine import storage
 from engine.export.answers import Answers
+from engine.export.files import check_absent, csv_lines
 from engine.export.soft import beside_npy, write_npy, write_soft_csv, write_soft_parquet
-from engine.labels.cells import cell
 
 ROW_GROUP = 65_536
 
@@ -35,13 +33,8 @@ def write_csv(answers: Answers, sink: Sink) -> int:
     """One line an image: key, class, probability, and for predictions the further classes. Returns the lines written."""
     count = 0
     for table in answers.tables():
-        buffer = io.StringIO(newline="")
-        writer = csv.writer(buffer, lineterminator="\r\n")
-        if not count:
-            writer.writerow(_header(answers, table))
-        for row in table.to_pylist():
-            writer.writerow([cell(value) if isinstance(value, str) else value for value in _cells(row)])
-        sink.write(buffer.getvalue().encode())
+        header = [] if count else [_header(answers, table)]
+        sink.write(csv_lines([*header, *map(_cells, table.to_pylist())]))
         count += table.num_rows
     return count
 
@@ -183,8 +176,7 @@ def export(answers: Answers, kind: str, out: str) -> int:
         if Path(path).exists() and any(Path(path).iterdir()):
             raise ValueError(f"{out}: is there already; name another place, or remove it")
         return write_folder(answers, Path(path))
-    if storage.exists(fs, path):
-        raise ValueError(f"{out}: is there already; name another place, or remove it")
+    check_absent(out)
     fs.create_dir(os.path.dirname(path), recursive=True)
     if kind == "npy":
         for ending, data in beside_npy(answers).items():

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from engine import schema
 from engine.labels.targets import Targets, hard, ragged
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
@@ -46,6 +47,5 @@ def mixed_table(pseudo: pa.Table, truth: npt.NDArray[np.integer], truth_share: f
     answers = Targets(pseudo["classes"].combine_chunks(), pseudo["weights"].combine_chunks())
     targets = mix(answers, truth, truth_share, num_classes)
     for name, column in targets._asdict().items():
-        place = pseudo.schema.get_field_index(name)
-        pseudo = pseudo.set_column(place, pseudo.schema.field(place), column)
+        pseudo = schema.with_column(pseudo, name, column)
     return pseudo

@@ -3,8 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
+from engine import schema
+from engine.select.left_out import addresses
+from engine.select.ranks import ranked_by_class
 from engine.select.scores import order_of, tie_hash
-from engine.select.sticky import addresses
 
 
 def reassign(filtered: pa.Table, fresh: pa.Table) -> pa.Table:
@@ -22,15 +24,6 @@ def reassign(filtered: pa.Table, fresh: pa.Table) -> pa.Table:
     place = np.minimum(np.searchsorted(new[order], old), max(0, len(new) - 1))
     known = np.flatnonzero(new[order][place] == old) if len(new) else np.empty(0, np.int64)
     table = fresh.take(pa.array(order[place[known]]))
-    table = _replaced(table, "count", filtered["count"].combine_chunks().take(pa.array(known)))
-    classes, score = table["class"].to_numpy().astype(np.int64), table["score"].to_numpy()
+    table = schema.with_column(table, "count", filtered["count"].combine_chunks().take(pa.array(known)))
     tie = tie_hash(table["shard"].to_numpy(), table["row"].to_numpy())
-    order = np.lexsort((tie, -order_of(score).astype(np.int64), classes))
-    starts = np.searchsorted(classes[order], classes[order])
-    rank = pa.array((np.arange(len(order)) - starts).astype(np.int32))
-    return _replaced(table.take(pa.array(order)), "rank", rank)
-
-
-def _replaced(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    return table.set_column(place, table.schema.field(place), column)
+    return ranked_by_class(table, tie, -order_of(table["score"].to_numpy()).astype(np.int64))
