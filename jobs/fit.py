@@ -5,6 +5,8 @@ python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… pseudo=
 python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… soft.table=teacher.npy 'fit.batch={soft: 128}' fit.loss=kl
 """
 
+from functools import partial
+
 from engine.config import load
 from engine.fit.raw import RawSet
 from engine.fit.trainer import Source, fit
@@ -13,6 +15,7 @@ from engine.gather.soft import import_soft
 from engine.images.collection import Collection, collect
 from engine.images.hashing import hashed
 from engine.images.overlap import held_out
+from engine.images.scope import Scope
 from engine.job_settings import FitJobSettings
 from engine.models.fetch import model_path
 from engine.models.imported import find_model
@@ -33,8 +36,9 @@ def main() -> None:
     labelled = collect(run, "labelled", settings.data.labelled, settings.data, labelled=True)
     classes = class_list(labelled, settings.data.classes)
     init = find_model(run, settings.init) if settings.init else None
+    scope_of = partial(Scope, max_rejected_percent=settings.data.max_rejected_percent)
     with connect(settings.cluster):
-        outputs = {"labelled": gather_labelled(run, "gather labelled", labelled, classes, settings.data)}
+        outputs = {"labelled": gather_labelled(run, "gather labelled", scope_of(labelled), classes)}
         if settings.pseudo is not None:
             chosen = read_output(run.store, settings.pseudo)
             if chosen is None or settings.data.pool is None:
@@ -42,13 +46,13 @@ def main() -> None:
                     f"pseudo={settings.pseudo}: needs a finished select step of {settings.store} and data.pool, the images that it chose from"
                 )
             pool = collect(run, "pool", settings.data.pool, settings.data)
-            outputs["pseudo"] = gather(run, "gather pseudo", chosen, pool, classes)
+            outputs["pseudo"] = gather(run, "gather pseudo", chosen, scope_of(pool), classes)
         if settings.soft is not None:
             if settings.data.pool is None:
                 raise ValueError("soft.table labels images of data.pool: set data.pool")
             pool = collect(run, "pool", settings.data.pool, settings.data)
             targets = import_soft(run, "import soft", settings.soft, pool, classes)
-            outputs["soft"] = gather(run, "gather soft", targets, pool, classes, check=True)
+            outputs["soft"] = gather(run, "gather soft", targets, scope_of(pool), classes, check=True)
         streams: dict[str, Source] = {}
         if "pool" in settings.fit.batch:
             streams["pool"] = raw_pool(run, settings.data, labelled)

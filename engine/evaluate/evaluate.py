@@ -48,7 +48,7 @@ def evaluate(
     def work(step: Step) -> Output:
         started = time.time()
         table = match_truth(scope, classes, read_all(predictions, run, classes))
-        check_no_class_lost(scope, classes, table["truth"].to_numpy(), predictions.uri)
+        check_no_class_lost(scope, classes, table["truth"].to_numpy(), predictions.step)
         summary = summarise(table, classes) | {name: predictions.summary[name] for name in ("rejected", "reasons")}
         say(label, line(summary))
         return step.commit([step.put_part(0, table)], summary, started)

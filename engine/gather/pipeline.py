@@ -9,21 +9,22 @@ import ray
 
 from engine import schema
 from engine.gather.pick import PICKS, Group, groups
+from engine.gather.rejects import check_labelled, check_rejected
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.images.collection import Collection
 from engine.images.decode import BadImage, content_hash, decode
 from engine.images.manifest import Manifest
 from engine.images.overlap import HeldOut
-from engine.images.subset import Subset
+from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
 from engine.progress import Progress, say
 from engine.resources import ANYWHERE
 from engine.run import Run
-from engine.settings import DataSettings
 from engine.steps import Output, Part, Step, Store, read_tables
 
 REVISION = 1
 GROUP_ROWS = 8192
+SEED = 0
 CHECK_SIZE = 32
 
 
@@ -31,56 +32,53 @@ def gather(
     run: Run,
     label: str,
     pseudo: Output,
-    collection: Collection,
+    scope: Scope,
     classes: ClassManifest,
-    seed: int = 0,
     check: bool = False,
-    held: HeldOut | None = None,
 ) -> Output:
     """Training shards (schema.training) of the images that have targets: one pass over the shards that hold any.
 
-    `pseudo`: a selection, or another step of targets (`schema.targets`). `check`: no verb has decoded the images yet; those that cannot be are
-    left out and counted, and so are those `held` out.
+    `pseudo`: a selection, or another step of targets (`schema.targets`), of images of `scope`. `check`: no verb has decoded the images yet;
+    those that cannot be read and those that the scope excludes are left out and counted. Raises TooManyRejectsError when more of them were
+    rejected than the scope's limit.
     """
-    inputs = {"pseudo": pseudo.digest, "images": collection.digest, "classes": classes.hash}
+    held = scope.exclusions
+    inputs = {"pseudo": pseudo.digest, "images": scope.collection.digest, "classes": classes.hash}
     if held is not None:
         inputs["held"] = held.digest
     kind = {"kind": pseudo.summary["kind"]} if "kind" in pseudo.summary else {}
-    settings = {"seed": seed, "group_rows": GROUP_ROWS, **({"check": True} if check else {}), **kind}
+    settings = {"seed": SEED, "group_rows": GROUP_ROWS, **({"check": True} if check else {}), **kind}
 
     def work(step: Step) -> Output:
         picks = pa.concat_tables(table for _, table in read_tables(pseudo, run.store.fs, list(PICKS)))
-        return _gather(run, label, step, picks, collection, classes, seed, check, kind, held)
+        return _gather(run, label, step, picks, scope.collection, classes, SEED, check, kind, held)
 
-    return run.step(label, "gather", REVISION, settings, inputs, work)
+    output = run.step(label, "gather", REVISION, settings, inputs, work)
+    check_rejected(label, run.store.step("gather", REVISION, settings, inputs), output, scope.max_rejected_percent)
+    return output
 
 
-def gather_labelled(
-    run: Run,
-    label: str,
-    collection: Collection,
-    classes: ClassManifest,
-    data: DataSettings,
-    seed: int = 0,
-    only: Subset | None = None,
-) -> Output:
-    """Training shards of a labelled collection, or of `only` some images of it, with hard targets. Images that cannot be decoded are left
-    out and counted.
+def gather_labelled(run: Run, label: str, scope: Scope, classes: ClassManifest) -> Output:
+    """Training shards of a labelled scope with hard targets. Images that cannot be decoded are left out and counted.
 
-    Raises ValueError when an image has no label, or one that is not in `classes`.
+    Raises TooManyRejectsError when they are more than the scope's limit; ValueError when a class lost all its images, and when an image has no
+    label or one that is not in `classes`.
     """
-    inputs = {"images": collection.digest, "classes": classes.hash}
-    settings = {"seed": seed, "group_rows": GROUP_ROWS, "max_rejected_percent": data.max_rejected_percent}
+    inputs = {"images": scope.collection.digest, "classes": classes.hash}
+    settings = {"seed": SEED, "group_rows": GROUP_ROWS, "max_rejected_percent": scope.max_rejected_percent}
+    only = scope.chosen
     if only is not None:
         inputs["only"] = only.digest
 
     def work(step: Step) -> Output:
-        picks = hard_picks(collection, classes)
+        picks = hard_picks(scope.collection, classes)
         if only is not None:
             picks = picks.filter(pa.array(only.holds(picks["shard"].to_numpy(), picks["row"].to_numpy())))
-        return _gather(run, label, step, picks, collection, classes, seed, check=True)
+        return _gather(run, label, step, picks, scope.collection, classes, SEED, check=True)
 
-    return run.step(label, "gather", REVISION, settings, inputs, work)
+    output = run.step(label, "gather", REVISION, settings, inputs, work)
+    check_labelled(label, run.store.step("gather", REVISION, settings, inputs), output, scope, classes)
+    return output
 
 
 def hard_picks(collection: Collection, classes: ClassManifest) -> pa.Table:

@@ -13,16 +13,13 @@ SHOWN = 10
 def labels_of(scope: Scope, classes: ClassManifest) -> npt.NDArray[np.int64]:
     """Class index (n,) of every image of a labelled scope in address order. Raises ValueError for an image without a label."""
     index: npt.NDArray[np.int64] = scope.collection.class_indices(classes)
-    if scope.chosen is None:
-        return index
-    addresses = scope.manifest.labels()
-    return index[scope.chosen.holds(addresses["shard"].to_numpy(), addresses["row"].to_numpy())]
+    return index[scope.positions]
 
 
-def check_no_class_lost(scope: Scope, classes: ClassManifest, usable: npt.NDArray[np.integer], step_uri: str) -> None:
+def check_no_class_lost(scope: Scope, classes: ClassManifest, usable: npt.NDArray[np.integer], step: str) -> None:
     """Raise ValueError when a class that images of `scope` have is missing among the classes of the usable ones, (n,).
 
-    `step_uri`: the step that holds the reasons in its quarantine.
+    `step`: the name of the step that holds the reasons in its quarantine.
     """
     number = len(classes)
     before, after = (np.bincount(index, minlength=number) for index in (labels_of(scope, classes), usable))
@@ -30,6 +27,6 @@ def check_no_class_lost(scope: Scope, classes: ClassManifest, usable: npt.NDArra
     if len(lost):
         named = ", ".join(f"{classes.names[index]} ({before[index]:,} images)" for index in lost[:SHOWN])
         raise ValueError(
-            f"{scope.name}: {len(lost)} of {number} classes lost all their images: {named}. Keys and reasons: {step_uri}/quarantine/. "
+            f"{scope.name}: {len(lost)} of {number} classes lost all their images: {named}. Keys and reasons: {step}/quarantine/. "
             "Fix the images, add others or remove the class."
         )

@@ -75,6 +75,14 @@ class Scope:
         """Images to read, those that will be rejected or excluded among them."""
         return self.manifest.num_rows if self.chosen is None else len(self.chosen.addresses)
 
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Positions (n,) in address order, within the collection, of the images to read."""
+        if self.chosen is None:
+            return np.arange(self.manifest.num_rows)
+        shard, row = self.chosen.addresses >> 32, self.chosen.addresses & 0xFFFFFFFF
+        return self.collection.positions(shard, row)
+
     def read(self, shard: int, batch_rows: int = 256) -> Iterator[pa.RecordBatch]:
         """The encoded images of a shard as batches of schema.IMAGES in address order. Raises ValueError as `Manifest.read` does."""
         rows = None if self.chosen is None else self.chosen.rows(shard)

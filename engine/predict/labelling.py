@@ -1,7 +1,6 @@
 """Labelling one shard, start to end: read, decode, infer, keep the top P. No Ray: a thousand actors and one process run the same lines."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from engine.images import nvjpeg
 from engine.images.decode import BadImage, Pixels, decode_array
 from engine.images.scope import Scope
 from engine.labels.classes import ClassManifest
+from engine.predict.budget import count_reasons, is_excluded
 from engine.predict.feed import Fed, Feed
 from engine.predict.predictor import Pending, Predictor
 from engine.select.scores import pack
@@ -45,14 +45,13 @@ class LabelledShard:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many images were set aside, by reason; what the decoder said of each stands in the quarantine alone."""
-        told = self.quarantine["reason"].to_pylist()
-        return dict(Counter(one if one.startswith("excluded") else one.partition(":")[0] for one in told))
+        """Number of rejected and excluded images per reason."""
+        return count_reasons(self.quarantine["reason"].to_pylist())
 
     @property
     def excluded(self) -> int:
         """Images kept out on purpose, because they stand in a labelled or evaluation set."""
-        return sum(count for reason, count in self.reasons.items() if reason.startswith("excluded"))
+        return sum(count for reason, count in self.reasons.items() if is_excluded(reason))
 
     @property
     def rejected(self) -> int:

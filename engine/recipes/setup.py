@@ -76,9 +76,7 @@ class Setup:
     @cached_property
     def labelled(self) -> Stream:
         """The true labels as a training set."""
-        output = gather_labelled(
-            self.run, "gather labelled", self.collections["labelled"], self.classes, self.settings.data
-        )
+        output = gather_labelled(self.run, "gather labelled", self.scope("labelled"), self.classes)
         return output, training_set(output, self.run.store, self.classes)
 
     @cached_property
@@ -101,8 +99,7 @@ class Setup:
 
     def labelled_of(self, label: str, only: Subset) -> Stream:
         """The true labels of some labelled images as a training set."""
-        collection = self.collections["labelled"]
-        output = gather_labelled(self.run, label, collection, self.classes, self.settings.data, only=only)
+        output = gather_labelled(self.run, label, replace(self.scope("labelled"), chosen=only), self.classes)
         return output, training_set(output, self.run.store, self.classes)
 
     def fit(
@@ -199,7 +196,8 @@ class Setup:
     def gather(self, label: str, pseudo: Output, on: str = "pool") -> Stream:
         """Training shards of the images of `on` that have targets."""
         check = on != "pool"  # the pool's images were decoded when they were labelled
-        output = gather(self.run, label, pseudo, self.collections[on], self.classes, check=check)
+        scope = replace(self.scope(on), exclusions=None)  # predictions know none of those that are excluded
+        output = gather(self.run, label, pseudo, scope, self.classes, check=check)
         return output, training_set(output, self.run.store, self.classes)
 
     def evaluate(self, label: str, model: Output, on: str) -> dict[str, Any] | None:

@@ -58,7 +58,7 @@ def tagged(setup: Setup, settings: TagSettings) -> tuple[ClassManifest, Output, 
     recorded = settings.model_dump(exclude={"table", "synonyms", "transfer"})
     output = setup.run.step("tags", "tags", REVISION, recorded, inputs, work)
     vocabulary = ClassManifest(tuple(output.summary["vocabulary"]))
-    shards = gather(setup.run, "tags gather", output, pool, vocabulary, check=True, held=setup.held)
+    shards = gather(setup.run, "tags gather", output, setup.scope("pool"), vocabulary, check=True)
     return vocabulary, output, (shards, training_set(shards, setup.run.store, vocabulary))
 
 

@@ -50,7 +50,7 @@ def job_rates(cifar: Path, model: Path) -> dict[str, float]:
         predicted = predict(run, "predict", find_model(run, str(model)), Scope(images), PREDICT)
         infos = run.store.fs.get_file_info(pafs.FileSelector(f"{predicted.folder}/parts"))
         written = sorted(info.mtime_ns / 1e9 for info in infos)
-        gathered = gather_labelled(run, "gather", images, classes, data)
+        gathered = gather_labelled(run, "gather", Scope(images), classes)
         fitted = fit(
             run, "fit", MODEL, FIT, {"labelled": (gathered, training_set(gathered, run.store, classes))}, classes
         )
