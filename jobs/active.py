@@ -10,10 +10,10 @@ uncertain, those that look least alike. No cluster is needed.
 import argparse
 from typing import get_args
 
-from engine.export.active import By, Wish, next_to_label, write
-from engine.export.answers import Answers, find_answers
-from engine.progress import say
-from engine.steps import Output, Store
+from engine.export.active import ActiveQuery, By, next_to_label, write
+from engine.export.step_export import StepExport, find_answers
+from engine.ground.progress import log_event
+from engine.ground.steps import Output, Store
 from jobs import command
 
 
@@ -39,14 +39,14 @@ def main() -> None:
         raise ValueError(f"{arguments.predictions}: not a predict step; a selection holds what the teacher is sure of")
     table = next_to_label(
         answers,
-        Wish(arguments.by, arguments.budget, arguments.distance),
+        ActiveQuery(arguments.by, arguments.budget, arguments.distance),
         _second(store, answers, arguments.by, arguments.second),
     )
     write(table, arguments.out)
-    say("done", f"{table.num_rows} images in {arguments.out}")
+    log_event("done", f"{table.num_rows} images in {arguments.out}")
 
 
-def _second(store: Store, answers: Answers, by: By, step: str | None) -> Output | None:
+def _second(store: Store, answers: StepExport, by: By, step: str | None) -> Output | None:
     """The other teacher's predictions. Raises ValueError where they are missing or of another pool or class list."""
     if (by == "disagreement") != (step is not None):
         raise ValueError("--by disagreement compares two teachers: give --second with it, and only with it")

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from engine import storage
-from engine.predict.budget import TooManyRejectsError
-from engine.predict.failures import StalledError, of_worker
-from engine.progress import say
-from engine.steps import Store
+from engine.ground import storage
+from engine.ground.budget import TooManyRejectsError
+from engine.ground.failures import StalledError, classify_worker_error
+from engine.ground.progress import log_event
+from engine.ground.steps import Store
 
 MISTAKES = (ValueError, FileNotFoundError, PermissionError, TooManyRejectsError, StalledError)
 """What a person can mend: shown as one paragraph. Anything else is a bug of ours or of the cluster and keeps its traceback."""
@@ -45,11 +45,11 @@ def run(main: Callable[[], None]) -> None:
         print(f"\nerror: {mistake}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        failure = of_worker(error, "the store")
+        failure = classify_worker_error(error, "the store")
         if failure.kind != "target":
             raise
         print(f"\nerror: {failure.detail}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        say("stopped", "run the same command again to go on where it was")
+        log_event("stopped", "run the same command again to go on where it was")
         sys.exit(130)

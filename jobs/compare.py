@@ -12,16 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine import storage
-from engine.config import load, parse
 from engine.evaluate.evaluate import correctness
-from engine.progress import say
+from engine.ground import storage
+from engine.ground.progress import log_event
+from engine.ground.run import Run, pointers
+from engine.ground.session import connect
+from engine.ground.steps import Store, read_output
 from engine.report.compare import Arm, Outcome, markdown, refuse_unlike, rows, svg
-from engine.report.cost import planned, spent
-from engine.run import Run, pointers
-from engine.session import connect
-from engine.settings import SelfTrainSettings
-from engine.steps import Store, read_output
+from engine.report.cost import planned, run_cost
+from engine.settings.block import load, parse
+from engine.settings.run import SelfTrainSettings
 from jobs import command
 from jobs.self_train import self_train
 
@@ -96,7 +96,7 @@ def compare(
     for file, text in (("json", json.dumps(report, indent=1)), ("md", markdown(table)), ("svg", svg(table))):
         storage.put(opened.fs, f"{folder}/compare.{file}", text.encode())
     print(markdown(table))
-    say("done", f"the table and its plot are in {storage.join(opened.uri, 'compare', name)}")
+    log_event("done", f"the table and its plot are in {storage.join(opened.uri, 'compare', name)}")
     return table
 
 
@@ -124,7 +124,7 @@ def outcome(settings: SelfTrainSettings) -> Outcome:
             answered = read_output(store, pointer.step)
             assert answered is not None, "an evaluated model has its answers"
             right[on] = correctness(answered, run)
-    return Outcome(row, spent(store, settings.run), right)
+    return Outcome(row, run_cost(store, settings.run), right)
 
 
 if __name__ == "__main__":

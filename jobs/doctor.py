@@ -12,12 +12,12 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from engine.cluster.checks import Finding, examine
+from engine.cluster.checks import Finding, check_cluster
 from engine.cluster.probe import probe
+from engine.ground.session import connect
+from engine.ground.steps import Store
 from engine.report.table import WIDTH
-from engine.session import connect
-from engine.settings import ClusterSettings
-from engine.steps import Store
+from engine.settings.run import ClusterSettings
 from jobs import command
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--address", help="of the Ray cluster; RAY_ADDRESS, else this machine alone, when not given")
     arguments = parser.parse_args()
     with connect(ClusterSettings(address=arguments.address)):
-        findings = examine(*probe(Store(arguments.store)))
+        findings = check_cluster(*probe(Store(arguments.store)))
     show(findings)
     if any(finding.level == "wrong" for finding in findings):
         sys.exit(1)

@@ -5,20 +5,20 @@ python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos 
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos/test 'corruptions=[all]'   (robustness, 75 passes)
 """
 
-from engine.config import load
 from engine.evaluate.evaluate import evaluate, line
 from engine.evaluate.robustness import chosen_corruptions, robustness
 from engine.evaluate.soft import evaluate_soft
-from engine.images.collection import collect
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store
+from engine.images.collection import open_collection
 from engine.images.scope import Scope
-from engine.job_settings import EvaluateJobSettings
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.models.checkpoint import class_names
 from engine.models.fetch import fetch_model
 from engine.models.imported import find_model
-from engine.run import Run
-from engine.session import connect
-from engine.steps import Store
+from engine.settings.block import load
+from engine.settings.jobs import EvaluateJobSettings
 from jobs import command
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     model = find_model(run, settings.model)
-    images = collect(run, "images", settings.images.uri, settings.images, labelled=settings.soft is None)
+    images = open_collection(run, "images", settings.images.uri, settings.images, labelled=settings.soft is None)
     scope = Scope(images, max_rejected_percent=settings.images.max_rejected_percent)
     if settings.soft is not None:
         with connect(settings.cluster):
@@ -37,7 +37,7 @@ def main() -> None:
             print(f"{name}: {value}")
         return
     corruptions = chosen_corruptions(settings.corruptions, settings.severities)
-    classes = ClassManifest(tuple(class_names(fetch_model(model, run.store.fs))))
+    classes = ClassList(tuple(class_names(fetch_model(model, run.store.fs))))
     with connect(settings.cluster):
         summary = evaluate(run, "evaluate", model, scope, classes, settings.predict).summary
         errors = robustness(run, model, scope, classes, settings.predict, corruptions)

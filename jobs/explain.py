@@ -7,7 +7,7 @@ Reads the store alone (and, for Parquet pools with a key column, the pool's keys
 
 import argparse
 
-from engine.report.explain import explain, lineage, records
+from engine.report.explain import explain, lineage, read_history
 from jobs import command
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("key", help="the image's key: its path below the pool, or the value of its key column")
     arguments = parser.parse_args()
     store = command.open_store(arguments.store)
-    told = records(store, arguments.run)
+    told = read_history(store, arguments.run)
     for line in explain(told, arguments.key):
         print(line)
     last = [output for _, output in told.of("select")][-1:]

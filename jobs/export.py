@@ -10,9 +10,9 @@ stand in Parquet files, tars or object stores. No cluster is needed.
 
 import argparse
 
-from engine.export.answers import find_answers
+from engine.export.step_export import find_answers
 from engine.export.writers import FORMATS, export
-from engine.progress import say
+from engine.ground.progress import log_event
 from jobs import command
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     store = command.open_store(arguments.store)
     rows = export(find_answers(store, arguments.step), arguments.format, arguments.out)
-    say("done", f"{rows} rows in {arguments.out}")
+    log_event("done", f"{rows} rows in {arguments.out}")
 
 
 if __name__ == "__main__":

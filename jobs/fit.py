@@ -7,24 +7,24 @@ python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… soft.ta
 
 from functools import partial
 
-from engine.config import load
-from engine.fit.raw import RawSet
+from engine.dedup.hashing import hash_images
+from engine.fit.pool_stream import PoolSource
 from engine.fit.trainer import Source, fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.gather.soft import import_soft
-from engine.images.collection import Collection, collect
-from engine.images.hashing import hashed
-from engine.images.overlap import held_out
+from engine.ground.progress import log_event
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store, read_output
+from engine.images.collection import Collection, open_collection
+from engine.images.overlap import build_exclusion_set
 from engine.images.scope import Scope
-from engine.job_settings import FitJobSettings
 from engine.models.fetch import model_path
 from engine.models.imported import find_model
-from engine.progress import say
-from engine.recipes.setup import class_list
-from engine.run import Run
-from engine.session import connect
-from engine.settings import DataSettings
-from engine.steps import Store, read_output
+from engine.recipes.context import class_list
+from engine.settings.block import load
+from engine.settings.jobs import FitJobSettings
+from engine.settings.run import DataSettings
 from jobs import command
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     settings = load(FitJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
-    labelled = collect(run, "labelled", settings.data.labelled, settings.data, labelled=True)
+    labelled = open_collection(run, "labelled", settings.data.labelled, settings.data, labelled=True)
     classes = class_list(labelled, settings.data.classes)
     init = find_model(run, settings.init) if settings.init else None
     scope_of = partial(Scope, max_rejected_percent=settings.data.max_rejected_percent)
@@ -45,12 +45,12 @@ def main() -> None:
                 raise ValueError(
                     f"pseudo={settings.pseudo}: needs a finished select step of {settings.store} and data.pool, the images that it chose from"
                 )
-            pool = collect(run, "pool", settings.data.pool, settings.data)
+            pool = open_collection(run, "pool", settings.data.pool, settings.data)
             outputs["pseudo"] = gather(run, "gather pseudo", chosen, scope_of(pool), classes)
         if settings.soft is not None:
             if settings.data.pool is None:
                 raise ValueError("soft.table labels images of data.pool: set data.pool")
-            pool = collect(run, "pool", settings.data.pool, settings.data)
+            pool = open_collection(run, "pool", settings.data.pool, settings.data)
             targets = import_soft(run, "import soft", settings.soft, pool, classes)
             outputs["soft"] = gather(run, "gather soft", targets, scope_of(pool), classes, check=True)
         streams: dict[str, Source] = {}
@@ -59,18 +59,20 @@ def main() -> None:
         outputs = {name: output for name, output in outputs.items() if name in settings.fit.batch}
         streams |= {name: (output, training_set(output, run.store, classes)) for name, output in outputs.items()}
         model = fit(run, "fit", settings.model, settings.fit, streams, classes, init)
-    say("done", f"model={model.step}, a timm hub folder at {model_path(model)}")
+    log_event("done", f"model={model.step}, a timm hub folder at {model_path(model)}")
 
 
-def raw_pool(run: Run, data: DataSettings, labelled: Collection) -> RawSet:
+def raw_pool(run: Run, data: DataSettings, labelled: Collection) -> PoolSource:
     """The pool as it lies, without the images that stand in another collection of `data`."""
     if data.pool is None:
         raise ValueError("the stream pool in fit.batch draws from raw images: set data.pool")
-    held = {"labelled": hashed(run, labelled)}
+    held = {"labelled": hash_images(run, labelled)}
     for name, uri in (("validation", data.validation), ("test", data.test)):
         if uri is not None:
-            held[name] = hashed(run, collect(run, name, uri, data, labelled=True))
-    return RawSet(collect(run, "pool", data.pool, data).manifest, held_out(held), data.max_rejected_percent)
+            held[name] = hash_images(run, open_collection(run, name, uri, data, labelled=True))
+    return PoolSource(
+        open_collection(run, "pool", data.pool, data).manifest, build_exclusion_set(held), data.max_rejected_percent
+    )
 
 
 if __name__ == "__main__":

@@ -12,18 +12,18 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import load
-from engine.images.collection import collect
+from engine.ground.progress import log_event
+from engine.ground.resources import predict_actors
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store
+from engine.images.collection import open_collection
 from engine.images.scope import Scope
-from engine.job_settings import PlanJobSettings, PlanSettings
 from engine.models.imported import find_model
-from engine.plan.estimate import Estimate, Machines, Measured, Pool, duration, estimate, volume
+from engine.plan.estimate import ClusterCapacity, Estimate, MeasuredCosts, PoolTotals, duration, estimate, volume
 from engine.plan.measure import measure
-from engine.progress import say
-from engine.resources import labelling_actors
-from engine.run import Run
-from engine.session import connect
-from engine.steps import Store
+from engine.settings.block import load
+from engine.settings.jobs import PlanJobSettings, PlanSettings
 from jobs import command
 
 
@@ -32,45 +32,45 @@ def main() -> None:
     settings = load(PlanJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     model = find_model(run, settings.model)
-    scope = Scope(collect(run, "images", settings.images.uri, settings.images))
+    scope = Scope(open_collection(run, "images", settings.images.uri, settings.images))
     manifest = scope.manifest
     with connect(settings.cluster):
-        actors = labelling_actors(settings.cluster, manifest.num_shards)
+        actors = predict_actors(settings.cluster, manifest.num_shards)
         found, plan = measure(run.store, scope, model, settings.predict, actors, settings.plan.sample_images)
         present = present_machines(ray.nodes(), settings.plan)
     for line in plan.get("said", []):
-        say("plan", line)
+        log_event("plan", line)
     pool = scaled_pool(
-        Pool(manifest.num_rows, sum(manifest.shards["bytes"].to_pylist()), manifest.num_shards), settings.plan
+        PoolTotals(manifest.num_rows, sum(manifest.shards["bytes"].to_pylist()), manifest.num_shards), settings.plan
     )
     stages = ", ".join(f"{stage} {1000 * getattr(found, stage):.2f}" for stage in ("read", "decode", "infer", "write"))
-    say("plan", f"{found.images} images measured, ms an image and worker: {stages}")
+    log_event("plan", f"{found.images} images measured, ms an image and worker: {stages}")
     show("this cluster", present, found, pool, settings.plan)
     if (described := described_machines(settings.plan)) is not None:
         show("the described cluster", described, found, pool, settings.plan)
 
 
-def scaled_pool(pool: Pool, settings: PlanSettings) -> Pool:
+def scaled_pool(pool: PoolTotals, settings: PlanSettings) -> PoolTotals:
     """The pool as large as `plan.pool_images` wants it, with images and shards like those it has."""
     if settings.pool_images is None:
         return pool
     factor = settings.pool_images / pool.images
-    return Pool(settings.pool_images, round(pool.bytes * factor), max(1, round(pool.shards * factor)))
+    return PoolTotals(settings.pool_images, round(pool.bytes * factor), max(1, round(pool.shards * factor)))
 
 
-def present_machines(nodes: list[dict[str, Any]], settings: PlanSettings) -> Machines:
+def present_machines(nodes: list[dict[str, Any]], settings: PlanSettings) -> ClusterCapacity:
     """The cluster of these `ray.nodes()`: those that take work, which the head often does not."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     working = [resources for resources in alive if resources.get("CPU") or resources.get("GPU")]
     cpus, gpus = (int(sum(resources.get(kind, 0) for resources in working)) for kind in ("CPU", "GPU"))
-    return Machines(len(working), cpus, gpus, settings.price_node_hour)
+    return ClusterCapacity(len(working), cpus, gpus, settings.price_node_hour)
 
 
-def described_machines(settings: PlanSettings) -> Machines | None:
+def described_machines(settings: PlanSettings) -> ClusterCapacity | None:
     """The cluster of `plan.cluster`."""
     if (shape := settings.cluster) is None:
         return None
-    return Machines(
+    return ClusterCapacity(
         shape.nodes,
         shape.nodes * shape.cpus_per_node,
         shape.nodes * shape.gpus_per_node,
@@ -80,7 +80,7 @@ def described_machines(settings: PlanSettings) -> Machines | None:
     )
 
 
-def show(title: str, machines: Machines, found: Measured, pool: Pool, settings: PlanSettings) -> None:
+def show(title: str, machines: ClusterCapacity, found: MeasuredCosts, pool: PoolTotals, settings: PlanSettings) -> None:
     """One table of steps."""
     steps = estimate(found, pool, machines, settings.selected_share)
     heading = f"{pool.images:,} images on {title}: {machines.nodes} nodes, {machines.workers} workers"

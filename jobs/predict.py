@@ -5,18 +5,18 @@
 Run it again after a kill: the shards that were finished are not labelled twice.
 """
 
-from engine.config import load
-from engine.images.collection import collect
-from engine.images.hashing import hashed
-from engine.images.overlap import held_out
+from engine.dedup.hashing import hash_images
+from engine.ground.progress import log_event
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store
+from engine.images.collection import open_collection
+from engine.images.overlap import build_exclusion_set
 from engine.images.scope import Scope
-from engine.job_settings import PredictJobSettings
 from engine.models.imported import find_model
 from engine.predict.pipeline import predict
-from engine.progress import say
-from engine.run import Run
-from engine.session import connect
-from engine.steps import Store
+from engine.settings.block import load
+from engine.settings.jobs import PredictJobSettings
 from jobs import command
 
 
@@ -26,13 +26,15 @@ def main() -> None:
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     model = find_model(run, settings.model)
-    images = collect(run, "images", settings.images.uri, settings.images)
+    images = open_collection(run, "images", settings.images.uri, settings.images)
     with connect(settings.cluster):
-        kept_out = {uri: hashed(run, collect(run, uri, uri, settings.images)) for uri in settings.images.exclude}
-        held = held_out(kept_out) if kept_out else None
+        kept_out = {
+            uri: hash_images(run, open_collection(run, uri, uri, settings.images)) for uri in settings.images.exclude
+        }
+        held = build_exclusion_set(kept_out) if kept_out else None
         scope = Scope(images, exclusions=held, max_rejected_percent=settings.images.max_rejected_percent)
         output = predict(run, "predict", model, scope, settings.predict)
-    say("done", f"{output.summary['images']} images labelled; select from them with predictions={output.step}")
+    log_event("done", f"{output.summary['images']} images labelled; select from them with predictions={output.step}")
 
 
 if __name__ == "__main__":

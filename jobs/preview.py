@@ -9,14 +9,14 @@ import argparse
 
 from rich.console import Console
 
-from engine import storage
+from engine.ground import storage
+from engine.ground.progress import log_event
+from engine.ground.steps import read_output
 from engine.models.fetch import teacher_classes
-from engine.progress import say
 from engine.report.figures import preview_svg
-from engine.report.preview import foretell, preview_table
+from engine.report.preview import preview_table, preview_thresholds
 from engine.report.table import WIDTH
-from engine.select.counting import best_histogram
-from engine.steps import read_output
+from engine.select.histogram_step import best_histogram
 from jobs import command
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
@@ -45,11 +45,11 @@ def main() -> None:
         )
     classes = teacher_classes(store, predictions)
     best = best_histogram(store, predictions, len(classes), arguments.score)
-    outcomes = foretell(best, arguments.thresholds, arguments.per_class)
+    outcomes = preview_thresholds(best, arguments.thresholds, arguments.per_class)
     if arguments.plot:
         fs, path = storage.resolve(arguments.plot)
         storage.put(fs, path, preview_svg(classes.names, best, arguments.per_class).encode())
-        say("plot", arguments.plot)
+        log_event("plot", arguments.plot)
     console = Console(width=max(WIDTH, Console().width))
     console.print(preview_table(classes.names, best.total, outcomes, arguments.classes))
 

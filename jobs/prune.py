@@ -7,7 +7,7 @@ A step is kept while any run under STORE/runs points to it; delete a run's folde
 
 import argparse
 
-from engine.prune import unused
+from engine.ground.prune import unused
 from jobs import command
 
 

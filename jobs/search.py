@@ -11,21 +11,21 @@ import json
 
 import ray
 
-from engine.config import dump, load
-from engine.plan import shares
-from engine.progress import say
+from engine.ground.progress import log_event
+from engine.ground.resources import node_cpus
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store
+from engine.plan import resource_plan
 from engine.report import search_page, search_table
-from engine.resources import machines
-from engine.run import Run
-from engine.search.cohorts import cohorts
+from engine.search.allocation import allocate_trials
 from engine.search.importance import importances
 from engine.search.savings import savings, steps_used
-from engine.search.search import Found, check_search, run_search
-from engine.search.share import share
+from engine.search.search import SearchResult, check_search, run_search
+from engine.search.strategies import cohorts
 from engine.search.tuner import run_cohort
-from engine.search_settings import SearchJobSettings
-from engine.session import connect
-from engine.steps import Store
+from engine.settings.block import dump, load
+from engine.settings.search import SearchJobSettings
 from jobs import command
 from jobs.self_train import self_train
 
@@ -35,28 +35,28 @@ def main() -> None:
     search(load(SearchJobSettings, arguments.config, arguments.overrides))
 
 
-def search(settings: SearchJobSettings) -> Found:
+def search(settings: SearchJobSettings) -> SearchResult:
     """Run the search to its end, train and test nothing but the winner, and write what was found."""
     check_search(settings)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     with connect(settings.cluster):
-        resources, nodes = ray.cluster_resources(), machines()
-        shared = share(resources, settings.cluster, settings.search.trials, settings.search.concurrent, nodes)
-        say(
+        resources, nodes = ray.cluster_resources(), node_cpus()
+        shared = allocate_trials(resources, settings.cluster, settings.search.trials, settings.search.concurrent, nodes)
+        log_event(
             "search",
             f"mode {settings.search.mode}, {cohorts(settings)} x {settings.search.trials} trials; {shared.why}",
         )
         trial = settings.base().model_copy(update={"cluster": shared.cluster})
-        shares.show(shares.step_shares(trial, resources, nodes), resources, nodes)
+        resource_plan.show(resource_plan.plan_resources(trial, resources, nodes), resources, nodes)
         found = run_search(run, settings, shared, run_cohort)
         write(run, settings, found)
-        say("winner", "its run, with the first and only look at test images")
+        log_event("winner", "its run, with the first and only look at test images")
         self_train(found.settings)
     return found
 
 
-def write(run: Run, settings: SearchJobSettings, found: Found) -> None:
+def write(run: Run, settings: SearchJobSettings, found: SearchResult) -> None:
     """The result into the run's folder and to the terminal: best.yaml, search.html, result.json and the tables."""
     best = dump(found.settings)
     important = importances(settings.search.space, found.records)
@@ -64,8 +64,8 @@ def write(run: Run, settings: SearchJobSettings, found: Found) -> None:
     search_table.show(found, important, saved)
     page = search_page.page(f"Search {run.name}", found, settings.search.space, important, saved, best)
     run.put("result.json", json.dumps(search_table.plain(found, important, saved), indent=1).encode())
-    say("search", f"plots: {run.put('search.html', page.encode())}")
-    say("search", f"the best settings, ready for jobs.self_train: {run.put('best.yaml', best.encode())}")
+    log_event("search", f"plots: {run.put('search.html', page.encode())}")
+    log_event("search", f"the best settings, ready for jobs.self_train: {run.put('best.yaml', best.encode())}")
 
 
 if __name__ == "__main__":

@@ -3,18 +3,18 @@
 python -m jobs.select jobs/configs/select.yaml predictions=predict-0123456789abcdef select.threshold=0.9
 """
 
-from engine.config import load
-from engine.images.collection import collect
-from engine.job_settings import SelectJobSettings
+from engine.ground.progress import log_event
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store, read_output
+from engine.images.collection import open_collection
 from engine.models.fetch import teacher_classes
 from engine.predict.pool import pool_of
-from engine.progress import say
-from engine.run import Run
-from engine.select.exclusion import Surroundings
-from engine.select.reduce import select
-from engine.session import connect
-from engine.settings import SourceSettings
-from engine.steps import Store, read_output
+from engine.select.exclusion import ReferenceSets
+from engine.select.pipeline import select
+from engine.settings.block import load
+from engine.settings.jobs import SelectJobSettings
+from engine.settings.run import SourceSettings
 from jobs import command
 
 
@@ -30,12 +30,14 @@ def main() -> None:
         )
     pool = pool_of(run.store, predictions)
     names = {f"known {number}": uri for number, uri in enumerate(settings.known, 1)}
-    known = {name: collect(run, name, uri, SourceSettings()) for name, uri in names.items()}
-    around = Surroundings(pool, known) if pool is not None else None
+    known = {name: open_collection(run, name, uri, SourceSettings()) for name, uri in names.items()}
+    around = ReferenceSets(pool, known) if pool is not None else None
     classes = teacher_classes(run.store, predictions)
     with connect(settings.cluster):
         output = select(run, "select", predictions, classes, settings.select, around=around)
-    say("done", f"{output.summary['selected']} pseudo-labels in {output.uri}; train on them with pseudo={output.step}")
+    log_event(
+        "done", f"{output.summary['selected']} pseudo-labels in {output.uri}; train on them with pseudo={output.step}"
+    )
 
 
 if __name__ == "__main__":

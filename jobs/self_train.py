@@ -9,17 +9,17 @@ import json
 
 import ray
 
-from engine.config import load
-from engine.plan import shares
-from engine.progress import say
+from engine.ground.progress import log_event
+from engine.ground.resources import node_cpus
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store
+from engine.plan import resource_plan
+from engine.recipes.context import RecipeContext
 from engine.recipes.registry import run_recipe
-from engine.recipes.setup import Setup
 from engine.report import table
-from engine.resources import machines
-from engine.run import Run
-from engine.session import connect
-from engine.settings import SelfTrainSettings
-from engine.steps import Store
+from engine.settings.block import load
+from engine.settings.run import SelfTrainSettings
 from jobs import command
 
 
@@ -33,13 +33,13 @@ def self_train(settings: SelfTrainSettings) -> dict[str, object]:
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     with connect(settings.cluster):
-        resources, nodes = ray.cluster_resources(), machines()
-        shares.show(shares.step_shares(settings, resources, nodes), resources, nodes)
-        generations = run_recipe(Setup(run, settings))
+        resources, nodes = ray.cluster_resources(), node_cpus()
+        resource_plan.show(resource_plan.plan_resources(settings, resources, nodes), resources, nodes)
+        generations = run_recipe(RecipeContext(run, settings))
     report = table.metrics(run.store, generations)
     written = run.put("metrics.json", json.dumps(report, indent=1).encode())
     table.show(report)
-    say("done", f"{run.uri}; the same numbers are in {written}")
+    log_event("done", f"{run.uri}; the same numbers are in {written}")
     return report
 
 

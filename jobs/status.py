@@ -9,10 +9,10 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from engine import storage
+from engine.ground import storage
+from engine.ground.run import pointers
 from engine.report.status import step_status
 from engine.report.table import WIDTH
-from engine.run import pointers
 from jobs import command
 
 

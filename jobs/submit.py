@@ -15,24 +15,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine import job_settings
 from engine.cluster.package import EXCLUDED, package
 from engine.cluster.submission import Submission, connect, follow, submit
-from engine.config import Block, load
-from engine.progress import say
-from engine.search_settings import SearchJobSettings
-from engine.settings import SelfTrainSettings
-from engine.steps import fingerprint
+from engine.ground.progress import log_event
+from engine.ground.steps import fingerprint
+from engine.settings import jobs
+from engine.settings.block import Block, load
+from engine.settings.run import SelfTrainSettings
+from engine.settings.search import SearchJobSettings
 from jobs import command
 
 CONFIGURED: dict[str, type[Block]] = {
     "self_train": SelfTrainSettings,
     "search": SearchJobSettings,
-    "predict": job_settings.PredictJobSettings,
-    "plan": job_settings.PlanJobSettings,
-    "select": job_settings.SelectJobSettings,
-    "fit": job_settings.FitJobSettings,
-    "evaluate": job_settings.EvaluateJobSettings,
+    "predict": jobs.PredictJobSettings,
+    "plan": jobs.PlanJobSettings,
+    "select": jobs.SelectJobSettings,
+    "fit": jobs.FitJobSettings,
+    "evaluate": jobs.EvaluateJobSettings,
 }
 """Jobs that take a config, and what it has to be."""
 PLAIN = ("doctor", "status", "prune", "preview", "explain", "export", "active")
@@ -62,19 +62,25 @@ def main() -> None:
     submission = Submission(options.job, name, options.arguments, str(folder), excludes, environment(options.env))
     address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or LOCAL
     client = connect(address)
-    say("submit", f"settings are in order; {len(sent.files)} files, {sent.bytes / 2**20:.1f} MiB go along to {address}")
+    log_event(
+        "submit", f"settings are in order; {len(sent.files)} files, {sent.bytes / 2**20:.1f} MiB go along to {address}"
+    )
     if sent.links:
-        say("submit", f"what is a symbolic link stays here: {', '.join(sent.links[:5])}{', …' * (len(sent.links) > 5)}")
+        log_event(
+            "submit", f"what is a symbolic link stays here: {', '.join(sent.links[:5])}{', …' * (len(sent.links) > 5)}"
+        )
     job = submit(client, address, submission)
     if options.no_wait:
-        say("submit", f"follow it: the same command without --no-wait; stop it: ray job stop {job} --address {address}")
+        log_event(
+            "submit", f"follow it: the same command without --no-wait; stop it: ray job stop {job} --address {address}"
+        )
         return
     try:
         status = follow(client, job)
     except KeyboardInterrupt:
-        say("submit", f"{job} goes on; stop it: ray job stop {job} --address {address}")
+        log_event("submit", f"{job} goes on; stop it: ray job stop {job} --address {address}")
         raise
-    say("submit", f"{job}: {status}")
+    log_event("submit", f"{job}: {status}")
     sys.exit(0 if status == "SUCCEEDED" else 1)
 
 

@@ -32,8 +32,8 @@ def cifar10() -> Path:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One embedded Ray for all tests that need one."""
-    from engine.session import connect
-    from engine.settings import ClusterSettings
+    from engine.ground.session import connect
+    from engine.settings.run import ClusterSettings
 
     with connect(ClusterSettings()):
         yield

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine import schema, storage
-from engine.images.collection import Collection, collect
-from engine.labels.classes import ClassManifest
-from engine.run import Run
+from engine.ground import storage
+from engine.ground.run import Run
+from engine.ground.steps import Output, Step, Store, read_tables
+from engine.images.collection import Collection, open_collection
+from engine.labels.classes import ClassList
 from engine.select.scores import pack
 from engine.select.select import Selector
-from engine.settings import ClusterSettings, SelectSettings, SourceSettings
-from engine.steps import Output, Step, Store, read_tables
+from engine.settings.run import ClusterSettings, SelectSettings, SourceSettings
+from engine.tables import schema
 from tests.images import making
 
-CLASSES = ClassManifest(("cat", "dog"))
+CLASSES = ClassList(("cat", "dog"))
 SELECT = SelectSettings(threshold=0.8, per_class=2)
 
 
@@ -50,10 +51,10 @@ def made(run: Run, label: str, verb: str, table: pa.Table, inputs: dict[str, str
 
     def work(step: Step) -> Output:
         if quarantine is not None:
-            step.put_beside("quarantine", 0, quarantine)
+            step.put_sidecar("quarantine", 0, quarantine)
         return step.commit([step.put_part(0, table)], rest, 0.0)
 
-    return run.step(label, verb, 1, settings, inputs, work)
+    return run.find_or_run_step(label, verb, 1, settings, inputs, work)
 
 
 def fit(run: Run, label: str, streams: dict[str, Output]) -> Output:
@@ -63,7 +64,7 @@ def fit(run: Run, label: str, streams: dict[str, Output]) -> Output:
     return model
 
 
-def put_model(store: Store, folder: str, classes: ClassManifest) -> None:
+def put_model(store: Store, folder: str, classes: ClassList) -> None:
     """A model's config.json below the fit step in `folder`: what tells its classes, without weights."""
     pretrained = {
         "input_size": [3, 8, 8],
@@ -87,8 +88,8 @@ def fake_run(folder: Path, scores: list[list[Image]]) -> FakeRun:
     images = making.folder(folder / "pool", [*keys, "zz-broken.jpg"])
     labelled_folder = making.folder(folder / "labelled", ["cat/1.jpg", "dog/1.jpg"], first=100)
     run = Run(Store(str(folder / "store")), "r", ClusterSettings())
-    pool = collect(run, "pool", str(images), SourceSettings())
-    labelled = collect(run, "labelled", str(labelled_folder), SourceSettings(), labelled=True)
+    pool = open_collection(run, "pool", str(images), SourceSettings())
+    labelled = open_collection(run, "labelled", str(labelled_folder), SourceSettings(), labelled=True)
     steps: dict[str, Output] = {}
     steps["gather labelled"] = made(
         run, "gather labelled", "gather", pa.table({"x": [0]}), {"images": labelled.digest, "classes": CLASSES.hash}

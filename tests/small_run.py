@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from engine.config import parse
-from engine.settings import SelfTrainSettings
+from engine.settings.block import parse
+from engine.settings.run import SelfTrainSettings
 
 
 def small_tree(digits: Path, store: str, **changed: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 import engine
-from engine.config import load
-from engine.job_settings import PredictJobSettings
-from engine.settings import SelfTrainSettings
+from engine.settings.block import load
+from engine.settings.jobs import PredictJobSettings
+from engine.settings.run import SelfTrainSettings
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"

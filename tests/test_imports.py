@@ -9,28 +9,12 @@ import pytest
 ENGINE = Path(__file__).parents[1] / "engine"
 
 ORDER = [
-    (
-        "config",
-        "schedule",
-        "settings",
-        "cluster_settings",
-        "recipe_settings",
-        "select_settings",
-        "job_settings",
-        "search_settings",
-        "schema",
-        "heap",
-        "storage",
-        "progress",
-        "steps",
-        "lease",
-        "run",
-        "prune",
-        "session",
-        "resources",
-    ),
+    ("tables",),
+    ("settings",),
+    ("ground",),
     ("labels",),
     ("images",),
+    ("dedup",),
     ("metrics",),
     ("models",),
     ("select",),
@@ -48,16 +32,16 @@ ORDER = [
 """From the ground to the roof."""
 
 ON_RAY = {
-    "session.py",
-    "resources.py",
-    "images/hashing.py",
+    "ground/session.py",
+    "ground/resources.py",
+    "dedup/hashing.py",
     "predict/pipeline.py",
-    "predict/failures.py",  # tells Ray's exceptions apart, starts nothing
+    "ground/failures.py",  # tells Ray's exceptions apart, starts nothing
     "plan/measure.py",
-    "select/reduce.py",
+    "select/pipeline.py",
     "select/passes.py",
     "select/exclusion.py",
-    "images/likeness.py",
+    "dedup/near_duplicates.py",
     "gather/pipeline.py",
     "fit/trainer.py",
     "search/tuner.py",
@@ -112,4 +96,4 @@ def test_tasks_may_be_placed_anywhere() -> None:
     starts = [(path, call) for path in FILES for call in re.findall(r"ray\.remote\b(?:\([^)]*)?", path.read_text())]
     assert len(starts) > 5
     caught = {f"{path.name}: {call}" for path, call in starts if "scheduling_strategy=ANYWHERE" not in call}
-    assert not caught, "pass scheduling_strategy=ANYWHERE (engine/resources.py)"
+    assert not caught, "pass scheduling_strategy=ANYWHERE (engine/ground/resources.py)"

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.run import Pointer, pointers
-from engine.steps import Store, read_output, read_tables
+from engine.ground.run import Pointer, pointers
+from engine.ground.steps import Store, read_output, read_tables
 from tests import driver
 from tests.small_run import small_tree, write_config
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 
-from engine import storage
+from engine.ground import storage
+from engine.ground.run import pointers
+from engine.ground.steps import Store, read_output, read_tables
 from engine.predict.pipeline import TooManyRejectsError
-from engine.run import pointers
-from engine.steps import Store, read_output, read_tables
 from jobs.self_train import self_train
 from tests.small_run import small_settings
 

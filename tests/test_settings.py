@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import job_settings as module
-from engine.config import Block, SettingsError, dump, load, parse
-from engine.search_settings import SearchJobSettings
-from engine.settings import FitSettings, SelfTrainSettings
+from engine.settings import jobs as module
+from engine.settings.block import Block, SettingsError, dump, load, parse
+from engine.settings.run import FitSettings, SelfTrainSettings
+from engine.settings.search import SearchJobSettings
 
 CONFIG = """
 recipe: supervised

@@ -8,7 +8,7 @@ ENGINE = Path(__file__).parents[1] / "engine"
 
 
 def verbs_of(path: Path) -> set[str]:
-    """The verbs of the steps that a file makes: the second argument of `run.step(title, verb, revision, …)`, literal or a constant of the file."""
+    """The verbs of the steps that a file makes: the second argument of `run.find_or_run_step(title, verb, revision, …)`, literal or a constant."""
     tree = ast.parse(path.read_text())
     constants: dict[str, object] = {}
     for statement in tree.body:
@@ -21,7 +21,7 @@ def verbs_of(path: Path) -> set[str]:
                         constants[bound.id] = value.value
     found: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "step":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "find_or_run_step":
             if len(node.args) != 6:  # title, verb, revision, settings, inputs, work
                 continue
             verb = node.args[1]

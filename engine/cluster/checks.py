@@ -17,7 +17,7 @@ STORE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Facts:
+class NodeFacts:
     """What was found on one node. `ahead`: seconds of its clock before the driver's that cannot be explained by the way there, negative when behind.
 
     `gpus_declared` is what Ray hands out, `gpus_seen` what torch can use; bytes and seconds throughout.
@@ -50,7 +50,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine(driver: Facts, nodes: list[Facts]) -> list[Finding]:
+def check_cluster(driver: NodeFacts, nodes: list[NodeFacts]) -> list[Finding]:
     """All findings, the gravest first. `driver`: the machine that starts jobs, whose versions the nodes must have."""
     findings = [*_versions(driver, nodes), *_whole(nodes)]
     for node in nodes:
@@ -59,7 +59,7 @@ def examine(driver: Facts, nodes: list[Facts]) -> list[Finding]:
     return sorted(findings, key=lambda finding: order[finding.level])
 
 
-def _versions(driver: Facts, nodes: list[Facts]) -> Iterator[Finding]:
+def _versions(driver: NodeFacts, nodes: list[NodeFacts]) -> Iterator[Finding]:
     for package, version in driver.versions.items():
         others = {node.node: node.versions.get(package, "missing") for node in nodes}
         odd = {name: found for name, found in others.items() if found != version}
@@ -73,7 +73,7 @@ def _versions(driver: Facts, nodes: list[Facts]) -> Iterator[Finding]:
         yield Finding(level, f"version of {package}", "", f"{version} here, but {told}", remedy)
 
 
-def _whole(nodes: list[Facts]) -> Iterator[Finding]:
+def _whole(nodes: list[NodeFacts]) -> Iterator[Finding]:
     cpus = sum(node.cpus for node in nodes)
     told = f"{len(nodes)} nodes, {cpus:.0f} CPUs, {sum(node.gpus_declared for node in nodes)} GPUs"
     if cpus < 1:
@@ -96,7 +96,7 @@ def _whole(nodes: list[Facts]) -> Iterator[Finding]:
         yield Finding("ok", "authentication", "", "by token")
 
 
-def _gpus(node: Facts) -> Iterator[Finding]:
+def _gpus(node: NodeFacts) -> Iterator[Finding]:
     if node.gpus_seen < node.gpus_declared:
         remedy = "check nvidia-smi there; the container needs the NVIDIA runtime, and torch a driver that is new enough"
         told = f"Ray hands out {node.gpus_declared} GPUs, torch sees {node.gpus_seen}"
@@ -110,7 +110,7 @@ def _gpus(node: Facts) -> Iterator[Finding]:
         yield Finding("ok", "GPUs", node.node, f"{node.gpus_seen}")
 
 
-def _store(node: Facts) -> Iterator[Finding]:
+def _store(node: NodeFacts) -> Iterator[Finding]:
     if node.store_error:
         remedy = (
             "give the node the same mount or credentials as the driver (instance profile, service account, environment)"
@@ -123,7 +123,7 @@ def _store(node: Facts) -> Iterator[Finding]:
         yield Finding("ok", "store", node.node, f"writable, {1000 * node.store_seconds:.0f} ms a small file")
 
 
-def _disk(node: Facts) -> Iterator[Finding]:
+def _disk(node: NodeFacts) -> Iterator[Finding]:
     told = f"{node.disk_free / GIB:.0f} GiB free at {node.disk_at}"
     if node.disk_free < FREE_DISK:
         yield Finding(
@@ -133,7 +133,7 @@ def _disk(node: Facts) -> Iterator[Finding]:
         yield Finding("ok", "disk", node.node, told)
 
 
-def _object_store(node: Facts) -> Iterator[Finding]:
+def _object_store(node: NodeFacts) -> Iterator[Finding]:
     told = f"{node.object_store / GIB:.1f} GiB of {node.memory / GIB:.0f} GiB memory"
     if 0 < node.object_store < OBJECT_STORE and node.cpus:
         yield Finding(
@@ -147,7 +147,7 @@ def _object_store(node: Facts) -> Iterator[Finding]:
         yield Finding("ok", "object store", node.node, told)
 
 
-def _clock(node: Facts) -> Iterator[Finding]:
+def _clock(node: NodeFacts) -> Iterator[Finding]:
     if abs(node.ahead) > CLOCK_SECONDS:
         side = "ahead of" if node.ahead > 0 else "behind"
         yield Finding(
@@ -157,7 +157,7 @@ def _clock(node: Facts) -> Iterator[Finding]:
         yield Finding("ok", "clock", node.node, "in step")
 
 
-def _decoding(node: Facts) -> Iterator[Finding]:
+def _decoding(node: NodeFacts) -> Iterator[Finding]:
     told = f"{node.decode_rate:.0f} JPEGs/s a core"
     if node.cpus and node.decode_rate < DECODE_RATE:
         remedy = (
@@ -173,4 +173,4 @@ def clock_ahead(sent: float, at: float, received: float) -> float:
     return at - received if at > received else min(0.0, at - sent)
 
 
-CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (_gpus, _store, _disk, _object_store, _clock, _decoding)
+CHECKS: tuple[Callable[[NodeFacts], Iterator[Finding]], ...] = (_gpus, _store, _disk, _object_store, _clock, _decoding)

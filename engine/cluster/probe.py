@@ -18,11 +18,12 @@ from PIL import Image
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from engine import __version__, storage
-from engine.cluster.checks import Facts, clock_ahead
+from engine import __version__
+from engine.cluster.checks import NodeFacts, clock_ahead
+from engine.ground import storage
+from engine.ground.resources import ANYWHERE
+from engine.ground.steps import Store
 from engine.images.decode import decode
-from engine.resources import ANYWHERE
-from engine.steps import Store
 
 PACKAGES = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy", "simplejpeg")
 TIMED_SECONDS = 0.5
@@ -32,7 +33,7 @@ SCRATCH = Path("/tmp/ray")
 """Where Ray logs and spills unless it is told otherwise."""
 
 
-def probe(store: Store) -> tuple[Facts, list[Facts]]:
+def probe(store: Store) -> tuple[NodeFacts, list[NodeFacts]]:
     """The facts of this machine, and of all nodes of the cluster that it is connected to. Raises RuntimeError for nodes that do not answer."""
     task = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=0, max_retries=0)(look)
     flying = {}
@@ -56,12 +57,12 @@ def probe(store: Store) -> tuple[Facts, list[Facts]]:
     return look(store, {})[0], sorted(found, key=lambda facts: facts.node)
 
 
-def look(store: Store, resources: dict[str, Any]) -> tuple[Facts, float]:
+def look(store: Store, resources: dict[str, Any]) -> tuple[NodeFacts, float]:
     """The facts of the machine that this process runs on, and its clock at the beginning. `resources`: what Ray hands out there."""
     began = time.time()
     error, seconds = write_and_read(store)
     place = SCRATCH if SCRATCH.is_dir() else Path("/tmp")
-    facts = Facts(
+    facts = NodeFacts(
         node=platform.node(),
         versions=versions(),
         cpus=float(resources.get("CPU", 0.0)),

@@ -20,7 +20,7 @@ if (
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from engine.progress import say
+from engine.ground.progress import log_event
 
 PATIENCE = 120.0
 """Seconds in which a head that has just started may answer that its agent is not up yet."""
@@ -78,9 +78,9 @@ def submit(client: JobSubmissionClient, address: str, submission: Submission) ->
     if chosen.running:
         runs = next(job.entrypoint for job in jobs if job.submission_id == chosen.id)
         if runs == submission.entrypoint:
-            say("submit", f"{chosen.id} is running already: following it")
+            log_event("submit", f"{chosen.id} is running already: following it")
         else:
-            say(
+            log_event(
                 "submit",
                 f"{chosen.id} is running already with other arguments, and yours are not sent: following {runs}",
             )
@@ -94,7 +94,7 @@ def submit(client: JobSubmissionClient, address: str, submission: Submission) ->
         ),
         address,
     )
-    say("submit", f"{sent}: {submission.entrypoint}")
+    log_event("submit", f"{sent}: {submission.entrypoint}")
     return sent
 
 
@@ -134,5 +134,5 @@ def _asked(question: Callable[[], Answer], address: str) -> Answer:
         except RuntimeError as error:
             if "status code 500" not in str(error) or time.monotonic() > deadline:
                 raise
-            say("submit", "the head is still starting: trying again")
+            log_event("submit", "the head is still starting: trying again")
             time.sleep(5.0)

@@ -6,34 +6,34 @@ import numpy as np
 import pyarrow as pa
 
 from engine.evaluate.evaluate import labelled_inputs, read_all
+from engine.ground.progress import log_event
+from engine.ground.run import Run
+from engine.ground.steps import Output, Step
 from engine.images.scope import Scope
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.metrics.calibration import Temperature, fit_temperature
 from engine.predict.pipeline import predict
-from engine.progress import say
-from engine.run import Run
 from engine.select.scores import classes_of, log_probability, scores_of
-from engine.settings import PredictSettings
-from engine.steps import Output, Step
+from engine.settings.run import PredictSettings
 
 REVISION = 2
 
 
 def calibrate(
-    run: Run, label: str, model: Output, scope: Scope, classes: ClassManifest, settings: PredictSettings
+    run: Run, label: str, model: Output, scope: Scope, classes: ClassList, settings: PredictSettings
 ) -> Output:
     """Fit the temperature on images never trained on: summary {temperature, images, ece_before, ece_after, nll_before, nll_after}.
 
     Raises TooManyRejectsError when more than `scope.max_rejected_percent` of them cannot be read.
     """
-    whole = settings.of_the_model().model_copy(update={"top_p": len(classes), "temperature": 1.0})
+    whole = settings.for_evaluation().model_copy(update={"top_p": len(classes), "temperature": 1.0})
     predictions = predict(run, f"{label} predict", model, scope, whole)
 
     def work(step: Step) -> Output:
         started = time.time()
         table = read_all(predictions, run, classes)
         fitted = fit_on(table, scope.collection.class_indices(classes)[scope.collection.at(table)])
-        say(
+        log_event(
             label,
             f"temperature {fitted.value:.3f} on {fitted.num_images} images:"
             f" calibration error {fitted.error_before:.3f} before, {fitted.error_after:.3f} after",
@@ -48,7 +48,9 @@ def calibrate(
         }
         return step.commit([], summary, started)
 
-    return run.step(label, "calibrate", REVISION, {}, labelled_inputs(model, predictions, scope, classes), work)
+    return run.find_or_run_step(
+        label, "calibrate", REVISION, {}, labelled_inputs(model, predictions, scope, classes), work
+    )
 
 
 def fit_on(predictions: pa.Table, truth: np.ndarray) -> Temperature:

@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from engine.ground.progress import log_event
+from engine.ground.run import Run
+from engine.ground.steps import Output, Step, read_tables
 from engine.images.lost_classes import check_no_class_lost
 from engine.images.scope import Scope
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.metrics.accuracy import wilson
 from engine.metrics.calibration import expected_calibration_error
 from engine.predict.pipeline import predict
-from engine.progress import say
-from engine.run import Run
-from engine.schema import CLASSES_HASH
 from engine.select.scores import classes_of, probability, scores_of
-from engine.settings import PredictSettings
-from engine.steps import Output, Step, read_tables
+from engine.settings.run import PredictSettings
+from engine.tables.schema import CLASSES_HASH
 
 VERB, REVISION = "evaluate", 3
 
@@ -34,7 +34,7 @@ ANSWERS = pa.schema(
 
 
 def evaluate(
-    run: Run, label: str, model: Output, scope: Scope, classes: ClassManifest, settings: PredictSettings
+    run: Run, label: str, model: Output, scope: Scope, classes: ClassList, settings: PredictSettings
 ) -> Output:
     """Accuracy of `model` on a labelled scope: summary {images, rejected, reasons, correct, accuracy, low, high, ece, per_class}; one part of
     ANSWERS in address order.
@@ -42,7 +42,7 @@ def evaluate(
     Images that cannot be read are `rejected`: they are in no number but that one. Raises TooManyRejectsError when they are more than
     `scope.max_rejected_percent`, and ValueError when a class lost all its images.
     """
-    only_best = settings.of_the_model().model_copy(update={"top_p": 1})
+    only_best = settings.for_evaluation().model_copy(update={"top_p": 1})
     predictions = predict(run, f"{label} predict", model, scope, only_best)
 
     def work(step: Step) -> Output:
@@ -50,13 +50,13 @@ def evaluate(
         table = match_truth(scope, classes, read_all(predictions, run, classes))
         check_no_class_lost(scope, classes, table["truth"].to_numpy(), predictions.step)
         summary = summarise(table, classes) | {name: predictions.summary[name] for name in ("rejected", "reasons")}
-        say(label, line(summary))
+        log_event(label, line(summary))
         return step.commit([step.put_part(0, table)], summary, started)
 
-    return run.step(label, VERB, REVISION, {}, labelled_inputs(model, predictions, scope, classes), work)
+    return run.find_or_run_step(label, VERB, REVISION, {}, labelled_inputs(model, predictions, scope, classes), work)
 
 
-def labelled_inputs(model: Output, predictions: Output, scope: Scope, classes: ClassManifest) -> dict[str, str]:
+def labelled_inputs(model: Output, predictions: Output, scope: Scope, classes: ClassList) -> dict[str, str]:
     """What a measure of predictions against the labels of their collection depends on."""
     return {
         "model": model.digest,
@@ -66,7 +66,7 @@ def labelled_inputs(model: Output, predictions: Output, scope: Scope, classes: C
     }
 
 
-def read_all(predictions: Output, run: Run, classes: ClassManifest) -> pa.Table:
+def read_all(predictions: Output, run: Run, classes: ClassList) -> pa.Table:
     """Predictions (schema.predictions) of a labelled scope in address order. Raises ValueError when they are of other classes."""
     table = pa.concat_tables(table for _, table in read_tables(predictions, run.store.fs))
     found = (table.schema.metadata or {}).get(CLASSES_HASH, b"").decode()
@@ -78,7 +78,7 @@ def read_all(predictions: Output, run: Run, classes: ClassManifest) -> pa.Table:
     return table
 
 
-def match_truth(scope: Scope, classes: ClassManifest, predictions: pa.Table) -> pa.Table:
+def match_truth(scope: Scope, classes: ClassList, predictions: pa.Table) -> pa.Table:
     """ANSWERS: truth and prediction of every image that has a prediction. Raises ValueError for an image without a label."""
     truth = scope.collection.class_indices(classes)[scope.collection.at(predictions)]
     predicted = classes_of(predictions)[:, 0].astype(np.int32)
@@ -87,7 +87,7 @@ def match_truth(scope: Scope, classes: ClassManifest, predictions: pa.Table) -> 
     return pa.table(columns, schema=ANSWERS)
 
 
-def summarise(table: pa.Table, classes: ClassManifest) -> dict[str, Any]:
+def summarise(table: pa.Table, classes: ClassList) -> dict[str, Any]:
     """Accuracy with its 95 % Wilson interval, expected calibration error and accuracy per class."""
     truth, predicted = table["truth"].to_numpy(), table["predicted"].to_numpy()
     right = truth == predicted

@@ -7,19 +7,19 @@ from dataclasses import replace
 import numpy as np
 
 from engine.evaluate.evaluate import evaluate
+from engine.ground.run import Run
+from engine.ground.steps import Output
 from engine.images.corruptions import FAMILIES, SEVERITIES
 from engine.images.scope import Scope
-from engine.labels.classes import ClassManifest
-from engine.run import Run
-from engine.settings import PredictSettings
-from engine.steps import Output
+from engine.labels.classes import ClassList
+from engine.settings.run import PredictSettings
 
 
 def robustness(
     run: Run,
     model: Output,
     scope: Scope,
-    classes: ClassManifest,
+    classes: ClassList,
     settings: PredictSettings,
     corruptions: Sequence[tuple[str, int]],
 ) -> dict[str, float]:

@@ -8,19 +8,19 @@ import pyarrow as pa
 
 from engine.evaluate.evaluate import labelled_inputs, read_all
 from engine.gather.soft import file_digest, read_labels
+from engine.ground.run import Run
+from engine.ground.steps import Output, Step
 from engine.images.scope import Scope
-from engine.job_settings import SoftSettings
-from engine.labels.classes import ClassManifest
-from engine.labels.tables import dense_rows
+from engine.labels.classes import ClassList
+from engine.labels.soft_tables import dense_rows
 from engine.labels.targets import Targets, dense
 from engine.metrics.soft import average_precision, kl_divergence
 from engine.models.checkpoint import class_names
 from engine.models.fetch import fetch_model
 from engine.predict.pipeline import predict
-from engine.run import Run
 from engine.select.scores import classes_of, probability, scores_of
-from engine.settings import PredictSettings
-from engine.steps import Output, Step
+from engine.settings.jobs import SoftSettings
+from engine.settings.run import PredictSettings
 
 VERB, REVISION = "evaluate_soft", 1
 
@@ -37,9 +37,9 @@ def evaluate_soft(
         raise ValueError(
             "soft.kind=logits cannot be evaluated: logits are known only up to a constant. Write them as probabilities."
         )
-    classes = ClassManifest(tuple(class_names(fetch_model(model, run.store.fs))))
+    classes = ClassList(tuple(class_names(fetch_model(model, run.store.fs))))
     activation = "sigmoid" if soft.kind == "labels" else "softmax"
-    whole = settings.of_the_model().model_copy(update={"top_p": len(classes), "activation": activation})
+    whole = settings.for_evaluation().model_copy(update={"top_p": len(classes), "activation": activation})
     predictions = predict(run, f"{label} predict", model, scope, whole)
     inputs = labelled_inputs(model, predictions, scope, classes) | {"table": file_digest(soft.table)}
 
@@ -57,10 +57,10 @@ def evaluate_soft(
         rejected = {name: predictions.summary[name] for name in ("rejected", "reasons")}
         return step.commit([], compared | rejected, started)
 
-    return run.step(label, VERB, REVISION, {"soft": soft.model_dump(exclude={"table"})}, inputs, work)
+    return run.find_or_run_step(label, VERB, REVISION, {"soft": soft.model_dump(exclude={"table"})}, inputs, work)
 
 
-def compare(truth: np.ndarray, predictions: pa.Table, kind: str, classes: ClassManifest) -> dict[str, Any]:
+def compare(truth: np.ndarray, predictions: pa.Table, kind: str, classes: ClassList) -> dict[str, Any]:
     """The summary from `truth` (n, C) and predictions of the same images that hold all classes."""
     index, score = classes_of(predictions).astype(np.int64), probability(scores_of(predictions))
     if kind == "labels":

@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine import storage
-from engine.export.answers import Answers
+from engine.dedup.perceptual import Hashes, hashes, thumbnail
 from engine.export.files import check_absent, csv_lines
-from engine.images.bad import BadImage
+from engine.export.step_export import StepExport
+from engine.ground import storage
+from engine.ground.steps import Output, read_part
+from engine.images.errors import RejectedImageError
 from engine.images.manifest import Manifest
-from engine.images.perceptual import Hashes, hashes, thumbnail
-from engine.select.active import bits, disagreement, diverse, uncertainty, unlike
+from engine.select.active import bits, disagreement, diverse, pick_dissimilar, uncertainty
 from engine.select.scores import classes_of, scores_of
 from engine.select.topk import TopK, Winners
-from engine.steps import Output, read_part
 
 By = Literal["uncertainty", "disagreement", "diversity"]
 SHORTLIST = 10
@@ -39,7 +39,7 @@ NEXT = pa.schema(
 
 
 @dataclass(frozen=True)
-class Wish:
+class ActiveQuery:
     """What is asked for: `budget` images a class, no two within `most` of 64 bits of their perceptual hashes."""
 
     by: By
@@ -47,25 +47,25 @@ class Wish:
     most: int = 8
 
 
-def next_to_label(answers: Answers, wish: Wish, second: Output | None = None) -> pa.Table:
+def next_to_label(answers: StepExport, wish: ActiveQuery, second: Output | None = None) -> pa.Table:
     """The images (NEXT), by class, most wanted first. `second`: another teacher's predictions of the same pool, for disagreement.
 
     Diversity covers the most uncertain images by perceptual hash, the most uncertain of each class first.
     """
     winners = shortlist(answers, wish, second)
-    seen, mine = perceived(answers.manifest, winners)
+    seen, mine = hash_shortlist(answers.manifest, winners)
     classes = winners.classes[mine]
     if wish.by == "diversity":
         taken = mine[diverse(bits(seen), classes, wish.budget, math.sqrt(wish.most))]
     else:
-        taken = mine[unlike(seen, classes, wish.budget, wish.most)]
+        taken = mine[pick_dissimilar(seen, classes, wish.budget, wish.most)]
     shard, row = winners.shard[taken], winners.row[taken]
     keys = [answers.manifest.resolve(int(s), np.array([r]))[0] for s, r in zip(shard, row, strict=True)]
     names = np.array(answers.classes.names, object)[winners.classes[taken]]
     return pa.table([keys, shard, row, names.tolist(), winners.scores[taken].astype(np.float32)], schema=NEXT)
 
 
-def shortlist(answers: Answers, wish: Wish, second: Output | None) -> Winners:
+def shortlist(answers: StepExport, wish: ActiveQuery, second: Output | None) -> Winners:
     """The most uncertain or most disputed images of each class, SHORTLIST times the budget."""
     top_k = TopK(len(answers.classes), SHORTLIST * wish.budget)
     for first, other in _pairs(answers, second if wish.by == "disagreement" else None):
@@ -77,7 +77,7 @@ def shortlist(answers: Answers, wish: Wish, second: Output | None) -> Winners:
     return top_k.result()
 
 
-def perceived(manifest: Manifest, winners: Winners) -> tuple[Hashes, np.ndarray]:
+def hash_shortlist(manifest: Manifest, winners: Winners) -> tuple[Hashes, np.ndarray]:
     """Perceptual hashes of the winners that can be decoded, and which those are, in their order."""
     small = {}
     for shard in np.unique(winners.shard):
@@ -87,13 +87,13 @@ def perceived(manifest: Manifest, winners: Winners) -> tuple[Hashes, np.ndarray]
             for row, image in zip(batch["row"].to_pylist(), batch["image"], strict=True):
                 try:
                     small[by_row[row]] = hashes(thumbnail(image.as_buffer())[None])[0]
-                except BadImage:
+                except RejectedImageError:
                     continue  # it was decoded when it was labelled; a person could not label it now
     mine = np.array(sorted(small), np.intp)
     return np.array([small[place] for place in mine], np.uint64), mine
 
 
-def _pairs(answers: Answers, second: Output | None) -> Iterator[tuple[pa.Table, pa.Table | None]]:
+def _pairs(answers: StepExport, second: Output | None) -> Iterator[tuple[pa.Table, pa.Table | None]]:
     """The predictions part by part, beside those of the second teacher for the same images."""
     fs = answers.store.fs
     others = {part.unit: part for part in second.parts(fs)} if second is not None else {}

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from engine import storage
+from engine.ground import storage
 from engine.labels.cells import cell
 
 

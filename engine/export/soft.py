@@ -1,4 +1,4 @@
-"""Predictions as tables of soft labels that `engine.labels.tables` and other tools read: a number for every image and class.
+"""Predictions as tables of soft labels that `engine.labels.soft_tables` and other tools read: a number for every image and class.
 
 Classes beyond the stored top P share what is left evenly; predict with `predict.top_p` = number of classes to have them all.
 """
@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.export.answers import Answers
 from engine.export.files import csv_lines
-from engine.labels.tables import CLASS_NAMES, dense_rows
+from engine.export.step_export import StepExport
+from engine.labels.soft_tables import CLASS_NAMES, dense_rows
 
 ROW_GROUP = 65_536
 
 
-def dense_tables(answers: Answers) -> Iterator[tuple[list[str], np.ndarray]]:
+def dense_tables(answers: StepExport) -> Iterator[tuple[list[str], np.ndarray]]:
     """Keys and float32 (n, C) of each shard in address order. Raises ValueError for a selection, which has no row for most images."""
     if answers.verb != "predict":
         raise ValueError(f"{answers.output.step}: soft labels are those of predictions: name a predict-… step")
@@ -30,7 +30,7 @@ def dense_tables(answers: Answers) -> Iterator[tuple[list[str], np.ndarray]]:
         yield table["key"].to_pylist(), dense_rows(classes.reshape(-1, width), weights, len(index))
 
 
-def write_soft_csv(answers: Answers, sink: Any) -> int:
+def write_soft_csv(answers: StepExport, sink: Any) -> int:
     """`key` and one column a class, called as the class is."""
     count = 0
     for keys, rows in dense_tables(answers):
@@ -41,7 +41,7 @@ def write_soft_csv(answers: Answers, sink: Any) -> int:
     return count
 
 
-def write_soft_parquet(answers: Answers, sink: Any) -> int:
+def write_soft_parquet(answers: StepExport, sink: Any) -> int:
     """`key` and `values`, float16 lists of fixed size, the class names in the schema's metadata."""
     names = answers.classes.names
     form = pa.schema(
@@ -57,7 +57,7 @@ def write_soft_parquet(answers: Answers, sink: Any) -> int:
     return count
 
 
-def write_npy(answers: Answers, sink: Any) -> int:
+def write_npy(answers: StepExport, sink: Any) -> int:
     """A float16 array n x k for numpy, its columns in the order of the class list. Class names and keys: `beside_npy`."""
     total = sum(part.rows for part in answers.output.parts(answers.store.fs))
     header = {"descr": "<f2", "fortran_order": False, "shape": (total, len(answers.classes))}
@@ -67,7 +67,7 @@ def write_npy(answers: Answers, sink: Any) -> int:
     return total
 
 
-def beside_npy(answers: Answers) -> dict[str, bytes]:
+def beside_npy(answers: StepExport) -> dict[str, bytes]:
     """What an array cannot say of itself, by the ending of the file beside it: class names and keys."""
     keys = csv_lines([["key"], *([key] for some, _ in dense_tables(answers) for key in some)])
     return {"classes.json": json.dumps(answers.classes.names).encode(), "keys.csv": keys}

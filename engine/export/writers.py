@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from engine import storage
-from engine.export.answers import Answers
 from engine.export.files import check_absent, csv_lines
 from engine.export.soft import beside_npy, write_npy, write_soft_csv, write_soft_parquet
+from engine.export.step_export import StepExport
+from engine.ground import storage
 
 ROW_GROUP = 65_536
 
@@ -29,7 +29,7 @@ class Sink(Protocol):
     def write(self, data: bytes, /) -> Any: ...
 
 
-def write_csv(answers: Answers, sink: Sink) -> int:
+def write_csv(answers: StepExport, sink: Sink) -> int:
     """One line an image: key, class, probability, and for predictions the further classes. Returns the lines written."""
     count = 0
     for table in answers.tables():
@@ -39,7 +39,7 @@ def write_csv(answers: Answers, sink: Sink) -> int:
     return count
 
 
-def write_parquet(answers: Answers, sink: Sink) -> int:
+def write_parquet(answers: StepExport, sink: Sink) -> int:
     """The tables as they are."""
     count = 0
     with pq.ParquetWriter(sink, answers.schema, compression="zstd") as writer:
@@ -49,7 +49,7 @@ def write_parquet(answers: Answers, sink: Sink) -> int:
     return count
 
 
-def write_label_studio(answers: Answers, sink: Sink) -> int:
+def write_label_studio(answers: StepExport, sink: Sink) -> int:
     """Label Studio's tasks with predictions, a JSON array. Its labelling config has `<Image name="image">` and
     `<Choices name="label" toName="image">`."""
     count = 0
@@ -62,7 +62,7 @@ def write_label_studio(answers: Answers, sink: Sink) -> int:
     return count
 
 
-def task(row: dict[str, Any], answers: Answers) -> dict[str, Any]:
+def task(row: dict[str, Any], answers: StepExport) -> dict[str, Any]:
     """One task of Label Studio: where the image is, and the best class with its probability."""
     name, odds = _best(row)
     prediction = {
@@ -73,7 +73,7 @@ def task(row: dict[str, Any], answers: Answers) -> dict[str, Any]:
     return {"data": {"image": _place(row["key"], answers), "key": row["key"]}, "predictions": [prediction]}
 
 
-def write_folder(answers: Answers, out: Path) -> int:
+def write_folder(answers: StepExport, out: Path) -> int:
     """`out/<class>/<shard>-<row>-<name>`: links to the files of a local folder, copies of images that stand in tables, tars or elsewhere."""
     manifest = answers.manifest
     local = manifest.kind == "folder" and isinstance(storage.resolve(manifest.uri)[0], pafs.LocalFileSystem)
@@ -97,7 +97,7 @@ def write_folder(answers: Answers, out: Path) -> int:
     return count
 
 
-def _images(answers: Answers, shard: int, rows: np.ndarray) -> dict[int, bytes]:
+def _images(answers: StepExport, shard: int, rows: np.ndarray) -> dict[int, bytes]:
     """Encoded images of some rows of a shard."""
     return {
         row: image
@@ -128,7 +128,7 @@ def file_name(shard: int, row: int, key: str) -> str:
     return f"{shard:06d}-{row:06d}-{tail}"
 
 
-def _header(answers: Answers, table: pa.Table) -> list[str]:
+def _header(answers: StepExport, table: pa.Table) -> list[str]:
     if answers.verb == "select":
         return ["key", "shard", "row", "class", "probability", "rank", "count"]
     width = len(table["classes"][0])
@@ -149,12 +149,12 @@ def _best(row: dict[str, Any]) -> tuple[str, float]:
     return (row["class"], row["probability"]) if "class" in row else (row["classes"][0], row["probabilities"][0])
 
 
-def _place(key: str, answers: Answers) -> str:
+def _place(key: str, answers: StepExport) -> str:
     """The address of an image where it has one of its own, else its key."""
     return storage.join(answers.manifest.uri, key) if answers.manifest.kind == "folder" else key
 
 
-FORMATS: dict[str, Callable[[Answers, Sink], int]] = {
+FORMATS: dict[str, Callable[[StepExport, Sink], int]] = {
     "csv": write_csv,
     "parquet": write_parquet,
     "label-studio": write_label_studio,
@@ -164,7 +164,7 @@ FORMATS: dict[str, Callable[[Answers, Sink], int]] = {
 }
 
 
-def export(answers: Answers, kind: str, out: str) -> int:
+def export(answers: StepExport, kind: str, out: str) -> int:
     """Write the answers to `out`, a path or URI, as `kind` (csv, parquet, label-studio, folder). Returns the number of rows.
 
     The file appears when it is whole. Raises ValueError when something stands at `out` already.

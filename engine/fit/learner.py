@@ -10,26 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from engine.fit.lr_schedule import learning_rate
 from engine.fit.objective import Context
 from engine.fit.optimisers import optimiser, set_rate
-from engine.fit.schedule import learning_rate
 from engine.images.views import View
-from engine.models.build import build, normalisation
+from engine.models.build import build_model, normalisation
 from engine.models.checkpoint import LoadReport, initialise
 from engine.models.ema import moving_average
-from engine.settings import FitSettings, NoiseSettings
+from engine.settings.run import FitSettings, NoiseSettings
 
 WEAK = NoiseSettings()
 """The view of a stream for which `fit.noise` has none: mirrored half of the time."""
 
 
-def network(context: Context, class_names: tuple[str, ...], another: int = 0) -> tuple[nn.Module, LoadReport | None]:
+def make_network(
+    context: Context, class_names: tuple[str, ...], another: int = 0
+) -> tuple[nn.Module, LoadReport | None]:
     """The model of the settings for these classes, and what of it the initial weights filled where there are any.
 
     Every rank draws the same random weights, and the same ones after a restart; `another` network draws others.
     """
     torch.manual_seed(context.settings.seed + another)
-    model = build(context.model, len(class_names))
+    model = build_model(context.model, len(class_names))
     return model, None if context.init is None else initialise(model, context.init, class_names)
 
 
@@ -96,7 +98,9 @@ class Learner:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.context.precision == "bf16"):
             return self.distributed(images.contiguous(memory_format=self.layout)).float()
 
-    def learn(self, loss: Tensor, step: int, gradients: dict[str, Tensor] | None = None) -> dict[str, Tensor | float]:
+    def update_weights(
+        self, loss: Tensor, step: int, gradients: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor | float]:
         """One step of the optimiser down the gradient of `loss`, and of the average. Returns `lr` and, where gradients
         are clipped, `grad_norm`. `gradients` is filled with those that the optimiser is given, by weight.
         """

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.config import SettingsError
+from engine.settings.block import SettingsError
 
 HARD = 1 - 1e-6
 """Weight from which a single entry counts as a hard label."""

@@ -22,17 +22,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine.config import Block, parse
 from engine.fit.batch import Batch
 from engine.fit.feedback import draw, product, sampled_term, slopes, soft_term
-from engine.fit.learner import WEAK, Learner, network, own_statistics, view
+from engine.fit.learner import WEAK, Learner, make_network, own_statistics, view
 from engine.fit.losses import soft_ce
+from engine.fit.lr_schedule import learning_rate
 from engine.fit.objective import Context, Objective
-from engine.fit.schedule import learning_rate
 from engine.fit.weak_strong import STRONG, labelled_loss, needs_labelled_and_pool
 from engine.fit.workers import average_over_workers
-from engine.images.chance import further, uniforms
-from engine.settings import FitSettings, NoiseSettings
+from engine.images.counter_rng import uniforms, view_seeds
+from engine.settings.block import Block, parse
+from engine.settings.run import FitSettings, NoiseSettings
 
 
 class MetaArguments(Block):
@@ -84,8 +84,8 @@ class MetaPseudoLabels(Objective):
         settings = context.settings
         needs_labelled_and_pool(settings)
         arguments = self.arguments = context.arguments(MetaArguments)
-        teacher, self.loaded = network(context, context.class_names)
-        student, _ = network(context, context.class_names, another=1)
+        teacher, self.loaded = make_network(context, context.class_names)
+        student, _ = make_network(context, context.class_names, another=1)
         self.views = {
             "labelled": view(context, teacher, settings.noise.get("labelled", WEAK)),
             "weak": view(context, teacher, arguments.weak),
@@ -102,7 +102,7 @@ class MetaPseudoLabels(Objective):
             self.parts |= {**self.student.parts("student"), "baseline": self.baseline}
 
     @classmethod
-    def trained_on(cls, settings: FitSettings) -> float:
+    def images_per_step(cls, settings: FitSettings) -> float:
         """On the average of all steps. The teacher's as UDA's; the student's: strong views both ways, and for the feedback labelled images twice
         forward, or once both ways; soft labels ask for the slope at the strong views on top, two forwards' work.
         """
@@ -120,8 +120,8 @@ class MetaPseudoLabels(Objective):
         arguments = self.arguments
         labelled, pool = (batches[name].to(self.context.device) for name in ("labelled", "pool"))
         known = self.views["labelled"](labelled.images, labelled.seeds)[0]
-        weak = self.views["weak"](pool.images, further(pool.seeds, 1))[0]
-        strong = self.views["strong"](pool.images, further(pool.seeds, 2))[0]
+        weak = self.views["weak"](pool.images, view_seeds(pool.seeds, 1))[0]
+        strong = self.views["strong"](pool.images, view_seeds(pool.seeds, 2))[0]
         self.teacher.begin(step)
         answers = self.teacher(torch.cat([known, weak, strong])).split([len(known), len(weak), len(strong)])
         true = labelled_loss(answers[0], labelled, self.context)
@@ -134,7 +134,7 @@ class MetaPseudoLabels(Objective):
             term, told = self.teach(answers[2], strong, pool, known, labelled, step)
             loss = loss + self.weight * term
             metrics |= told
-        return {"loss": loss.detach(), **metrics, **self.teacher.learn(loss, step)}
+        return {"loss": loss.detach(), **metrics, **self.teacher.update_weights(loss, step)}
 
     def teach(
         self, answers: Tensor, strong: Tensor, pool: Batch, known: Tensor, labelled: Batch, step: int
@@ -151,7 +151,7 @@ class MetaPseudoLabels(Objective):
                 slope = slopes(self.student.model, before, self.heading(known, labelled), strong)
             term = soft_term(answers, rate, slope)
             return term, {"loss/student": loss, "feedback": -term.detach()}
-        drawn = draw(probabilities, uniforms(further(pool.seeds, 3), 1)[:, 0])
+        drawn = draw(probabilities, uniforms(view_seeds(pool.seeds, 3), 1)[:, 0])
         target = F.one_hot(drawn, answers.shape[1]).to(answers.dtype)
         if self.arguments.feedback == "difference":
             old = self.standing(known, labelled)
@@ -169,7 +169,7 @@ class MetaPseudoLabels(Objective):
         """One step of the student on the teacher's labels; returns its loss before it, a scalar. `gradients`: as in `Learner.learn`."""
         self.student.begin(step)
         loss = soft_ce(self.student(strong), target).mean()
-        self.student.learn(loss, step, gradients)
+        self.student.update_weights(loss, step, gradients)
         return loss.detach()
 
     @torch.no_grad()

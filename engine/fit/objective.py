@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.config import Block, SettingsError, parse
 from engine.fit.batch import Batch
 from engine.fit.precision import Precision
 from engine.models.checkpoint import LoadReport
-from engine.settings import FitSettings, ModelSettings
+from engine.settings.block import Block, SettingsError, parse
+from engine.settings.run import FitSettings, ModelSettings
 
 Arguments = TypeVar("Arguments", bound=Block)
 
@@ -61,7 +61,7 @@ class Context:
         return parse(kind, self.settings.objective_args, f"objective_args of {self.settings.objective}")
 
 
-class Part(Protocol):
+class Stateful(Protocol):
     """A module, an optimiser, or anything else whose state travels in checkpoints."""
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -81,7 +81,7 @@ class Objective(ABC):
     """Settings of a fit that this objective has no use for: whoever sets one is told, instead of waiting for its effect."""
 
     @classmethod
-    def trained_on(cls, settings: FitSettings) -> float:
+    def images_per_step(cls, settings: FitSettings) -> float:
         """Images that a step takes forward and backward, every view counted; one that goes forward alone is a third."""
         return sum(settings.batch.values())
 

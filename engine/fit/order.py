@@ -26,7 +26,7 @@ looks ahead. Either number changes the order of every stream: raise the revision
 Ints = npt.NDArray[np.int64]
 
 
-class Places(NamedTuple):
+class DrawPositions(NamedTuple):
     """Draws of a batch, row by row: `offset` counts the draws of `shard` in `epoch`."""
 
     epoch: Ints
@@ -35,7 +35,7 @@ class Places(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Walk:
+class ShardOrder:
     """A shard's draws in one epoch, row numbers in drawing order. Chunk i ends before draw `ends[i]` and needs the row
     groups `groups[i]`.
     """
@@ -45,7 +45,7 @@ class Walk:
     groups: tuple[tuple[int, ...], ...]
 
 
-class Order:
+class DrawOrder:
     """The order in which a stream draws from shards of `draws` draws each. Shards without draws never occur."""
 
     def __init__(self, draws: Sequence[int], batch_size: int, seed: int, stream: str) -> None:
@@ -66,7 +66,7 @@ class Order:
         state = np.random.SeedSequence([*self._entropy, 0, step]).generate_state(self.batch_size, np.uint64)
         return state.astype(np.uint64, copy=False)
 
-    def places(self, step: int, start: int, stop: int) -> Places:
+    def places(self, step: int, start: int, stop: int) -> DrawPositions:
         """The draws at rows start..stop of the global batch of `step`."""
         share = self.batch_size // self.lanes
         lane, within = np.divmod(np.arange(start, stop), share)
@@ -80,11 +80,11 @@ class Order:
             which = np.searchsorted(ends, position[here], side="right")
             shard[here] = order[which]
             offset[here] = position[here] - (ends[which] - self.draws[order[which]])
-        return Places(epoch, shard, offset)
+        return DrawPositions(epoch, shard, offset)
 
     def walk(
         self, epoch: int, shard: int, counts: npt.NDArray[np.integer], groups: Sequence[int], num_bytes: int
-    ) -> Walk:
+    ) -> ShardOrder:
         """The draws of one shard in one epoch. `counts`: draws of each row; `groups`: rows of each row group;
         `num_bytes`: the shard's size.
         """
@@ -97,13 +97,13 @@ class Order:
         for chunk in chunks:
             inside = np.concatenate([np.arange(bounds[group], bounds[group + 1]) for group in chunk])
             rows.append(rng.permutation(np.repeat(inside, counts[inside])))
-        return Walk(np.concatenate(rows), np.cumsum([len(part) for part in rows]), tuple(chunks))
+        return ShardOrder(np.concatenate(rows), np.cumsum([len(part) for part in rows]), tuple(chunks))
 
-    def straight_walk(self, epoch: int, shard: int, groups: Sequence[int]) -> Walk:
+    def straight_walk(self, epoch: int, shard: int, groups: Sequence[int]) -> ShardOrder:
         """The draws of a shard whose row groups are read in the order of the file, each a chunk, every row once."""
         rng, ends = self._rng(1, epoch, shard), np.cumsum(groups)
         rows = [end - size + rng.permutation(size) for end, size in zip(ends, groups, strict=True)]
-        return Walk(np.concatenate(rows), ends, tuple((group,) for group in range(len(groups))))
+        return ShardOrder(np.concatenate(rows), ends, tuple((group,) for group in range(len(groups))))
 
     def _shards(self, epoch: int) -> tuple[Ints, Ints]:
         """The shards of an epoch in order, and the draw before which each ends."""

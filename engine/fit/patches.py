@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from engine.config import Block, SettingsError
 from engine.fit.objective import Context
-from engine.fit.puzzle import Puzzle
-from engine.images.chance import uniforms
+from engine.fit.transform_prediction import TransformPrediction
+from engine.images.counter_rng import uniforms
+from engine.settings.block import Block, SettingsError
 
 ORDERS = tuple(permutations(range(4)))
 """ORDERS[k][place] is the quarter that lies at `place`, both counted row by row."""
@@ -29,7 +29,7 @@ class PatchesArguments(Block):
     )
 
 
-class Patches(Puzzle):
+class Patches(TransformPrediction):
     """One forward an image."""
 
     answers = tuple("".join(map(str, order)) for order in ORDERS)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from engine.settings import FitSettings
+from engine.settings.run import FitSettings
 
 Precision = Literal["fp32", "bf16"]
 

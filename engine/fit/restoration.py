@@ -14,15 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine.config import Block, SettingsError
 from engine.fit.batch import Batch
-from engine.fit.learner import WEAK, Learner, network, view
+from engine.fit.learner import WEAK, Learner, make_network, view
 from engine.fit.objective import Context, Objective
 from engine.fit.workers import average_over_workers
-from engine.images.chance import further
+from engine.images.counter_rng import view_seeds
 from engine.images.holes import holes
 from engine.images.randaugment import LUMA
 from engine.models.unet import UNet
+from engine.settings.block import Block, SettingsError
 
 
 class InpaintingArguments(Block):
@@ -47,7 +47,7 @@ class Restoration(Objective):
 
     def __init__(self, context: Context, width: int) -> None:
         super().__init__(context)
-        encoder, self.loaded = network(context, ())
+        encoder, self.loaded = make_network(context, ())
         settings = context.settings
         self.views = {name: view(context, encoder, settings.noise.get(name, WEAK)) for name in settings.batch}
         self.encoder = encoder
@@ -68,11 +68,11 @@ class Restoration(Objective):
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         here = {name: batch.to(self.context.device) for name, batch in batches.items()}
         pictures = torch.cat([self.views[name](batch.images, batch.seeds)[0] for name, batch in here.items()])
-        seeds = further(np.concatenate([batch.seeds for batch in batches.values()]), 1)
+        seeds = view_seeds(np.concatenate([batch.seeds for batch in batches.values()]), 1)
         damaged, where = self.damage(pictures, seeds)
         self.learner.begin(step)
         loss = squared_error(self.learner(damaged), pictures, where)
-        return {"loss": loss.detach(), **self.learner.learn(loss, step)}
+        return {"loss": loss.detach(), **self.learner.update_weights(loss, step)}
 
     def export(self) -> nn.Module:
         trained = self.learner.export()

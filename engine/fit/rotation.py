@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.config import Block
 from engine.fit.objective import Context
-from engine.fit.puzzle import Puzzle
-from engine.settings import FitSettings
+from engine.fit.transform_prediction import TransformPrediction
+from engine.settings.block import Block
+from engine.settings.run import FitSettings
 
 ANGLES = ("0°", "90°", "180°", "270°")
 
@@ -21,7 +21,7 @@ class RotationArguments(Block):
     """`fit.objective_args`: none."""
 
 
-class Rotation(Puzzle):
+class Rotation(TransformPrediction):
     """Four forwards an image."""
 
     answers = ANGLES
@@ -31,8 +31,8 @@ class Rotation(Puzzle):
         super().__init__(context)
 
     @classmethod
-    def trained_on(cls, settings: FitSettings) -> float:
-        return 4 * super().trained_on(settings)
+    def images_per_step(cls, settings: FitSettings) -> float:
+        return 4 * super().images_per_step(settings)
 
     def pose(self, pictures: Tensor, seeds: npt.NDArray[np.uint64]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         return four_ways(pictures)

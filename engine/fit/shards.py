@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from engine import schema, storage
-from engine.fit.order import Order, Walk
+from engine.fit.order import DrawOrder, ShardOrder
 from engine.gather.training_set import TrainingSet, TrainingShard
-from engine.images.bad import BadImage
+from engine.ground import storage
 from engine.images.decode import decode, decode_mask
+from engine.images.errors import RejectedImageError
 from engine.labels.targets import Targets, padded
+from engine.tables import schema
 
 Decode = Callable[[pa.Buffer, int], Tensor]
 """(encoded image, size S) -> uint8 (channels, S, S)."""
@@ -44,12 +45,12 @@ class Rows:
     weights: npt.NDArray[np.float32]  # (n, P)
 
 
-class Readable(Protocol):
+class ShardReader(Protocol):
     """Shards from which a stream reads chunk by chunk."""
 
     def index(self, shard: int) -> ShardIndex: ...
 
-    def walk(self, order: Order, epoch: int, shard: int, index: ShardIndex) -> Walk: ...
+    def walk(self, order: DrawOrder, epoch: int, shard: int, index: ShardIndex) -> ShardOrder: ...
 
     def read(self, shard: int, groups: Sequence[int], index: ShardIndex) -> Rows: ...
 
@@ -80,7 +81,7 @@ class Shards:
             )
         return ShardIndex(counts, groups)
 
-    def walk(self, order: Order, epoch: int, shard: int, index: ShardIndex) -> Walk:
+    def walk(self, order: DrawOrder, epoch: int, shard: int, index: ShardIndex) -> ShardOrder:
         """The order of its draws in one epoch."""
         return order.walk(epoch, shard, index.counts, index.groups, self[shard].bytes)
 
@@ -133,7 +134,7 @@ class Decoder:
                     images[place] = self.pixels(rows, pick)
                     if masks is not None and rows.masks is not None:
                         masks[place] = self._mask(rows.masks[pick].as_buffer(), self.size)
-                except BadImage as bad:
+                except RejectedImageError as bad:
                     where, row = self._shards.where(rows.shard), int(rows.rows[pick])
                     raise RuntimeError(
                         f"{where}: row {row} cannot be decoded, though gather could: {bad}. Is the file damaged?"

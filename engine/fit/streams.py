@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from engine.fit.batch import Batch
-from engine.fit.order import Order, Places, Walk
-from engine.fit.raw import RawDecoder, RawSet, RawShards
-from engine.fit.shards import Decode, Decoder, Readable, Rows, ShardIndex, Shards, threads
+from engine.fit.order import DrawOrder, DrawPositions, ShardOrder
+from engine.fit.pool_stream import PoolDecoder, PoolShards, PoolSource
+from engine.fit.shards import Decode, Decoder, Rows, ShardIndex, ShardReader, Shards, threads
 from engine.gather.training_set import TrainingSet
 from engine.images.decode import decode, decode_mask
-from engine.settings import NoiseSettings
+from engine.settings.run import NoiseSettings
 
 AHEAD = 4
 """Steps that a streamed set looks ahead for the chunks to read."""
@@ -41,7 +41,7 @@ def decode_size(img_size: int, noise: NoiseSettings | None) -> int:
 
 def open_stream(
     name: str,
-    training_set: TrainingSet | RawSet,
+    training_set: TrainingSet | PoolSource,
     *,
     batch_size: int,
     seed: int,
@@ -65,12 +65,12 @@ def open_stream(
         raise ValueError(f"stream {name!r} is empty: {training_set.uri} holds no image")
     part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
     pool = ThreadPoolExecutor(threads(), thread_name_prefix=f"stream-{name}")
-    if isinstance(training_set, RawSet):
-        order = Order(training_set.manifest.rows.tolist(), batch_size, seed, name)
-        raw = RawShards(training_set, order.lanes)
-        return StreamedStream(raw, order, part, RawDecoder(raw, size, pool, decode_image), False, pool)
+    if isinstance(training_set, PoolSource):
+        order = DrawOrder(training_set.manifest.rows.tolist(), batch_size, seed, name)
+        raw = PoolShards(training_set, order.lanes)
+        return StreamedStream(raw, order, part, PoolDecoder(raw, size, pool, decode_image), False, pool)
     shards = Shards(training_set)
-    order = Order([shard.draws for shard in training_set.shards], batch_size, seed, name)
+    order = DrawOrder([shard.draws for shard in training_set.shards], batch_size, seed, name)
     decoder = Decoder(shards, size, pool, decode_image, decode_target)
     masks = shards.has_masks()
     if training_set.rows * (4 if masks else 3) * size * size <= cache_bytes:
@@ -82,12 +82,12 @@ def open_stream(
 class CachedStream:
     """All images of a set decoded in memory, uint8. Every rank keeps them all: in time each of its lanes passes everywhere."""
 
-    def __init__(self, shards: Shards, order: Order, part: slice, decoder: Decoder, masks: bool) -> None:
+    def __init__(self, shards: Shards, order: DrawOrder, part: slice, decoder: Decoder, masks: bool) -> None:
         self._order, self._part = order, part
         self._shards = shards
         self._indices = [shards.index(shard) for shard in range(len(shards.set.shards))]
         self._first = np.concatenate([[0], np.cumsum([shard.rows for shard in shards.set.shards])])
-        self._walks: OrderedDict[tuple[int, int], Walk] = OrderedDict()
+        self._walks: OrderedDict[tuple[int, int], ShardOrder] = OrderedDict()
         self._images, self._masks = decoder.empty(shards.set.rows, masks)
         targets = []
         for shard, index in enumerate(self._indices):
@@ -113,7 +113,7 @@ class CachedStream:
             None if self._masks is None else self._masks[index],
         )
 
-    def _walk(self, epoch: int, shard: int) -> Walk:
+    def _walk(self, epoch: int, shard: int) -> ShardOrder:
         """As many are kept as lanes stand in or enter; the oldest go first."""
         if (walk := self._walks.get((epoch, shard))) is None:
             index = self._indices[shard]
@@ -147,13 +147,19 @@ class StreamedStream:
     """
 
     def __init__(
-        self, shards: Readable, order: Order, part: slice, decoder: Decoder, masks: bool, pool: ThreadPoolExecutor
+        self,
+        shards: ShardReader,
+        order: DrawOrder,
+        part: slice,
+        decoder: Decoder,
+        masks: bool,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._shards, self._order, self._part = shards, order, part
         self._decoder, self._masks, self._pool = decoder, masks, pool
         # reading waits for the network, so it has threads of its own
         self._reading = ThreadPoolExecutor(8, thread_name_prefix="read")
-        self._walks: dict[tuple[int, int], tuple[ShardIndex, Walk]] = {}
+        self._walks: dict[tuple[int, int], tuple[ShardIndex, ShardOrder]] = {}
         self._coming: deque[tuple[int, list[_Need]]] = deque()
         self.held: dict[ChunkKey, Future[Rows]] = {}
 
@@ -206,13 +212,13 @@ class StreamedStream:
                 needs.append(_Need(ChunkKey(epoch, shard, int(chunk)), walk.rows[offsets[inside]], here[inside]))
         return needs
 
-    def _walk(self, key: tuple[int, int]) -> tuple[ShardIndex, Walk]:
+    def _walk(self, key: tuple[int, int]) -> tuple[ShardIndex, ShardOrder]:
         epoch, shard = key
         index = self._shards.index(shard)
         return index, self._shards.walk(self._order, epoch, shard, index)
 
 
-def _by_shard(places: Places) -> Iterable[tuple[int, int, npt.NDArray[np.int64]]]:
+def _by_shard(places: DrawPositions) -> Iterable[tuple[int, int, npt.NDArray[np.int64]]]:
     """Epoch, shard and the rows of the batch that come from them."""
     pairs, which = np.unique(np.stack([places.epoch, places.shard], 1), axis=0, return_inverse=True)
     for i, (epoch, shard) in enumerate(pairs):

@@ -14,12 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine.config import Block, SettingsError
 from engine.fit.batch import Batch
-from engine.fit.learner import WEAK, Learner, network, view
+from engine.fit.learner import WEAK, Learner, make_network, view
 from engine.fit.losses import LOSSES, dense, dense_labels, refuse_pairing, smooth, sparse_soft_ce
 from engine.fit.objective import Context, Objective
-from engine.settings import FitSettings
+from engine.settings.block import Block, SettingsError
+from engine.settings.run import FitSettings
 
 
 class SupervisedArguments(Block):
@@ -43,7 +43,7 @@ class Supervised(Objective):
         if settings.smoothing and "distribution" not in kinds.values():
             raise SettingsError(f"smoothing is of distributions, and the targets are {kinds}: leave it out")
         self.weights = stream_weights(settings)
-        model, self.loaded = network(context, context.class_names)
+        model, self.loaded = make_network(context, context.class_names)
         self.views = {name: view(context, model, settings.noise.get(name, WEAK)) for name in settings.batch}
         self.learner = Learner(context, model)
         self.model = self.learner.model
@@ -64,7 +64,7 @@ class Supervised(Objective):
             loss = loss + self.weights[name] * each
             metrics[f"loss/{name}"] = each.detach()
             metrics[f"agreement/{name}"] = agreement(part.detach(), batch)
-        return {"loss": loss.detach(), **metrics, **self.learner.learn(loss, step)}
+        return {"loss": loss.detach(), **metrics, **self.learner.update_weights(loss, step)}
 
     def stream_loss(self, logits: Tensor, batch: Batch, kind: str = "distribution") -> Tensor:
         """Mean loss of one stream's rows, whose targets are of `kind`, a scalar."""

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine import storage
-from engine.progress import say
-from engine.steps import Store
+from engine.ground import storage
+from engine.ground.progress import log_event
+from engine.ground.steps import Store
 
 PROJECT = "self-training"
 LIBRARIES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
@@ -164,7 +164,7 @@ class Tracking:
             try:
                 self._tracker(name).log(step, metrics)
             except Exception as error:
-                say(self.place.label, f"tracker {name} is left out from here on: {type(error).__name__}: {error}")
+                log_event(self.place.label, f"tracker {name} is left out from here on: {type(error).__name__}: {error}")
                 self.names = [other for other in self.names if other != name]
 
     def _tracker(self, name: str) -> Tracker:

@@ -31,25 +31,25 @@ from ray.train import (
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
-from engine import heap, storage
 from engine.fit.loop import train
 from engine.fit.losses import refuse_pairing
 from engine.fit.objective import Context, create_objective
+from engine.fit.pool_stream import PoolSource
 from engine.fit.precision import choose_precision, cpu_gains_from_bf16
-from engine.fit.raw import RawSet
 from engine.fit.streams import decode_size, open_stream
 from engine.fit.trackers import Place, Tracking
 from engine.gather.training_set import TrainingSet
-from engine.labels.classes import ClassManifest
+from engine.ground import allocator, storage
+from engine.ground.failures import classify_worker_error
+from engine.ground.progress import log_event
+from engine.ground.resources import cpus_each, node_cpus
+from engine.ground.run import Run
+from engine.ground.steps import Output, Part, Step, StoreError, read_output
+from engine.labels.classes import ClassList
 from engine.models import checkpoint as model_folder
 from engine.models.checkpoint import LoadReport
 from engine.models.fetch import FILES, fetch_model
-from engine.predict.failures import of_worker
-from engine.progress import say
-from engine.resources import cpus_each, machines
-from engine.run import Run
-from engine.settings import ClusterSettings, FitSettings, ModelSettings
-from engine.steps import Output, Part, Step, StoreError, read_output
+from engine.settings.run import ClusterSettings, FitSettings, ModelSettings
 
 REVISION = 1
 STATE = "state.pt"
@@ -65,7 +65,7 @@ NOT_FINGERPRINTED = {"cache_bytes", "checkpoint_every", "log_every"}
 LATER: dict[str, Any] = {"freeze": [], "freeze_steps": 0, "layer_decay": 1.0}
 """Settings that came later, and what they say of a fit that does not use them: such a fit keeps its name."""
 
-Source = tuple[Output, TrainingSet] | RawSet
+Source = tuple[Output, TrainingSet] | PoolSource
 """What a stream draws from: a gather step and its training set, or a collection as it is."""
 
 
@@ -75,7 +75,7 @@ def fit(
     model: ModelSettings,
     settings: FitSettings,
     streams: Mapping[str, Source],
-    classes: ClassManifest,
+    classes: ClassList,
     init: Output | None = None,
 ) -> Output:
     """A model trained on named streams, saved in the timm hub layout below the step.
@@ -85,12 +85,14 @@ def fit(
     """
     _check_streams(label, settings, streams)
     run.cluster.refuse_uneven(label, settings.batch)
-    inputs = {name: (source if isinstance(source, RawSet) else source[0]).digest for name, source in streams.items()}
+    inputs = {
+        name: (source if isinstance(source, PoolSource) else source[0]).digest for name, source in streams.items()
+    }
     if init is not None:
         inputs["init"] = init.digest
     fingerprinted = {
         "model": model.model_dump(mode="json"),
-        "fit": settings.model_dump(mode="json", exclude=NOT_FINGERPRINTED | idle(settings)),
+        "fit": settings.model_dump(mode="json", exclude=NOT_FINGERPRINTED | unused_settings(settings)),
         "classes": classes.hash,
     }
     if kinds := {name: kind for name, kind in kinds_of(streams).items() if kind != "distribution"}:
@@ -102,11 +104,13 @@ def fit(
             "step": step,
             "model": model.model_dump(),
             "settings": settings.model_dump(),
-            "streams": {name: source if isinstance(source, RawSet) else source[1] for name, source in streams.items()},
+            "streams": {
+                name: source if isinstance(source, PoolSource) else source[1] for name, source in streams.items()
+            },
             "class_names": list(classes.names),
             "init": init.step if init is not None else None,
         }
-        workers = train_workers(run.cluster, ray.cluster_resources(), machines())
+        workers = train_workers(run.cluster, ray.cluster_resources(), node_cpus())
         tracking = Tracking(list(run.cluster.trackers), Place(run.store, run.name, label, step.name))
         trainer = TorchTrainer(
             train_worker,
@@ -126,42 +130,44 @@ def fit(
             ),
         )
         try:
-            with told(label, step, settings.steps):
+            with show_progress(label, step, settings.steps):
                 metrics = dict(trainer.fit().metrics or {})
         except WorkerGroupError as error:
-            if (mendable := of_workers(error, step)) is not None:
+            if (mendable := user_error_of(error, step)) is not None:
                 raise mendable from error
             raise
         if "model" not in metrics:
             raise RuntimeError(f"{label}: training ended without a model; its logs are in {step.uri}/train")
         if (loaded := step.read_json(LOADED)) is not None:
-            say(label, f"initial weights: {LoadReport(**loaded)}; all names are in {step.uri}/{LOADED}")
+            log_event(label, f"initial weights: {LoadReport(**loaded)}; all names are in {step.uri}/{LOADED}")
         parts = [_model_part(step, index, f"{metrics['model']}/{name}") for index, name in enumerate(FILES)]
         output = step.commit(parts, metrics, started)
         # checkpoints are of no use once the model is committed, and not before
         step.fs.delete_dir(f"{step.folder}/train")
         return output
 
-    return run.step(label, "fit", REVISION, fingerprinted, inputs, work)
+    return run.find_or_run_step(label, "fit", REVISION, fingerprinted, inputs, work)
 
 
-def of_workers(error: WorkerGroupError, step: Step) -> ValueError | None:
+def user_error_of(error: WorkerGroupError, step: Step) -> ValueError | None:
     """What a person can mend of the workers' errors, if anything: when one rank ends, the others fail for want of it."""
     for failure in error.worker_failures.values():
-        told = of_worker(getattr(failure, "_base_exc", failure), step.uri)  # Ray wraps it, with its traceback as text
+        told = classify_worker_error(
+            getattr(failure, "_base_exc", failure), step.uri
+        )  # Ray wraps it, with its traceback as text
         if told.kind in ("mistake", "target"):
             return StoreError(told.detail) if told.kind == "target" else ValueError(told.detail)
     return None
 
 
-def idle(settings: FitSettings) -> set[str]:
+def unused_settings(settings: FitSettings) -> set[str]:
     """The later settings that this fit does not use."""
     return {name for name, unused in LATER.items() if getattr(settings, name) == unused}
 
 
 def kinds_of(streams: Mapping[str, Source]) -> dict[str, str]:
     """What the targets of each labelled stream are (`labels.tables.Kind`)."""
-    return {name: source[1].kind for name, source in streams.items() if not isinstance(source, RawSet)}
+    return {name: source[1].kind for name, source in streams.items() if not isinstance(source, PoolSource)}
 
 
 def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Source]) -> None:
@@ -172,7 +178,7 @@ def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Sour
     if settings.objective == "supervised":
         refuse_pairing(settings.loss, kinds_of(streams))
     for name, source in streams.items():
-        if not isinstance(source, RawSet) and source[1].draws == 0:
+        if not isinstance(source, PoolSource) and source[1].draws == 0:
             raise ValueError(
                 f"{label}: the stream {name!r} is empty: nothing passed the selection; lower select.threshold or raise select.per_class"
             )
@@ -216,7 +222,7 @@ class WriteProgress(UserCallback):
 
 
 @contextmanager
-def told(label: str, step: Step, steps: int) -> Iterator[None]:
+def show_progress(label: str, step: Step, steps: int) -> Iterator[None]:
     """Say how a fit goes on while the `with` block waits for it."""
     over = threading.Event()
 
@@ -231,7 +237,7 @@ def told(label: str, step: Step, steps: int) -> Iterator[None]:
                 rates = (
                     f"loss {seen['loss']:.3f}, {seen['images_per_second']:.0f} images/s{workers}, {left:.1f} min left"
                 )
-                say(label, f"{last}/{steps} steps, {rates}")
+                log_event(label, f"{last}/{steps} steps, {rates}")
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
@@ -287,7 +293,7 @@ def train_worker(config: dict[str, Any]) -> None:
             state = torch.load(Path(folder) / STATE, map_location=device, weights_only=True)
         objective.load_state_dict(state["objective"])
         start = state["step"]
-    heap.keep_freed()
+    allocator.keep_freed()
 
     def on_checkpoint(at: int, state: dict[str, Any]) -> None:
         report: dict[str, Any] = {"step": at}

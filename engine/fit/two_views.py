@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine.config import Block
 from engine.fit.batch import Batch
-from engine.fit.learner import Learner, network, view
+from engine.fit.learner import Learner, make_network, view
 from engine.fit.objective import Context, Objective
-from engine.images.chance import further
-from engine.settings import FitSettings, NoiseSettings
+from engine.images.counter_rng import view_seeds
+from engine.settings.block import Block
+from engine.settings.run import FitSettings, NoiseSettings
 
 STRONG = NoiseSettings(scale=(0.35, 1.0), aa_num_ops=2, aa_magnitude=9.0)
 """The views of a stream for which `fit.noise` has none."""
@@ -57,15 +57,15 @@ class TwoViews(Objective):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.arguments = context.arguments(TwoViewsArguments)
-        body, self.loaded = network(context, ())
+        body, self.loaded = make_network(context, ())
         settings = context.settings
         self.views = {name: view(context, body, settings.noise.get(name, STRONG)) for name in settings.batch}
         self.learner = Learner(context, Projected(body, self.arguments.features))
         self.parts = self.learner.parts()
 
     @classmethod
-    def trained_on(cls, settings: FitSettings) -> float:
-        return 2 * super().trained_on(settings)
+    def images_per_step(cls, settings: FitSettings) -> float:
+        return 2 * super().images_per_step(settings)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,17 +74,21 @@ class TwoViews(Objective):
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         here = {name: batch.to(self.context.device) for name, batch in batches.items()}
         pair = [
-            self.views[name](batch.images, further(batch.seeds, which))[0]
+            self.views[name](batch.images, view_seeds(batch.seeds, which))[0]
             for which in (1, 2)
             for name, batch in here.items()
         ]
         self.learner.begin(step)
         first, second = self.learner(torch.cat(pair)).chunk(2)
-        agreeing, varying, differing = agreement(first, second), variety(first, second), redundancy(first, second)
+        agreeing, varying, differing = (
+            invariance_loss(first, second),
+            variance_loss(first, second),
+            covariance_loss(first, second),
+        )
         told = {"agree": agreeing.detach(), "vary": varying.detach(), "differ": differing.detach()}
         weights = self.arguments
         loss = weights.agree * agreeing + weights.vary * varying + weights.differ * differing
-        return {"loss": loss.detach(), **told, **self.learner.learn(loss, step)}
+        return {"loss": loss.detach(), **told, **self.learner.update_weights(loss, step)}
 
     def export(self) -> nn.Module:
         trained = self.learner.export()
@@ -92,17 +96,17 @@ class TwoViews(Objective):
         return trained.body
 
 
-def agreement(first: Tensor, second: Tensor) -> Tensor:
+def invariance_loss(first: Tensor, second: Tensor) -> Tensor:
     """Mean squared difference of the features (B, D) of two views: 0 for views that are the same."""
     return F.mse_loss(first, second)
 
 
-def variety(first: Tensor, second: Tensor) -> Tensor:
+def variance_loss(first: Tensor, second: Tensor) -> Tensor:
     """How much the features' standard deviations over the batch lack to 1, a mean; 0 when each reaches it."""
     return sum(F.relu(1 - (one.var(0) + 1e-4).sqrt()).mean() for one in (first, second)) / 2  # type: ignore[return-value]
 
 
-def redundancy(first: Tensor, second: Tensor) -> Tensor:
+def covariance_loss(first: Tensor, second: Tensor) -> Tensor:
     """Sum of the squared covariances of different features, over their number; 0 when none are correlated."""
 
     def off_diagonal(features: Tensor) -> Tensor:

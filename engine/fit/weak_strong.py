@@ -17,14 +17,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine.config import Block, SettingsError
 from engine.fit.batch import Batch
-from engine.fit.learner import WEAK, Learner, network, view
+from engine.fit.learner import WEAK, Learner, make_network, view
 from engine.fit.losses import smooth, soft_ce, sparse_soft_ce
 from engine.fit.objective import Context, Objective
 from engine.fit.workers import average_over_workers
-from engine.images.chance import further
-from engine.settings import FitSettings, NoiseSettings
+from engine.images.counter_rng import view_seeds
+from engine.settings.block import Block, SettingsError
+from engine.settings.run import FitSettings, NoiseSettings
 
 STRONG = NoiseSettings(aa_num_ops=2, aa_magnitude=10.0)
 """The strong view when `fit.noise` has none for the pool."""
@@ -47,7 +47,7 @@ class UDAArguments(WeakStrongArguments):
     temperature: float = Field(0.4, gt=0, description="targets are softmax(logits / temperature)")
 
 
-class Targets(nn.Module):
+class ConfidenceThreshold(nn.Module):
     """Targets and the cut; a module because FreeMatch's cut has state, C + 1 numbers, which travels in checkpoints."""
 
     confidence: Tensor
@@ -85,18 +85,18 @@ class WeakStrong(Objective):
         settings = context.settings
         needs_labelled_and_pool(settings)
         self.arguments = arguments
-        model, self.loaded = network(context, context.class_names)
+        model, self.loaded = make_network(context, context.class_names)
         self.views = {
             "labelled": view(context, model, settings.noise.get("labelled", WEAK)),
             "weak": view(context, model, arguments.weak),
             "strong": view(context, model, settings.noise.get("pool", STRONG)),
         }
         self.learner = Learner(context, model)
-        self.targets = Targets(arguments, context.num_classes).to(context.device)
+        self.targets = ConfidenceThreshold(arguments, context.num_classes).to(context.device)
         self.parts = {**self.learner.parts(), "targets": self.targets}
 
     @classmethod
-    def trained_on(cls, settings: FitSettings) -> float:
+    def images_per_step(cls, settings: FitSettings) -> float:
         return settings.batch["labelled"] + 2 * settings.batch["pool"]
 
     @abstractmethod
@@ -107,8 +107,8 @@ class WeakStrong(Objective):
         labelled, pool = (batches[name].to(self.context.device) for name in ("labelled", "pool"))
         images = [
             self.views["labelled"](labelled.images, labelled.seeds)[0],
-            self.views["weak"](pool.images, further(pool.seeds, 1))[0],
-            self.views["strong"](pool.images, further(pool.seeds, 2))[0],
+            self.views["weak"](pool.images, view_seeds(pool.seeds, 1))[0],
+            self.views["strong"](pool.images, view_seeds(pool.seeds, 2))[0],
         ]
         self.learner.begin(step)
         known, weak, strong = self.learner(torch.cat(images)).split([len(part) for part in images])
@@ -121,7 +121,7 @@ class WeakStrong(Objective):
             "loss/labelled": true.detach(),
             "loss/pool": pseudo.detach(),
             "kept": kept.mean(),
-            **self.learner.learn(loss, step),
+            **self.learner.update_weights(loss, step),
         }
 
     def export(self) -> nn.Module:

@@ -7,20 +7,20 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from engine import schema
-from engine.gather.pick import PICKS, Group, groups
+from engine.gather.grouping import PICKS, ShardGroup, group_shards
 from engine.gather.rejects import check_labelled, check_rejected
 from engine.gather.training_set import TrainingSet, TrainingShard
+from engine.ground.progress import Progress, log_event
+from engine.ground.resources import ANYWHERE
+from engine.ground.run import Run
+from engine.ground.steps import Output, Part, Step, Store, read_tables
 from engine.images.collection import Collection
-from engine.images.decode import BadImage, content_hash, decode
+from engine.images.decode import RejectedImageError, content_hash, decode
 from engine.images.manifest import Manifest
-from engine.images.overlap import HeldOut
+from engine.images.overlap import ExclusionSet
 from engine.images.scope import Scope
-from engine.labels.classes import ClassManifest
-from engine.progress import Progress, say
-from engine.resources import ANYWHERE
-from engine.run import Run
-from engine.steps import Output, Part, Step, Store, read_tables
+from engine.labels.classes import ClassList
+from engine.tables import schema
 
 REVISION = 1
 GROUP_ROWS = 8192
@@ -33,7 +33,7 @@ def gather(
     label: str,
     pseudo: Output,
     scope: Scope,
-    classes: ClassManifest,
+    classes: ClassList,
     check: bool = False,
 ) -> Output:
     """Training shards (schema.training) of the images that have targets: one pass over the shards that hold any.
@@ -53,12 +53,12 @@ def gather(
         picks = pa.concat_tables(table for _, table in read_tables(pseudo, run.store.fs, list(PICKS)))
         return _gather(run, label, step, picks, scope.collection, classes, SEED, check, kind, held)
 
-    output = run.step(label, "gather", REVISION, settings, inputs, work)
+    output = run.find_or_run_step(label, "gather", REVISION, settings, inputs, work)
     check_rejected(label, run.store.step("gather", REVISION, settings, inputs), output, scope.max_rejected_percent)
     return output
 
 
-def gather_labelled(run: Run, label: str, scope: Scope, classes: ClassManifest) -> Output:
+def gather_labelled(run: Run, label: str, scope: Scope, classes: ClassList) -> Output:
     """Training shards of a labelled scope with hard targets. Images that cannot be decoded are left out and counted.
 
     Raises TooManyRejectsError when they are more than the scope's limit; ValueError when a class lost all its images, and when an image has no
@@ -76,12 +76,12 @@ def gather_labelled(run: Run, label: str, scope: Scope, classes: ClassManifest) 
             picks = picks.filter(pa.array(only.holds(picks["shard"].to_numpy(), picks["row"].to_numpy())))
         return _gather(run, label, step, picks, scope.collection, classes, SEED, check=True)
 
-    output = run.step(label, "gather", REVISION, settings, inputs, work)
+    output = run.find_or_run_step(label, "gather", REVISION, settings, inputs, work)
     check_labelled(label, run.store.step("gather", REVISION, settings, inputs), output, scope, classes)
     return output
 
 
-def hard_picks(collection: Collection, classes: ClassManifest) -> pa.Table:
+def hard_picks(collection: Collection, classes: ClassList) -> pa.Table:
     """Every image of a labelled collection with one class of weight 1."""
     labels = collection.manifest.labels()
     index = collection.class_indices(classes)
@@ -99,7 +99,7 @@ def hard_picks(collection: Collection, classes: ClassManifest) -> pa.Table:
     )
 
 
-def training_set(output: Output, store: Store, classes: ClassManifest) -> TrainingSet:
+def training_set(output: Output, store: Store, classes: ClassList) -> TrainingSet:
     """The training set that a gather step made."""
     shards = tuple(
         TrainingShard(part.name, part.rows, part.stats["draws"], part.bytes) for part in output.parts(store.fs)
@@ -124,15 +124,15 @@ def _gather(
     step: Step,
     picks: pa.Table,
     collection: Collection,
-    classes: ClassManifest,
+    classes: ClassList,
     seed: int,
     check: bool,
     more: dict[str, str] | None = None,
-    held: HeldOut | None = None,
+    held: ExclusionSet | None = None,
 ) -> Output:
     started = time.time()
     parts = step.found_parts()
-    work = groups(picks, GROUP_ROWS, seed)
+    work = group_shards(picks, GROUP_ROWS, seed)
     progress = Progress(label, len(work), "training shards", done=len(parts))
     for part in _on_ray(
         [group for group in work if group.unit not in parts],
@@ -148,7 +148,7 @@ def _gather(
         progress.add(1, part.rows, part.stats["left_out"])
     left_out = sum(part.stats["left_out"] for part in parts.values())
     if left_out:
-        say(
+        log_event(
             label,
             f"{left_out} images could not be used and were left out; they are in the step's quarantine/ with the reason",
         )
@@ -162,13 +162,13 @@ def _gather(
 
 
 def _on_ray(
-    work: list[Group],
+    work: list[ShardGroup],
     step: Step,
     manifest: Manifest,
-    classes: ClassManifest,
+    classes: ClassList,
     seed: int,
     check: bool,
-    held: HeldOut | None,
+    held: ExclusionSet | None,
     retries: int,
 ) -> Iterator[Part]:
     """Parts as the tasks finish them, a bounded number of tasks in flight."""
@@ -187,13 +187,13 @@ def _on_ray(
 
 
 def gather_group(
-    group: Group,
+    group: ShardGroup,
     step: Step,
     manifest: Manifest,
-    classes: ClassManifest,
+    classes: ClassList,
     seed: int,
     check: bool,
-    held: HeldOut | None = None,
+    held: ExclusionSet | None = None,
 ) -> Part:
     """Read the picked images of one group's shards, shuffle them, and put them as one training shard."""
     kept: list[pa.Table] = []
@@ -212,8 +212,8 @@ def gather_group(
                 try:
                     decode(image.as_buffer(), CHECK_SIZE)
                     if held is not None and (reason := _held(held, manifest, key, image.as_buffer())):
-                        raise BadImage(reason)
-                except BadImage as bad:
+                        raise RejectedImageError(reason)
+                except RejectedImageError as bad:
                     usable[i] = False
                     left_out.append((int(shard), int(rows[i]), key, str(bad)))
         table = pa.table(
@@ -226,11 +226,11 @@ def gather_group(
     stats = {"draws": int(np.sum(table["count"].to_numpy())), "left_out": len(left_out)}
     if left_out:
         columns = list(zip(*left_out, strict=True))
-        step.put_beside("quarantine", group.unit, pa.table(columns, schema=schema.QUARANTINE))
+        step.put_sidecar("quarantine", group.unit, pa.table(columns, schema=schema.QUARANTINE))
     # row groups of 256: a stream reads a few at a time; JPEGs do not compress
     return step.put_part(group.unit, table, stats, compression="none", row_group_size=256, use_dictionary=["classes"])
 
 
-def _held(held: HeldOut, manifest: Manifest, key: str, image: pa.Buffer) -> str | None:
+def _held(held: ExclusionSet, manifest: Manifest, key: str, image: pa.Buffer) -> str | None:
     """Why an image is kept out, or None."""
     return held.reason(key if manifest.has_keys else None, content_hash(image))

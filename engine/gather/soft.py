@@ -6,21 +6,22 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from engine import schema, storage
+from engine.ground import storage
+from engine.ground.progress import log_event
+from engine.ground.run import Run
+from engine.ground.steps import Output, Step
 from engine.images.collection import Collection
-from engine.job_settings import SoftSettings
-from engine.labels.classes import ClassManifest
-from engine.labels.tables import SoftLabels, read_soft, slices
-from engine.progress import say
-from engine.run import Run
-from engine.steps import Output, Step
+from engine.labels.classes import ClassList
+from engine.labels.soft_tables import SoftLabels, read_soft, slices
+from engine.settings.jobs import SoftSettings
+from engine.tables import schema
 
 REVISION = 1
 PART_ROWS = 1_000_000
 CHUNK = 16 * 2**20
 
 
-def import_soft(run: Run, label: str, soft: SoftSettings, collection: Collection, classes: ClassManifest) -> Output:
+def import_soft(run: Run, label: str, soft: SoftSettings, collection: Collection, classes: ClassList) -> Output:
     """Targets (schema.targets) of the images that the table names; images that it does not name have none."""
     settings = soft.model_dump(exclude={"table"})
     inputs = {"table": file_digest(soft.table), "images": collection.digest, "classes": classes.hash}
@@ -40,13 +41,13 @@ def import_soft(run: Run, label: str, soft: SoftSettings, collection: Collection
             ]
             table = pa.Table.from_arrays(columns, schema=schema.targets(len(classes), classes.hash))
             parts.append(step.put_part(unit, table))
-        say(label, f"{len(labels.place)} of {collection.manifest.num_rows} images have soft labels")
+        log_event(label, f"{len(labels.place)} of {collection.manifest.num_rows} images have soft labels")
         return step.commit(parts, {"kind": soft.kind, "images": len(labels.place)}, started)
 
-    return run.step(label, "import_labels", REVISION, settings, inputs, work)
+    return run.find_or_run_step(label, "import_labels", REVISION, settings, inputs, work)
 
 
-def read_labels(soft: SoftSettings, collection: Collection, classes: ClassManifest) -> SoftLabels:
+def read_labels(soft: SoftSettings, collection: Collection, classes: ClassList) -> SoftLabels:
     """The table's labels for the images of `collection`."""
     return read_soft(soft.table, soft.kind, classes, collection.manifest.keys()["key"], soft.top)
 

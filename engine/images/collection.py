@@ -8,15 +8,15 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from engine import storage
+from engine.ground import storage
+from engine.ground.progress import CountProgress, log_event
+from engine.ground.run import Run
+from engine.ground.steps import Step, fingerprint
+from engine.images.file_listing import without_credentials
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
-from engine.images.walk import public
-from engine.labels.classes import ClassManifest
-from engine.progress import Counted, say
-from engine.run import Run
-from engine.settings import SourceSettings
-from engine.steps import Step, fingerprint
+from engine.labels.classes import ClassList
+from engine.settings.run import SourceSettings
 
 REVISION = 1
 LIST_AGAIN = 100_000
@@ -53,7 +53,7 @@ class Collection:
         """`positions` of a table's columns `shard` and `row`."""
         return self.positions(table["shard"].to_numpy(), table["row"].to_numpy())
 
-    def class_indices(self, classes: ClassManifest) -> np.ndarray:
+    def class_indices(self, classes: ClassList) -> np.ndarray:
         """Class index int64 (N,) of every image in address order. Raises ValueError for an image without a label or with an unknown one."""
         index = classes.indices(self.manifest.labels()["label"], self.name)
         if unlabelled := int((index < 0).sum()):
@@ -63,7 +63,7 @@ class Collection:
         return index
 
 
-def collect(run: Run, name: str, uri: str, source: SourceSettings, labelled: bool = False) -> Collection:
+def open_collection(run: Run, name: str, uri: str, source: SourceSettings, labelled: bool = False) -> Collection:
     """The collection at `uri`, listed now or, when it is large and was listed before, read from the store.
 
     `labelled`: every image must have a label and every class folder an image.
@@ -75,9 +75,11 @@ def collect(run: Run, name: str, uri: str, source: SourceSettings, labelled: boo
     if storage.exists(fs, remembered):
         memory = json.loads(storage.get(fs, remembered))
         if memory["files"] > LIST_AGAIN:
-            say(name, f"{memory['files']} files listed on {memory['listed']}; delete {remembered} to list them again")
+            log_event(
+                name, f"{memory['files']} files listed on {memory['listed']}; delete {remembered} to list them again"
+            )
             return Collection(name, Manifest.load(fs, memory["folder"], uri))
-    listing = list_images(uri, **wanted, labelled=labelled, progress=Counted(name, "images listed"))
+    listing = list_images(uri, **wanted, labelled=labelled, progress=CountProgress(name, "images listed"))
     step = Step(
         run.store, {"verb": "list", "revision": REVISION, "settings": wanted, "inputs": {"listing": listing.digest}}
     )
@@ -90,5 +92,5 @@ def collect(run: Run, name: str, uri: str, source: SourceSettings, labelled: boo
         json.dumps({"folder": step.folder, "files": files, "listed": time.strftime("%Y-%m-%d %H:%M")}).encode(),
     )
     manifest = Manifest.load(fs, step.folder, uri)
-    say(name, f"{manifest.num_rows} images in {manifest.num_shards} shards at {public(uri)}")
+    log_event(name, f"{manifest.num_rows} images in {manifest.num_shards} shards at {without_credentials(uri)}")
     return Collection(name, manifest)

@@ -24,7 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from simplejpeg import decode_jpeg
 
 from engine.images import jpeg
-from engine.images.bad import BadImage
+from engine.images.errors import RejectedImageError
 
 Encoded: TypeAlias = bytes | memoryview | pa.Buffer | None
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -68,8 +68,8 @@ def decode_array(
     """
     if interpolation not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolation is {interpolation!r}; use 'bilinear' or 'bicubic'")
-    smaller = reduced(data, math.ceil(size / crop_pct), max_pixels) if scaled else None
-    found = pixels(data, max_pixels) if smaller is None else smaller
+    smaller = decode_reduced(data, math.ceil(size / crop_pct), max_pixels) if scaled else None
+    found = decode_full_size(data, max_pixels) if smaller is None else smaller
     if crop_pct == 1 and found.shape[:2] == (size, size):
         return found
     # the batch's dimension before the permutation: so torch sees that channels lie last, and resizes without a copy
@@ -77,7 +77,7 @@ def decode_array(
     return square(image, size, crop_pct, interpolation)[0].permute(1, 2, 0).numpy()
 
 
-def pixels(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_full_size(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
     """RGB pixels in the image's own size, uint8 (height, width, 3). Raises BadImage."""
     view = _view(data)
     if view[:3] == jpeg.MAGIC:
@@ -89,9 +89,9 @@ def pixels(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
         return _rgb(image)
 
 
-def reduced(data: Encoded, short: int, max_pixels: int = MAX_PIXELS) -> Pixels | None:
+def decode_reduced(data: Encoded, short: int, max_pixels: int = MAX_PIXELS) -> Pixels | None:
     """A JPEG decoded at the fewest eighths of its size, four at most, that leave its shorter side at least `short`: uint8
-    (h, w, 3). None where there is nothing to gain and where `pixels` has to judge: other formats, small images, CMYK,
+    (h, w, 3). None where there is nothing to gain and where `decode_full_size` has to judge: other formats, small images, CMYK,
     damage."""
     view = _view(data)
     if view[:3] != jpeg.MAGIC:
@@ -130,12 +130,12 @@ def decode_mask(data: Encoded, size: int, crop_pct: float = 1.0, max_pixels: int
         if image.mode.startswith("I"):
             wide = np.asarray(image)
             if wide.max() > 255 or wide.min() < 0:
-                raise BadImage("not a mask", f"values {wide.min()} to {wide.max()}, not 0 to 255")
+                raise RejectedImageError("not a mask", f"values {wide.min()} to {wide.max()}, not 0 to 255")
             values = wide.astype(np.uint8)
         elif image.mode in ("1", "L", "P"):
             values = np.array(image).astype(np.uint8)
         else:
-            raise BadImage("not a mask", f"pixels are {image.mode}, not palette indices or grey levels")
+            raise RejectedImageError("not a mask", f"pixels are {image.mode}, not palette indices or grey levels")
     return square(torch.from_numpy(values)[None, None], size, crop_pct, "nearest-exact")[0]
 
 
@@ -146,10 +146,10 @@ def content_hash(data: bytes | memoryview | pa.Buffer) -> bytes:
 
 def _view(data: Encoded) -> memoryview:
     if data is None:
-        raise BadImage("missing")
+        raise RejectedImageError("missing")
     view = memoryview(data).cast("B")
     if not len(view):
-        raise BadImage("empty")
+        raise RejectedImageError("empty")
     return view
 
 
@@ -157,11 +157,11 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     """Refuse by the header alone what would cost memory or cannot be an image of anything."""
     shown = f"{width} x {height} pixels"
     if width * height > max_pixels:
-        raise BadImage("too large", f"{shown}, more than {max_pixels:,}")
+        raise RejectedImageError("too large", f"{shown}, more than {max_pixels:,}")
     if min(width, height) < MIN_SIDE:
-        raise BadImage("too small", shown)
+        raise RejectedImageError("too small", shown)
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise BadImage("extreme aspect", shown)
+        raise RejectedImageError("extreme aspect", shown)
 
 
 def _opened(view: memoryview, max_pixels: int) -> Image.Image:
@@ -170,15 +170,17 @@ def _opened(view: memoryview, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(view), formats=FORMATS)
         check_size(*image.size, max_pixels)
         image.load()
-    except BadImage:
+    except RejectedImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise BadImage("too large", str(error)) from None
+        raise RejectedImageError("too large", str(error)) from None
     except UnidentifiedImageError:
-        raise BadImage("corrupt" if bytes(view[:4]).startswith(KNOWN) else "not an image", "no header") from None
+        raise RejectedImageError(
+            "corrupt" if bytes(view[:4]).startswith(KNOWN) else "not an image", "no header"
+        ) from None
     except Exception as error:  # Pillow's plugins raise what their format makes them trip over
         cut = any(word in str(error).lower() for word in ("truncat", "incomplete", "unexpected end", "not enough"))
-        raise BadImage("truncated" if cut or isinstance(error, EOFError) else "corrupt", str(error)) from None
+        raise RejectedImageError("truncated" if cut or isinstance(error, EOFError) else "corrupt", str(error)) from None
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # the pixels are sound; unreadable EXIF says nothing about orientation
@@ -190,13 +192,13 @@ def _rgb(image: Image.Image) -> Pixels:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise BadImage("unsupported pixels", f"32-bit pixels ({image.mode}) have no agreed range")
+        raise RejectedImageError("unsupported pixels", f"32-bit pixels ({image.mode}) have no agreed range")
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours, without Pillow's warning
     try:
         return np.array(image.convert("RGB"))
     except ValueError as error:
-        raise BadImage("unsupported pixels", str(error)) from None
+        raise RejectedImageError("unsupported pixels", str(error)) from None
 
 
 def square(image: torch.Tensor, size: int, crop_pct: float, mode: str) -> torch.Tensor:

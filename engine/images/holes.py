@@ -1,9 +1,9 @@
-"""Rectangles cut out of images, each image's from its own seed alone (engine.images.chance)."""
+"""Rectangles cut out of images, each image's from its own seed alone (engine.images.counter_rng)."""
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.images.chance import uniforms
+from engine.images.counter_rng import uniforms
 
 
 def holes(

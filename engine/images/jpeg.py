@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from engine.images.bad import BadImage
+from engine.images.errors import RejectedImageError
 
 MAGIC = b"\xff\xd8\xff"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -30,7 +30,7 @@ def header(data: memoryview) -> Header:
     at, end, exif = 2, len(data), None
     while at + 4 <= end:
         if data[at] != 0xFF:
-            raise BadImage("corrupt", f"no JPEG marker at byte {at}")
+            raise RejectedImageError("corrupt", f"no JPEG marker at byte {at}")
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
@@ -42,13 +42,13 @@ def header(data: memoryview) -> Header:
             height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
             return Header(width, height, data[at + 9], data[at + 4], 1 if exif is None else _orientation(exif))
         elif marker in (0xDA, 0xD9):
-            raise BadImage("corrupt", "JPEG without a frame header")
+            raise RejectedImageError("corrupt", "JPEG without a frame header")
         else:
             after = at + 2 + (data[at + 2] << 8 | data[at + 3])
             if marker == 0xE1 and exif is None and data[at + 4 : at + 10] == _EXIF:
                 exif = data[at + 4 : after]
             at = after
-    raise BadImage("truncated", "JPEG ends inside its header")
+    raise RejectedImageError("truncated", "JPEG ends inside its header")
 
 
 def _orientation(exif: memoryview) -> int:

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine import schema
-from engine.images.walk import having
+from engine.images.file_listing import having
+from engine.tables import schema
 
 EXTENSIONS = (
     ".jpg",

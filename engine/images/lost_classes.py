@@ -4,19 +4,19 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.images.scope import Scope
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 
 SHOWN = 10
 """Classes that a message names."""
 
 
-def labels_of(scope: Scope, classes: ClassManifest) -> npt.NDArray[np.int64]:
+def labels_of(scope: Scope, classes: ClassList) -> npt.NDArray[np.int64]:
     """Class index (n,) of every image of a labelled scope in address order. Raises ValueError for an image without a label."""
     index: npt.NDArray[np.int64] = scope.collection.class_indices(classes)
     return index[scope.positions]
 
 
-def check_no_class_lost(scope: Scope, classes: ClassManifest, usable: npt.NDArray[np.integer], step: str) -> None:
+def check_no_class_lost(scope: Scope, classes: ClassList, usable: npt.NDArray[np.integer], step: str) -> None:
     """Raise ValueError when a class that images of `scope` have is missing among the classes of the usable ones, (n,).
 
     `step`: the name of the step that holds the reasons in its quarantine.

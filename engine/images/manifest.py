@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine import schema, storage
+from engine.ground import storage
 from engine.images import columns as cols
 from engine.images import parquet
+from engine.images.byte_reader import FileReader
 from engine.images.columns import Columns
-from engine.images.reading import Loose
+from engine.images.file_listing import Location, locate, without_credentials
 from engine.images.sources import Kind, Listing
-from engine.images.walk import Place, locate, public
+from engine.tables import schema
 
 KEYS = pa.schema([("shard", pa.int32()), ("row", pa.int32()), ("key", pa.string())])
 LABELS = pa.schema([("shard", pa.int32()), ("row", pa.int32()), ("label", pa.string())])
@@ -46,7 +47,7 @@ class Manifest:
         about = {
             "schema_version": schema.SCHEMA_VERSION,
             "kind": listing.kind,
-            "uri": public(listing.uri),
+            "uri": without_credentials(listing.uri),
             "columns": listing.columns.dump(),
             "digest": listing.digest,
             "num_rows": listing.num_rows,
@@ -175,15 +176,15 @@ class Manifest:
     def _check(self, shard: int, rows: np.ndarray | None) -> None:
         if not 0 <= shard < self.num_shards:
             raise ValueError(
-                f"{public(self.uri)}: shard {shard} of {self.num_shards}; was the table made for another listing?"
+                f"{without_credentials(self.uri)}: shard {shard} of {self.num_shards}; was the table made for another listing?"
             )
         if rows is not None and len(rows) and not (rows[0] >= 0 and rows[-1] < self.rows[shard]):
             raise ValueError(
-                f"{public(self.uri)}: rows {rows[0]} to {rows[-1]} of shard {shard}, which has {self.rows[shard]}"
+                f"{without_credentials(self.uri)}: rows {rows[0]} to {rows[-1]} of shard {shard}, which has {self.rows[shard]}"
             )
 
     @cached_property
-    def _place(self) -> Place:
+    def _place(self) -> Location:
         return locate(self.uri)
 
     @cached_property
@@ -191,8 +192,8 @@ class Manifest:
         return parquet.Rows(self._place, self.columns)
 
     @cached_property
-    def _loose(self) -> Loose:
-        return Loose(self._place, self.kind)
+    def _loose(self) -> FileReader:
+        return FileReader(self._place, self.kind)
 
     @cached_property
     def _footer(self) -> pq.FileMetaData:

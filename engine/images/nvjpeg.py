@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from engine.images import jpeg
-from engine.images.bad import BadImage
 from engine.images.decode import MAX_PIXELS, Encoded, check_size, square
+from engine.images.errors import RejectedImageError
 
 END = b"\xff\xd9"
 """A JPEG's last marker; without it the file was cut."""
@@ -65,6 +65,6 @@ def _suits(data: Encoded, max_pixels: int) -> bool:
     try:
         head = jpeg.header(view)
         check_size(head.width, head.height, max_pixels)
-    except BadImage:
+    except RejectedImageError:
         return False
     return (head.components, head.bits, head.orientation) == (3, 8, 1)

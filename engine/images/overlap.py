@@ -1,7 +1,7 @@
 """One image must not stand in two sets: found by content and by key, before anything is trained.
 
-Each set is read once (`fingerprints`). Sets that overlap are refused (`refuse_overlaps`); a pool may overlap with them,
-and the workers that label it leave those images out (`held_out`).
+Each set is read once (`read_content_hashes`). Sets that overlap are refused (`refuse_overlaps`); a pool may overlap with them,
+and the workers that label it leave those images out (`build_exclusion_set`).
 """
 
 import hashlib
@@ -13,15 +13,15 @@ from itertools import combinations
 import numpy as np
 
 from engine.images.decode import content_hash
+from engine.images.file_listing import Progress
 from engine.images.manifest import Manifest
-from engine.images.walk import Progress
 
 SHOWN = 10
 """Images of a pair of sets that a message names."""
 
 
 @dataclass(frozen=True)
-class Fingerprints:
+class ContentHashes:
     """Keys of a set and the 16-byte content hashes of its images. `has_keys`: keys name an image wherever it stands."""
 
     keys: list[str] = field(repr=False)
@@ -29,9 +29,9 @@ class Fingerprints:
     has_keys: bool
 
 
-def fingerprints(
+def read_content_hashes(
     manifest: Manifest, shards: Sequence[int] | None = None, progress: Progress | None = None
-) -> Fingerprints:
+) -> ContentHashes:
     """Read a set, or some shards of it, once. Images that cannot be had are left out."""
     keys: list[str] = []
     hashes: list[bytes] = []
@@ -43,10 +43,10 @@ def fingerprints(
                     hashes.append(content_hash(image.as_buffer()))
         if progress:
             progress(len(keys))
-    return Fingerprints(keys, hashes, manifest.has_keys)
+    return ContentHashes(keys, hashes, manifest.has_keys)
 
 
-def refuse_overlaps(sets: Mapping[str, Fingerprints]) -> None:
+def refuse_overlaps(sets: Mapping[str, ContentHashes]) -> None:
     """Raise ValueError when two sets share an image, by content or by a key that names it, with ten of each pair."""
     pairs = combinations(sets.items(), 2)
     if problems := [problem for one, other in pairs if (problem := _shared(*one, *other))]:
@@ -54,7 +54,7 @@ def refuse_overlaps(sets: Mapping[str, Fingerprints]) -> None:
         raise ValueError("\n".join([*problems, remedy]))
 
 
-def _shared(one: str, first: Fingerprints, other: str, second: Fingerprints) -> str:
+def _shared(one: str, first: ContentHashes, other: str, second: ContentHashes) -> str:
     """A sentence that names the images which both sets have; empty when there is none."""
     by_hash = dict(zip(first.hashes, first.keys, strict=True))
     pairs = {(by_hash[h], key): "" for h, key in zip(second.hashes, second.keys, strict=True) if h in by_hash}
@@ -74,7 +74,7 @@ def _names(key: str) -> bool:
     return not key.isdecimal()
 
 
-class HeldOut:
+class ExclusionSet:
     """Images that must not be labelled: 17 bytes an image and key, in arrays that the workers of a node can share."""
 
     def __init__(self, names: list[str], contents: "_Lookup", keys: "_Lookup") -> None:
@@ -100,12 +100,12 @@ class HeldOut:
         return digest.hexdigest()
 
 
-def held_out(sets: Mapping[str, Fingerprints]) -> HeldOut:
+def build_exclusion_set(sets: Mapping[str, ContentHashes]) -> ExclusionSet:
     """The lookup over all sets; an image that stands in several is told by the first."""
     prints = list(sets.values())
     contents = [(content, owner) for owner, one in enumerate(prints) for content in one.hashes]
     named = [(key, owner) for owner, one in enumerate(prints) if one.has_keys for key in one.keys if _names(key)]
-    return HeldOut(list(sets), _Lookup(contents), _Lookup([(_key_hash(key), owner) for key, owner in named]))
+    return ExclusionSet(list(sets), _Lookup(contents), _Lookup([(_key_hash(key), owner) for key, owner in named]))
 
 
 def _key_hash(key: str) -> bytes:

@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from engine import schema, storage
+from engine.ground import storage
 from engine.images import columns as cols
 from engine.images.columns import Columns
-from engine.images.walk import LISTING_THREADS, Place, Progress
+from engine.images.file_listing import LISTING_THREADS, Location, Progress
+from engine.tables import schema
 
 TAIL_BYTES = 64 * 1024
 """Read from the end of each file while listing: one request brings nearly every footer."""
@@ -34,7 +35,7 @@ class Footer:
     digest: str
 
 
-def footer(place: Place, path: str, size: int) -> Footer:
+def footer(place: Location, path: str, size: int) -> Footer:
     """The footer of a Parquet file. Raises ValueError when it has none."""
     try:
         with place.fs.open_input_file(place.path(path)) as file:
@@ -51,7 +52,7 @@ def footer(place: Place, path: str, size: int) -> Footer:
     return Footer(tuple(group.num_rows for group in groups), stored, meta.schema.to_arrow_schema(), digest)
 
 
-def footers(place: Place, found: pa.Table, progress: Progress | None) -> list[Footer]:
+def footers(place: Location, found: pa.Table, progress: Progress | None) -> list[Footer]:
     """Footers of all files, in order, many requests at a time; progress counts rows."""
     result: list[Footer] = []
     total = 0
@@ -66,7 +67,7 @@ def footers(place: Place, found: pa.Table, progress: Progress | None) -> list[Fo
     return result
 
 
-def cut(groups: tuple[int, ...], rows_per_shard: int) -> list[tuple[int, int]]:
+def split_row_groups(groups: tuple[int, ...], rows_per_shard: int) -> list[tuple[int, int]]:
     """(first row, rows) of each shard of a file: consecutive whole row groups of at most `rows_per_shard` rows
     together; a larger row group is cut by rows."""
     shards: list[tuple[int, int]] = []
@@ -90,14 +91,14 @@ def shards(found: pa.Table, all_footers: list[Footer], rows_per_shard: int) -> p
     listed: list[tuple[str, int, int, int]] = []
     for path, one in zip(found["path"].to_pylist(), all_footers, strict=True):
         ends, sizes = np.cumsum((0, *one.rows)), np.cumsum((0, *one.sizes))
-        for start, rows in cut(one.rows, rows_per_shard):
+        for start, rows in split_row_groups(one.rows, rows_per_shard):
             low, high = np.interp((start, start + rows), ends, sizes)
             listed.append((path, start, rows, round(high - low)))
     arrays = [pa.array([row[i] for row in listed], schema.SHARDS.field(i + 1).type) for i in range(4)]
     return pa.table([pa.array(range(len(listed)), pa.int32()), *arrays], schema=schema.SHARDS)
 
 
-def column(place: Place, path: str, name: str) -> pa.ChunkedArray:
+def column(place: Location, path: str, name: str) -> pa.ChunkedArray:
     """One whole column of a file."""
     try:
         with pq.ParquetFile(place.fs.open_input_file(place.path(path))) as file:
@@ -113,7 +114,7 @@ class Rows:
     beginning; a worker that is given the shards of a file in order so decodes each row group once, not once a shard.
     """
 
-    def __init__(self, place: Place, columns: Columns) -> None:
+    def __init__(self, place: Location, columns: Columns) -> None:
         self.place, self.columns = place, columns
         self._left: _Open | None = None
 
@@ -163,7 +164,7 @@ class Rows:
 class _Open:
     """One open file, and the stream of the row group that was read last."""
 
-    def __init__(self, place: Place, path: str, columns: Columns) -> None:
+    def __init__(self, place: Location, path: str, columns: Columns) -> None:
         self.path = path
         buffer = LOCAL_BUFFER if isinstance(place.fs, pafs.LocalFileSystem) else READ_BUFFER
         self.file = pq.ParquetFile(place.fs.open_input_file(place.path(path)), buffer_size=buffer)

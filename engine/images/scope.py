@@ -12,7 +12,7 @@ from engine.images import corruptions
 from engine.images.collection import Collection
 from engine.images.decode import Pixels, content_hash
 from engine.images.manifest import Manifest
-from engine.images.overlap import HeldOut
+from engine.images.overlap import ExclusionSet
 from engine.images.subset import Subset
 
 
@@ -21,7 +21,7 @@ class Scope:
     """The images of `collection` that a verb works on. Pickles small, as its manifest does."""
 
     collection: Collection
-    exclusions: HeldOut | None = None
+    exclusions: ExclusionSet | None = None
     """Images left out wherever they stand in the collection."""
     chosen: Subset | None = None
     """The rows to read (default: all); shards without any are not read."""

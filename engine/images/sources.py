@@ -13,7 +13,15 @@ import pyarrow.compute as pc
 from engine.images import columns as cols
 from engine.images import loose, parquet, tables, tars
 from engine.images.columns import Columns
-from engine.images.walk import LISTING_THREADS, Place, Progress, having, locate, public, walk
+from engine.images.file_listing import (
+    LISTING_THREADS,
+    Location,
+    Progress,
+    having,
+    list_image_files,
+    locate,
+    without_credentials,
+)
 
 DIGEST_ROWS = 65_536
 """Rows digested at a time."""
@@ -63,8 +71,8 @@ def list_images(
     Raises ValueError when nothing is there, or it cannot be used as it is; the message names the file and what to do.
     """
     place = locate(uri)
-    where = public(uri)
-    found, folders = walk(place, progress)
+    where = without_credentials(uri)
+    found, folders = list_image_files(place, progress)
     kind, files = _kind(found, where)
     names = files["path"].to_pylist() if kind != "folder" else []
     columns = Columns()
@@ -145,7 +153,7 @@ def _same_columns(names: list[str], foots: list[parquet.Footer], columns: Column
                 )
 
 
-def _parquet_labels(place: Place, names: list[str], columns: Columns) -> dict[str, int]:
+def _parquet_labels(place: Location, names: list[str], columns: Columns) -> dict[str, int]:
     """Images of each class over all files, reading the label column alone."""
     if columns.label is None:
         return {}

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 
 from engine.images import columns as cols
 from engine.images.columns import Columns
+from engine.images.file_listing import Location
 from engine.images.loose import ITEMS
-from engine.images.walk import Place
 
 EXTENSIONS = (".csv", ".tsv")
 
 
-def csv_schema(place: Place, path: str) -> pa.Schema:
+def csv_schema(place: Location, path: str) -> pa.Schema:
     """Columns of a CSV (or tab-separated) file, by its header and first rows."""
     try:
         with place.fs.open_input_stream(place.path(path)) as stream:
@@ -22,7 +22,7 @@ def csv_schema(place: Place, path: str) -> pa.Schema:
         raise ValueError(f"{path}: not a readable CSV file with a header ({error})") from None
 
 
-def items(place: Place, path: str, columns: Columns) -> pa.Table:
+def items(place: Location, path: str, columns: Columns) -> pa.Table:
     """ITEMS of one table. Without a key column, the key is the URI as written; a relative URI starts at the table's
     folder.
 
@@ -48,7 +48,7 @@ def _dialect(path: str) -> pcsv.ParseOptions:
     return pcsv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
 
 
-def _read_csv(place: Place, path: str, names: list[str]) -> pa.Table:
+def _read_csv(place: Location, path: str, names: list[str]) -> pa.Table:
     """Columns of a CSV as text: a key or label such as 007 stays what it is."""
     convert = pcsv.ConvertOptions(
         include_columns=names,
@@ -63,7 +63,7 @@ def _read_csv(place: Place, path: str, names: list[str]) -> pa.Table:
         raise ValueError(f"{path}: columns {', '.join(names)} cannot be read ({error})") from None
 
 
-def _read_parquet(place: Place, path: str, names: list[str]) -> pa.Table:
+def _read_parquet(place: Location, path: str, names: list[str]) -> pa.Table:
     try:
         with place.fs.open_input_file(place.path(path)) as file:
             return pq.read_table(file, columns=names)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from engine.images.columns import LABEL_NAMES
+from engine.images.file_listing import LISTING_THREADS, Location, Progress
 from engine.images.loose import EXTENSIONS, ITEMS
-from engine.images.walk import LISTING_THREADS, Place, Progress
 
 LABEL_EXTENSIONS = ("cls", "json", "txt")
 """Members that may hold a sample's label, the strongest first."""
@@ -19,7 +19,7 @@ LABEL_EXTENSIONS = ("cls", "json", "txt")
 MAX_LABEL_BYTES = 64 * 1024
 
 
-def index(place: Place, tars: list[str], label: str | None, progress: Progress | None) -> list[pa.Table]:
+def index(place: Location, tars: list[str], label: str | None, progress: Progress | None) -> list[pa.Table]:
     """A table of ITEMS of each tar: key `<tar>/<member>`, path `<tar>#<offset of its bytes>`."""
     tables: list[pa.Table] = []
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
@@ -30,7 +30,7 @@ def index(place: Place, tars: list[str], label: str | None, progress: Progress |
     return tables
 
 
-def members(place: Place, path: str, label: str | None = None) -> pa.Table:
+def members(place: Location, path: str, label: str | None = None) -> pa.Table:
     """ITEMS of one tar. Members of one sample share the name up to its first dot; its label is in `.cls`, a `.json`
     field or `.txt`.
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.images.chance import uniforms
+from engine.images.counter_rng import uniforms
 from engine.images.randaugment import DRAWS, FILL, IGNORE, RandAugment, warp
-from engine.settings import NoiseSettings
+from engine.settings.run import NoiseSettings
 
 CROP_TRIES = 10
 """Crops drawn before the whole image is taken, as in torchvision's RandomResizedCrop."""

@@ -7,9 +7,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from engine import storage
+from engine.ground import storage
 from engine.labels.cells import plain, plain_column
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 
 ABSENT, EMPTY = -2, -1
 """What stands for an image that the table does not have, and for one whose label is empty there."""
@@ -54,7 +54,7 @@ def places_of(keys: pa.Array | pa.ChunkedArray, table_keys: pa.ChunkedArray, uri
     return np.asarray(found).astype(np.int64)
 
 
-def labels_by_key(uri: str, keys: pa.Array | pa.ChunkedArray, classes: ClassManifest) -> npt.NDArray[np.int64]:
+def labels_by_key(uri: str, keys: pa.Array | pa.ChunkedArray, classes: ClassList) -> npt.NDArray[np.int64]:
     """Class index of each of the images called `keys` from a table with the columns `key` and `label`; ABSENT or EMPTY where there is none.
 
     Raises ValueError for a table without those columns, a key that is not among `keys`, and a class that is not in the manifest.

@@ -16,14 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine import schema
+from engine.tables import schema
 
 SHOWN = 5
 """Names spelled out in a message before it says how many more there are."""
 
 
 @dataclass(frozen=True)
-class ClassManifest:
+class ClassList:
     """Ordered, distinct class names; a class's index is its place."""
 
     names: tuple[str, ...]
@@ -37,7 +37,7 @@ class ClassManifest:
             raise ValueError(f"class names must be distinct; more than once: {_shown(twice)}")
 
     @classmethod
-    def from_names(cls, seen: Iterable[str]) -> "ClassManifest":
+    def from_names(cls, seen: Iterable[str]) -> "ClassList":
         """The manifest of the names in a labelled set: distinct and sorted, by value where all are whole numbers."""
         names = set(seen)
         numeric = all(name.isascii() and name.isdigit() for name in names)
@@ -75,7 +75,7 @@ class ClassManifest:
             )
         return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
 
-    def check_same(self, other: "ClassManifest", where: str) -> None:
+    def check_same(self, other: "ClassList", where: str) -> None:
         """Raise ValueError saying what differs unless `other`, found at `where`, lists the same classes in order."""
         if self.names == other.names:
             return

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import schema
 from engine.labels.targets import Targets, hard, ragged
+from engine.tables import schema
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.ground.progress import log_event
 from engine.labels.by_key import read_table
-from engine.labels.classes import ClassManifest
-from engine.progress import say
+from engine.labels.classes import ClassList
 
 Ints = npt.NDArray[np.int64]
 Resample = Literal["natural", "sqrt", "uniform"]
@@ -72,7 +72,7 @@ def read_synonyms(uri: str) -> Synonyms:
     pairs = list(zip(*(table[name].cast(pa.string()).to_pylist() for name in ("tag", "canonical")), strict=True))
     if joined := ambiguous(pairs):
         first = "; ".join(f"{tag}: {', '.join(names)}" for tag, names in list(joined.items())[:3])
-        say("synonyms", f"{len(joined)} tags have several canonical names, which become one class each ({first})")
+        log_event("synonyms", f"{len(joined)} tags have several canonical names, which become one class each ({first})")
     return Synonyms(pairs)
 
 
@@ -88,7 +88,7 @@ def ambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 class Tagged:
     """The tags of N images: distinct indices into `vocabulary`, `lengths` (N,) of them an image in `flat`."""
 
-    vocabulary: ClassManifest
+    vocabulary: ClassList
     lengths: Ints
     flat: Ints
 
@@ -180,7 +180,7 @@ def _distinct_pairs(row: Ints, tag: Ints, num_tags: int) -> tuple[Ints, Ints]:
 
 def _vocabulary(
     counts: Mapping[str, int], synonyms: Synonyms, given: list[str] | None, min_images: int, max_tags: int | None
-) -> ClassManifest:
+) -> ClassList:
     if given is not None:
         names = sorted({synonyms(tag) for tag in given} - {""})
     else:
@@ -190,4 +190,4 @@ def _vocabulary(
         raise ValueError(
             f"the tags make a vocabulary of {len(names)}: it takes two at least; lower tags.min_images, or check the tags column"
         )
-    return ClassManifest(tuple(names))
+    return ClassList(tuple(names))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import schema
+from engine.tables import schema
 
 SLACK = 1e-3
 """How far above 1 a target's weights may sum: float16 scores and float32 weights round."""

@@ -35,14 +35,14 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
     return 0.0 if correct == 0 else low, 1.0 if correct == total else high
 
 
-def share_of(correct: int, total: int, confidence: float = 0.95) -> Interval:
+def proportion(correct: int, total: int, confidence: float = 0.95) -> Interval:
     """The share `correct` of `total` with its Wilson interval."""
     return Interval(correct / total, *wilson(correct, total, confidence))
 
 
 def accuracy(predicted: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], confidence: float = 0.95) -> Interval:
     """Share of (N,) predictions that equal the truth, with its interval."""
-    return share_of(int((predicted == truth).sum()), len(truth), confidence)
+    return proportion(int((predicted == truth).sum()), len(truth), confidence)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def mcnemar(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.boo
     return PairedTest(only_first, only_second, Interval(difference, difference - half, difference + half), p_value)
 
 
-def over_states(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
+def mean_over_seeds(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
     """Mean over random states with Student's t interval; a single state has an infinite one."""
     sample = np.asarray(values, dtype=np.float64)
     mean = float(sample.mean())

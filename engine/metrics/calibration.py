@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from engine.metrics.accuracy import Interval, share_of
+from engine.metrics.accuracy import Interval, proportion
 
 Floats = npt.NDArray[np.floating]
 
@@ -40,7 +40,7 @@ def binned(confidence: Floats, right: npt.NDArray[np.bool_], num_bins: int = 15)
             float(edges[i + 1]),
             int(count[i]),
             float(total[i] / count[i]),
-            share_of(int(hits[i]), int(count[i])),
+            proportion(int(hits[i]), int(count[i])),
         )
         for i in np.flatnonzero(count)
     ]

@@ -10,9 +10,9 @@ from timm.layers import DropPath
 from timm.models import get_pretrained_cfg
 from torch import nn
 
+from engine.ground.progress import log_event
 from engine.models import cifar as _registers_networks  # noqa: F401
-from engine.progress import say
-from engine.settings import ModelSettings
+from engine.settings.run import ModelSettings
 
 OWN_SETTINGS = {
     "num_classes": "the class list decides it",
@@ -34,7 +34,7 @@ class Normalisation(NamedTuple):
     interpolation: str
 
 
-def build(settings: ModelSettings, num_classes: int, in_chans: int = 3) -> nn.Module:
+def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) -> nn.Module:
     """The network that `settings` describe, freshly initialised, or with timm's weights where they say `pretrained`.
 
     Raises ValueError for an unknown name, an argument that the architecture does not take, and regularisation that it
@@ -77,17 +77,17 @@ def normalisation(settings: ModelSettings, model: nn.Module) -> Normalisation:
 def num_parameters(settings: ModelSettings, num_classes: int) -> int:
     """Weights of the network that `settings` describe, counted without making any."""
     with torch.device("meta"):
-        model = build(settings.model_copy(update={"pretrained": False}), num_classes)
+        model = build_model(settings.model_copy(update={"pretrained": False}), num_classes)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def tell_smaller(teacher: ModelSettings, student: ModelSettings, num_classes: int) -> bool:
+def warn_if_smaller(teacher: ModelSettings, student: ModelSettings, num_classes: int) -> bool:
     """Whether the student is smaller than its teacher, which is said: Noisy Student is for equal or larger ones, smaller ones are distillation."""
     if (teacher.model, teacher.model_args) == (student.model, student.model_args):
         return False
     sizes = [num_parameters(one, num_classes) for one in (teacher, student)]
     if sizes[1] < sizes[0]:
-        say(
+        log_event(
             "student",
             f"{sizes[1]:,} weights are fewer than its teacher's {sizes[0]:,}: an equal or larger student can go beyond its teacher",
         )

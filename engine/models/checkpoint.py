@@ -19,10 +19,10 @@ from safetensors.torch import save as to_safetensors
 from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
-from engine import storage
-from engine.labels.classes import ClassManifest
-from engine.models.build import build, normalisation
-from engine.settings import ModelSettings
+from engine.ground import storage
+from engine.labels.classes import ClassList
+from engine.models.build import build_model, normalisation
+from engine.settings.run import ModelSettings
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -108,7 +108,7 @@ def save(
         },
         "engine": {
             "model_settings": settings.model_dump(mode="json"),
-            **({"classes_hash": ClassManifest(tuple(class_names)).hash} if class_names else {}),
+            **({"classes_hash": ClassList(tuple(class_names)).hash} if class_names else {}),
             **(extra or {}),
         },
     }
@@ -223,7 +223,7 @@ def describe(folder: Path) -> Description:
 def _rebuild(settings: ModelSettings, num_classes: int) -> nn.Module:
     """The network without timm's weights, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
-        return build(settings.model_copy(update={"pretrained": False}), num_classes)
+        return build_model(settings.model_copy(update={"pretrained": False}), num_classes)
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from engine import storage
-from engine.labels.classes import ClassManifest
+from engine.ground import storage
+from engine.ground.steps import Output, Store, read_output
+from engine.labels.classes import ClassList
 from engine.models.checkpoint import class_names
-from engine.steps import Output, Store, read_output
 
 FILES = ("config.json", "model.safetensors")
 
@@ -28,11 +28,11 @@ def fetch_model(model: Output, fs: storage.FileSystem) -> Path:
     return local
 
 
-def teacher_classes(store: Store, predictions: Output) -> ClassManifest:
+def teacher_classes(store: Store, predictions: Output) -> ClassList:
     """The classes that predictions speak of: those of the model that made them."""
     model = read_output(store, predictions.summary["model"])
     if model is None:
         raise ValueError(
             f"{predictions.step}: the model that made it, {predictions.summary['model']}, is no longer in the store"
         )
-    return ClassManifest(tuple(class_names(fetch_model(model, store.fs))))
+    return ClassList(tuple(class_names(fetch_model(model, store.fs))))

@@ -4,11 +4,11 @@ import hashlib
 import time
 from pathlib import Path
 
-from engine import storage
+from engine.ground import storage
+from engine.ground.run import Run
+from engine.ground.steps import Output, Part, Step, read_output
 from engine.models.checkpoint import load
 from engine.models.fetch import FILES
-from engine.run import Run
-from engine.steps import Output, Part, Step, read_output
 
 REVISION = 1
 
@@ -39,4 +39,4 @@ def find_model(run: Run, reference: str) -> Output:
         ]
         return step.commit(parts, {"model": "model", "from": str(folder)}, started)
 
-    return run.step("import model", "import_model", REVISION, {}, digests, work)
+    return run.find_or_run_step("import model", "import_model", REVISION, {}, digests, work)

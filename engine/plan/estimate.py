@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCosts:
     """Seconds one worker spends on one image in each stage, all workers of the machine at work; bytes of an image and of its prediction; resident
     bytes of a worker; seconds a prediction costs in `select`. `boot`: seconds until a task has begun; `start_up`: seconds until all workers label,
     with the choice of the backend."""
@@ -24,7 +24,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolTotals:
     """What is to be labelled."""
 
     images: int
@@ -33,7 +33,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Machines:
+class ClusterCapacity:
     """A cluster: one worker a GPU where there are GPUs, else one a CPU. `cpus` and `gpus` are those of all nodes. `infer`: seconds an image on its
     devices when they are not those of the measurement. `bandwidth`: bytes a second into one node, where it is known."""
 
@@ -67,7 +67,9 @@ class Estimate:
     bound: str
 
 
-def estimate(measured: Measured, pool: Pool, machines: Machines, selected: float = 0.1) -> list[Estimate]:
+def estimate(
+    measured: MeasuredCosts, pool: PoolTotals, machines: ClusterCapacity, selected: float = 0.1
+) -> list[Estimate]:
     """The steps predict, select and gather. `selected`: share of the images that selection will keep."""
     if machines.workers < 1:
         raise ValueError(
@@ -80,7 +82,7 @@ def estimate(measured: Measured, pool: Pool, machines: Machines, selected: float
     ]
 
 
-def _predict(measured: Measured, pool: Pool, machines: Machines) -> Estimate:
+def _predict(measured: MeasuredCosts, pool: PoolTotals, machines: ClusterCapacity) -> Estimate:
     infer = machines.infer if machines.infer is not None else measured.infer
     if machines.gpus:  # decoding runs ahead of the device: the slower of the two sets the pace
         feed = {"read": measured.read / machines.decoders, "decode": measured.decode / machines.decoders}
@@ -100,14 +102,14 @@ def _predict(measured: Measured, pool: Pool, machines: Machines) -> Estimate:
     return _priced("predict", seconds + measured.start_up, machines, pool.bytes, written, measured.resident, bound)
 
 
-def _select(measured: Measured, pool: Pool, machines: Machines) -> Estimate:
+def _select(measured: MeasuredCosts, pool: PoolTotals, machines: ClusterCapacity) -> Estimate:
     predictions = pool.images * measured.prediction_bytes
     cpus = max(1, min(machines.cpus, pool.shards))
     seconds, bound = _wire(pool.images * measured.select / cpus, "compute", predictions, machines)
     return _priced("select", seconds + measured.boot, machines, predictions, 0.0, measured.resident, bound)
 
 
-def _gather(measured: Measured, pool: Pool, machines: Machines, selected: float) -> Estimate:
+def _gather(measured: MeasuredCosts, pool: PoolTotals, machines: ClusterCapacity, selected: float) -> Estimate:
     moved = selected * pool.bytes
     cpus = max(1, min(machines.cpus, pool.shards))
     both = 2 * measured.read * selected * pool.images / cpus  # read, and written at about the same pace
@@ -115,7 +117,7 @@ def _gather(measured: Measured, pool: Pool, machines: Machines, selected: float)
     return _priced("gather", seconds + measured.boot, machines, moved, moved, measured.resident, bound)
 
 
-def _wire(seconds: float, bound: str, volume: float, machines: Machines) -> tuple[float, str]:
+def _wire(seconds: float, bound: str, volume: float, machines: ClusterCapacity) -> tuple[float, str]:
     """No step is faster than its bytes come over the network."""
     if machines.bandwidth is None:
         return seconds, bound
@@ -124,7 +126,7 @@ def _wire(seconds: float, bound: str, volume: float, machines: Machines) -> tupl
 
 
 def _priced(
-    step: str, seconds: float, machines: Machines, read: float, written: float, memory: float, bound: str
+    step: str, seconds: float, machines: ClusterCapacity, read: float, written: float, memory: float, bound: str
 ) -> Estimate:
     cost = seconds / 3600 * machines.nodes * machines.price
     return Estimate(step, seconds, cost, read, written, memory, bound)

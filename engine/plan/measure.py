@@ -12,37 +12,37 @@ import pyarrow.parquet as pq
 import ray
 import torch
 
-from engine import heap, storage
+from engine.ground import allocator, storage
+from engine.ground.resources import ANYWHERE, ActorPoolSpec
+from engine.ground.steps import Output, Store
 from engine.images.manifest import Manifest
 from engine.images.scope import Scope
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.models.fetch import fetch_model
-from engine.plan.estimate import Measured
-from engine.predict.int8 import kept
+from engine.plan.estimate import MeasuredCosts
+from engine.predict.int8 import load_quantised
 from engine.predict.job import PredictJob
-from engine.predict.labelling import Seconds, ShardLabeller
 from engine.predict.pipeline import PARQUET
+from engine.predict.predict_plan import make_plan
 from engine.predict.predictor import Predictor
-from engine.predict.start import start
-from engine.resources import ANYWHERE, Actors
+from engine.predict.shard_predictor import Seconds, ShardPredictor
 from engine.select.select import Selector
-from engine.settings import PredictSettings, SelectSettings
-from engine.steps import Output, Store
+from engine.settings.run import PredictSettings, SelectSettings
 
 AT_ONCE = 16
 """Workers that measure at the same time, at most: those of a node or two tell what there is to know."""
 
 
 def measure(
-    store: Store, scope: Scope, model: Output, settings: PredictSettings, actors: Actors, images: int
-) -> tuple[Measured, dict[str, Any]]:
+    store: Store, scope: Scope, model: Output, settings: PredictSettings, actors: ActorPoolSpec, images: int
+) -> tuple[MeasuredCosts, dict[str, Any]]:
     """What about `images` of the pool cost, and the plan of the labelling step (backend, batch)."""
     step = store.step("predict", 0, {"measured": time.time_ns()}, {})  # a place to name, never begun
     remote = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus)
     manifest = scope.manifest
     job = PredictJob(step, scope, model, settings, actors.threads)
     _, boot = timed([remote(nothing).remote()])
-    (plan,), chosen = timed([remote(start).remote(job, actors.count)])
+    (plan,), chosen = timed([remote(make_plan).remote(job, actors.count)])
     obeyed = settings.model_copy(update=plan["predict"])
     job_ref = ray.put(replace(job, settings=obeyed))
     workers = min(actors.count, AT_ONCE, manifest.num_shards)
@@ -76,11 +76,11 @@ class Sampler:
         self.step, self.manifest = job.step, job.scope.manifest
         torch.set_num_threads(job.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        quantised = kept(job.step) if job.settings.backend == "int8" else None
+        quantised = load_quantised(job.step) if job.settings.backend == "int8" else None
         predictor = Predictor(fetch_model(job.model, job.step.fs), job.settings, device, quantised)
-        self.labeller = ShardLabeller(job.scope, predictor)
-        self.classes = ClassManifest(tuple(predictor.loaded.class_names))
-        heap.keep_freed()
+        self.labeller = ShardPredictor(job.scope, predictor)
+        self.classes = ClassList(tuple(predictor.loaded.class_names))
+        allocator.keep_freed()
 
     def ready(self) -> None:
         """Answers once the teacher is loaded."""
@@ -114,13 +114,13 @@ class Sampler:
         return sums
 
 
-def combined(found: list[dict[str, float]], manifest: Manifest, boot: float, start_up: float) -> Measured:
+def combined(found: list[dict[str, float]], manifest: Manifest, boot: float, start_up: float) -> MeasuredCosts:
     """One worker's costs an image from the sums of all. Raises ValueError when no image of the sample could be used."""
     total = {name: sum(one[name] for one in found) for name in found[0]}
     if not total["images"]:
         raise ValueError(f"{manifest.uri}: none of the {total['seen']:.0f} images of the sample could be used")
     each = {stage: total[stage] / total["seen"] for stage in ("read", "decode", "infer", "write", "select")}
-    return Measured(
+    return MeasuredCosts(
         images=int(total["seen"]),
         **each,
         image_bytes=total["bytes"] / total["seen"],

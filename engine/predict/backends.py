@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from engine.predict.dense import densified
+from engine.predict.conv_to_matmul import replace_small_convs
 
 Shape = tuple[int, int, int, int]
 """Images a batch, channels, height, width."""
@@ -102,7 +102,7 @@ def _folded(model: nn.Module) -> nn.Module:
 
 def _lean(model: nn.Module, shape: Shape) -> nn.Module:
     """A copy for one shape with nothing in it that need not be computed: no batch norms, no convolutions of little but padding."""
-    return densified(_folded(model), shape[-1])
+    return replace_small_convs(_folded(model), shape[-1])
 
 
 def _channels_last(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
@@ -118,7 +118,9 @@ def _channels_last(model: nn.Module, shape: Shape, device: torch.device) -> Forw
 def _autocast(dtype: torch.dtype) -> Callable[[nn.Module, Shape, torch.device], Forward]:
     def build(model: nn.Module, shape: Shape, device: torch.device) -> Forward:
         # batch norms stay: folded weights would be rounded to half the bits once more
-        ready = densified(copy.deepcopy(model).eval(), shape[-1]).to(device).to(memory_format=torch.channels_last)
+        ready = (
+            replace_small_convs(copy.deepcopy(model).eval(), shape[-1]).to(device).to(memory_format=torch.channels_last)
+        )
 
         def forward(pixels: Tensor) -> Tensor:
             with torch.autocast(device.type, dtype):

@@ -12,21 +12,21 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from engine import storage
+from engine.ground import storage
+from engine.ground.steps import Step
 from engine.predict.backends import Quantised, UnavailableError, check_openvino, openvino_network
-from engine.steps import Step
 
 GRAPH, WEIGHTS = "int8.xml", "int8.bin"
 
 
-def keep(step: Step, quantised: Quantised) -> None:
+def save_quantised(step: Step, quantised: Quantised) -> None:
     """Put a network into the step's folder."""
     storage.put(step.fs, f"{step.folder}/{WEIGHTS}", quantised.weights)
     storage.put(step.fs, f"{step.folder}/{GRAPH}", quantised.graph)
 
 
-def kept(step: Step) -> Quantised:
-    """What `keep` put there. Raises FileNotFoundError."""
+def load_quantised(step: Step) -> Quantised:
+    """What `save_quantised` put there. Raises FileNotFoundError."""
     graph, weights = (storage.get(step.fs, f"{step.folder}/{name}") for name in (GRAPH, WEIGHTS))
     return Quantised(graph, weights)
 

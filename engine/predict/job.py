@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from engine.ground.steps import Output, Step
 from engine.images.scope import Scope
-from engine.settings import PredictSettings
-from engine.steps import Output, Step
+from engine.settings.run import PredictSettings
 
 
 @dataclass(frozen=True)

@@ -20,34 +20,34 @@ import ray
 import torch
 from ray.exceptions import RayError
 
-from engine import heap
-from engine.images.scope import Scope
-from engine.models.fetch import fetch_model
-from engine.predict.budget import RejectBudget, RejectLimit, TooManyRejectsError
-from engine.predict.failures import (
-    Budgets,
+from engine.ground import allocator
+from engine.ground.budget import RejectBudget, RejectLimit, TooManyRejectsError
+from engine.ground.failures import (
     Failure,
-    History,
+    FailureBudget,
+    FailureCounts,
     WorkersFailedError,
-    decide,
-    of_ray,
-    of_worker,
+    classify_ray_error,
+    classify_worker_error,
+    decide_retry,
     unreachable,
 )
-from engine.predict.int8 import kept
+from engine.ground.progress import Progress, log_event
+from engine.ground.resources import ANYWHERE, ActorPoolSpec, pool_sizes, predict_actors
+from engine.ground.run import Run
+from engine.ground.steps import Output, Part, Step, StoreError, canonical, seconds_from_name
+from engine.ground.watchdog import with_stall_timeout
+from engine.images.scope import Scope
+from engine.models.fetch import fetch_model
+from engine.predict.bottleneck import bottleneck
+from engine.predict.int8 import load_quantised
 from engine.predict.job import PredictJob
-from engine.predict.labelling import LabelledShard, ShardLabeller
-from engine.predict.pace import bottleneck
+from engine.predict.predict_plan import FEW_IMAGES, is_worth_measuring, log_plan, make_plan, unmeasured_plan
 from engine.predict.predictor import Predictor
-from engine.predict.start import FEW_IMAGES, announce, is_worth_measuring, start, unmeasured_plan
-from engine.predict.watchdog import watched
-from engine.progress import Progress, say
-from engine.resources import ANYWHERE, Actors, labelling_actors, pool_sizes
-from engine.run import Run
-from engine.settings import PredictSettings
-from engine.steps import Output, Part, Step, StoreError, canonical, costs
+from engine.predict.shard_predictor import PredictedShard, ShardPredictor
+from engine.settings.run import PredictSettings
 
-__all__ = ["REVISION", "LabelActor", "TooManyRejectsError", "predict"]
+__all__ = ["REVISION", "PredictActor", "TooManyRejectsError", "predict"]
 
 REVISION = 2
 PARQUET: dict[str, Any] = {
@@ -63,7 +63,7 @@ NOTICED_WITHIN = 30.0
 """Seconds after which Ray knows of a machine that is lost (five health checks missed)."""
 
 
-class LabelActor:
+class PredictActor:
     """One process of the pool: holds the teacher, labels the shards it is handed, one part each.
 
     It never raises: what goes wrong, in its constructor too, is the report of the shard. An actor whose constructor raises
@@ -77,12 +77,12 @@ class LabelActor:
         try:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             torch.set_num_threads(1 if job.decode_threads else job.threads)  # decoders are threads of their own
-            quantised = kept(job.step) if job.settings.backend == "int8" else None
+            quantised = load_quantised(job.step) if job.settings.backend == "int8" else None
             predictor = Predictor(fetch_model(job.model, job.step.fs), job.settings, device, quantised)
-            self.labeller = ShardLabeller(job.scope, predictor, job.decode_threads)
-            heap.keep_freed()
+            self.labeller = ShardPredictor(job.scope, predictor, job.decode_threads)
+            allocator.keep_freed()
         except Exception as error:
-            self.broken = of_worker(error, job.step.uri)
+            self.broken = classify_worker_error(error, job.step.uri)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         return {"report": [canonical(self._label(int(shard))) for shard in batch["shard"]]}
@@ -93,11 +93,11 @@ class LabelActor:
         try:
             return {"part": vars(self._commit(self.labeller(shard)))}
         except Exception as error:
-            return {"failure": of_worker(error, self.step.uri).record()}
+            return {"failure": classify_worker_error(error, self.step.uri).record()}
 
-    def _commit(self, labelled: LabelledShard) -> Part:
+    def _commit(self, labelled: PredictedShard) -> Part:
         if labelled.quarantine.num_rows:
-            self.step.put_beside("quarantine", labelled.shard, labelled.quarantine)
+            self.step.put_sidecar("quarantine", labelled.shard, labelled.quarantine)
         stats = {"reasons": labelled.reasons, "rejected": labelled.rejected, "excluded": labelled.excluded}
         labelled.seconds.write = self.write  # a part's own writing ends after its name is made
         started = time.perf_counter()
@@ -108,8 +108,8 @@ class LabelActor:
 
 def predict_shards(job: PredictJob, shards: list[int]) -> list[dict[str, Any]]:
     """The reports of some shards, labelled one after the other as an actor labels them, in a process that others use after it."""
-    with heap.freed_kept():
-        worker = LabelActor(job)
+    with allocator.freed_kept():
+        worker = PredictActor(job)
         return [worker._label(shard) for shard in shards]
 
 
@@ -126,7 +126,7 @@ def predict(run: Run, label: str, model: Output, scope: Scope, settings: Predict
     def work(step: Step) -> Output:
         return _Labelling(run, label, PredictJob(step, scope, model, settings)).work()
 
-    output = run.step(label, "predict", REVISION, {**settings.fingerprinted(), **corruption}, inputs, work)
+    output = run.find_or_run_step(label, "predict", REVISION, {**settings.fingerprinted(), **corruption}, inputs, work)
     found = output.summary  # the limit is no part of the step, and may have been another when it was made
     limit = RejectLimit.of_step(scope.max_rejected_percent, label, output.step)
     limit.check(found["images"] + found["rejected"], found["reasons"])
@@ -142,30 +142,32 @@ class _Labelling:
         self.parts = self.step.found_parts()
         limit = RejectLimit.of_step(self.scope.max_rejected_percent, label, self.step.name)
         self.budget = RejectBudget(limit, self.parts.values())
-        self.budgets = Budgets(run.cluster.max_failures, run.cluster.max_preemptions)
-        self.history = History()
+        self.budgets = FailureBudget(run.cluster.max_failures, run.cluster.max_preemptions)
+        self.history = FailureCounts()
         self.spent: Counter[str] = Counter()
         self.progress = Progress(label, len(self.shards), "shards", done=len(self.parts))
 
     def work(self) -> Output:
         started = time.time()
-        actors = labelling_actors(self.cluster, len(self._missing()))
+        actors = predict_actors(self.cluster, len(self._missing()))
         plan = self.step.plan(lambda: self._start(actors))
-        announce(self.label, plan)
+        log_plan(self.label, plan)
         self.job = replace(self.job, settings=self.job.settings.model_copy(update=plan["predict"]))
         while missing := self._missing():
             before = len(self.parts), self.history
             for wave in np.array_split(missing, -(-len(missing) // self.cluster.wave_shards)):
-                actors = labelling_actors(self.cluster, len(wave))  # machines come and go between waves
+                actors = predict_actors(self.cluster, len(wave))  # machines come and go between waves
                 self._wave(wave, actors)
                 gc.collect()  # what Ray Data leaves of a wave points to itself, and would wait for long
             if before == (len(self.parts), self.history):
                 raise RuntimeError(f"{len(missing)} shards came back neither labelled nor failed, first {missing[:5]}")
         if self.budget.excluded:
-            say(self.label, f"{self.budget.excluded} pool images excluded: they stand in a labelled or evaluation set")
+            log_event(
+                self.label, f"{self.budget.excluded} pool images excluded: they stand in a labelled or evaluation set"
+            )
         summary = {"model": self.job.model.step, **self.budget.summary()}
         if not self._is_small and (told := bottleneck(self.spent)):
-            say(self.label, told.line())
+            log_event(self.label, told.line())
         return self.step.commit(self.parts.values(), summary, started)
 
     @property
@@ -175,7 +177,7 @@ class _Labelling:
     def _missing(self) -> list[int]:
         return [int(shard) for shard in self.shards if shard not in self.parts]
 
-    def _start(self, actors: Actors) -> dict[str, Any]:
+    def _start(self, actors: ActorPoolSpec) -> dict[str, Any]:
         """The plan; where it is measured, by a task on a worker's resources."""
         if not is_worth_measuring(self.scope, self.job.settings):
             return unmeasured_plan(self.job)
@@ -184,30 +186,30 @@ class _Labelling:
             num_cpus=actors.cpus,
             num_gpus=actors.gpus,
             max_retries=self.cluster.max_failures,
-        )(start)
+        )(make_plan)
         while True:
             alive = _machines()
             try:
                 return ray.get(task.remote(replace(self.job, threads=actors.threads), actors.count))
             except RayError as error:
-                self._act(of_ray(error, _lost(alive, error), self.step.uri), error)
+                self._act(classify_ray_error(error, _lost(alive, error), self.step.uri), error)
 
-    def _wave(self, wave: np.ndarray, actors: Actors) -> None:
+    def _wave(self, wave: np.ndarray, actors: ActorPoolSpec) -> None:
         """Label the shards of one wave on a pool of actors, taking each part down as it is committed."""
         alive = _machines()
         try:
-            with closing(watched(self._reports(wave, actors), self.cluster.stall_minutes)) as reports:
+            with closing(with_stall_timeout(self._reports(wave, actors), self.cluster.stall_minutes)) as reports:
                 for report in reports:
                     if "part" in report:
                         self._take(Part(**report["part"]))
                     else:
                         self._act(Failure(**report["failure"]))
         except RayError as error:
-            self._act(of_ray(error, _lost(alive, error), self.step.uri), error)
+            self._act(classify_ray_error(error, _lost(alive, error), self.step.uri), error)
             for part in self.step.found_parts(besides=self.parts).values():  # put, but their reports were lost
                 self._take(part)
 
-    def _reports(self, wave: np.ndarray, actors: Actors) -> Generator[dict[str, Any]]:
+    def _reports(self, wave: np.ndarray, actors: ActorPoolSpec) -> Generator[dict[str, Any]]:
         """What becomes of each shard of a wave, as it is known."""
         decode_threads = self.cluster.decode_threads
         if decode_threads is None:
@@ -215,7 +217,7 @@ class _Labelling:
         job = replace(self.job, threads=actors.threads, decode_threads=decode_threads)
         return self._of_tasks(job, wave, actors) if self._is_small else self._of_actors(job, wave, actors)
 
-    def _of_tasks(self, job: PredictJob, wave: np.ndarray, actors: Actors) -> Generator[dict[str, Any]]:
+    def _of_tasks(self, job: PredictJob, wave: np.ndarray, actors: ActorPoolSpec) -> Generator[dict[str, Any]]:
         """One task per worker: no pool of actors to start, which takes longer than few images do."""
         task = ray.remote(
             scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=SHARD_TRIES - 1
@@ -226,7 +228,7 @@ class _Labelling:
             for reports in ray.get(ready):
                 yield from reports
 
-    def _of_actors(self, job: PredictJob, wave: np.ndarray, actors: Actors) -> Generator[dict[str, Any]]:
+    def _of_actors(self, job: PredictJob, wave: np.ndarray, actors: ActorPoolSpec) -> Generator[dict[str, Any]]:
         shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
         sizes = pool_sizes(actors.count, self.cluster.max_workers)
         restarts: Callable[[], dict[str, Any]] = partial(
@@ -236,7 +238,7 @@ class _Labelling:
             # both ways to bound an actor's restarts are deprecated, and Ray names no third
             warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
             labelled = shards.map_batches(
-                LabelActor,
+                PredictActor,
                 fn_constructor_kwargs={"job": job},
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
@@ -255,16 +257,16 @@ class _Labelling:
 
     def _take(self, part: Part) -> None:
         self.parts[part.unit] = part
-        self.spent.update(costs(part.name))
+        self.spent.update(seconds_from_name(part.name))
         self.progress.add(1, part.rows, part.stats["rejected"])
         self.budget.spend(part)
 
     def _act(self, failure: Failure, error: BaseException | None = None) -> None:
         """Count a failure, decide, say so, and either return, to go on, or raise."""
         self.history = self.history.after(failure)
-        decision = decide(failure, self.history, self.budgets)
+        decision = decide_retry(failure, self.history, self.budgets)
         if decision.action == "retry":
-            say(
+            log_event(
                 self.label,
                 f"{decision.reason}; its shards are handed out again: {failure.detail.splitlines()[0][:300]}",
             )

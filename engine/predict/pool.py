@@ -1,8 +1,8 @@
 """The collection that predictions are of, found again from what the labelling wrote down."""
 
+from engine.ground.steps import Output, Store
 from engine.images.collection import Collection
 from engine.images.manifest import Manifest
-from engine.steps import Output, Store
 
 
 def pool_of(store: Store, predictions: Output) -> Collection | None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from engine.models.checkpoint import Loaded, load
 from engine.predict.backends import BACKENDS, Norm, Quantised, UnavailableError, build
-from engine.predict.further import further_columns
-from engine.settings import PredictSettings
+from engine.predict.extra_scores import extra_score_columns
+from engine.settings.run import PredictSettings
 
 
 def top_log_odds(logits: Tensor, top_p: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +117,7 @@ class Predictor:
         if not columns:
             return classes, scores, scores.new_empty((len(scores), 0))
         log_sum = torch.stack([torch.logsumexp(logits, dim=1) for logits in views]).mean(dim=0)
-        further = further_columns(torch.log_softmax(log_p, dim=1), log_sum / temperature, columns)
+        further = extra_score_columns(torch.log_softmax(log_p, dim=1), log_sum / temperature, columns)
         return classes, scores, further
 
     def start(self, images: Tensor) -> Pending:

@@ -10,11 +10,11 @@ classification, 2019).
 P above 1 is for rare classes: they seldom win an image, yet an image's fifth class may be that class's best example.
 """
 
-from engine.recipes.guard import next_teacher, starved
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.guard import next_teacher, stop_without_labels
 
 
-def billion_scale(setup: Setup) -> list[Generation]:
+def billion_scale(setup: RecipeContext) -> list[Generation]:
     """The teacher and every student, oldest first."""
     settings = setup.settings
     first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
@@ -22,7 +22,7 @@ def billion_scale(setup: Setup) -> list[Generation]:
     return [teacher, *students(setup, teacher)]
 
 
-def students(setup: Setup, teacher: Generation) -> list[Generation]:
+def students(setup: RecipeContext, teacher: Generation) -> list[Generation]:
     """Steps 2 to 5, `generations` times; once in the paper."""
     settings = setup.settings
     finetune = settings.finetune
@@ -33,7 +33,7 @@ def students(setup: Setup, teacher: Generation) -> list[Generation]:
         model, student_fit = settings.learner(number)
         predictions = setup.predict(f"{name} predict", teacher.model)
         pairs = setup.select(f"{name} select", predictions, settings.selection(number))
-        if starved(name, teacher, pairs):
+        if stop_without_labels(name, teacher, pairs):
             break
         images, _ = stream = setup.gather(f"{name} gather", pairs)
         pretrained = setup.fit(f"{name} fit", model, student_fit, pseudo=stream)

@@ -7,12 +7,12 @@
 4  With a pool: label it, add what is above a threshold, learn again.
 """
 
-from engine.recipes.cleaning import audit, cleaned, fold_of, publish, subset
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.cleaning import audit_labels, fold_of, gather_cleaned, publish, subset
+from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.threshold import rounds
 
 
-def clean_labels(setup: Setup) -> list[Generation]:
+def clean_labels(setup: RecipeContext) -> list[Generation]:
     """The model of the labels as given, that of the cleaned ones, and those that learned from the pool, too."""
     settings = setup.settings
     fold = fold_of(setup)
@@ -24,12 +24,12 @@ def clean_labels(setup: Setup) -> list[Generation]:
         others = setup.labelled_of(f"{name} gather", seen)
         judge = setup.fit(f"{name} fit", settings.teacher_model, settings.teacher, labelled=others)
         answers.append(setup.predict(f"{name} predict", judge, on="labelled", only=unseen))
-    audited = audit(setup, answers, fold)
+    audited = audit_labels(setup, answers, fold)
     publish(setup, audited)
 
     given = setup.fit("as given fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
     as_given = Generation("as given", given, [given], setup.evaluate("as given validation", given, "validation"))
-    mended, _ = stream = cleaned(setup, audited)
+    mended, _ = stream = gather_cleaned(setup, audited)
     model = setup.fit("clean fit", settings.teacher_model, settings.teacher, labelled=stream)
     validation = setup.evaluate("clean validation", model, "validation")
     clean = Generation("clean", model, [*answers, audited, mended, model], validation)

@@ -9,34 +9,34 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine import schema
+from engine.ground.progress import log_event
+from engine.ground.steps import Output, Step, read_tables
 from engine.images.subset import Subset
 from engine.labels import targets
 from engine.labels.by_key import ABSENT, EMPTY, labels_by_key
 from engine.labels.cells import cell
-from engine.progress import say
-from engine.recipes.setup import Setup, Stream
-from engine.select.audit import SCORED, confidence, disagreements, found, relabelled, scored, stratified_folds
-from engine.steps import Output, Step, read_tables
+from engine.recipes.context import RecipeContext, Stream
+from engine.select.audit import SCORED, audit_quality, confidence, disagreements, relabelled, scored, stratified_folds
+from engine.tables import schema
 
 REVISION = 1
 SHOWN = 5
 """Suspects that the log names."""
 
 
-def fold_of(setup: Setup) -> np.ndarray:
+def fold_of(setup: RecipeContext) -> np.ndarray:
     """The fold (N,) of every labelled image in address order."""
     clean = setup.settings.clean
     return stratified_folds(setup.collections["labelled"].class_indices(setup.classes), clean.folds, clean.seed)
 
 
-def subset(setup: Setup, wanted: np.ndarray) -> Subset:
+def subset(setup: RecipeContext, wanted: np.ndarray) -> Subset:
     """The labelled images that `wanted` (N,) marks."""
     labels = setup.collections["labelled"].manifest.labels()
     return Subset.of(labels["shard"].to_numpy()[wanted], labels["row"].to_numpy()[wanted])
 
 
-def audit(setup: Setup, answers: list[Output], fold: np.ndarray) -> Output:
+def audit_labels(setup: RecipeContext, answers: list[Output], fold: np.ndarray) -> Output:
     """SCORED of the whole labelled set. `answers`: for each fold the answers of the model that left it out, on that fold."""
     labelled = setup.collections["labelled"]
     given = labelled.class_indices(setup.classes)
@@ -55,10 +55,12 @@ def audit(setup: Setup, answers: list[Output], fold: np.ndarray) -> Output:
     inputs = {f"fold {number}": output.digest for number, output in enumerate(answers)}
     inputs |= {"images": labelled.digest, "classes": setup.classes.hash}
     clean = setup.settings.clean
-    return setup.run.step("audit", "audit", REVISION, {"folds": clean.folds, "seed": clean.seed}, inputs, work)
+    return setup.run.find_or_run_step(
+        "audit", "audit", REVISION, {"folds": clean.folds, "seed": clean.seed}, inputs, work
+    )
 
 
-def publish(setup: Setup, audited: Output) -> None:
+def publish(setup: RecipeContext, audited: Output) -> None:
     """Say what the audit found, and put the list of suspects beside the run's settings: audit.csv for a person's verdicts, audit.json."""
     clean, classes = setup.settings.clean, setup.classes
     table = _table(setup, audited)
@@ -80,24 +82,24 @@ def publish(setup: Setup, audited: Output) -> None:
     for number, (key, label, predicted, sure, fold) in enumerate(rows):
         writer.writerow([cell(key), cell(label), cell(predicted), f"{sure:.6g}", fold])
         if number < SHOWN:
-            say("audit", f"{key}: labelled {label}, seen as {predicted} with {sure:.1%}")
+            log_event("audit", f"{key}: labelled {label}, seen as {predicted} with {sure:.1%}")
     facts: dict[str, Any] = {**audited.summary, "listed": len(suspects)}
     if clean.truth is not None:
         truth = labels_by_key(clean.truth, keys, classes)[place]
         if (truth < 0).any():
             raise ValueError(f"clean.truth: {clean.truth} lacks {int((truth < 0).sum())} of the labelled images")
-        judged = found(suspects, table["given"].to_numpy().astype(np.int64), truth)
+        judged = audit_quality(suspects, table["given"].to_numpy().astype(np.int64), truth)
         facts |= {"wrong": judged.wrong, "recall": judged.recall, "precision": judged.precision}
         after = relabelled(table, clean.relabel_above)
         facts["wrong_after_relabelling"] = int((after != truth).sum())
     setup.run.put("audit.json", json.dumps(facts, indent=1).encode())
     where = setup.run.put("audit.csv", buffer.getvalue().encode())
-    say("audit", f"{facts['denied']} of {facts['scored']} labels denied, {facts['listed']} listed in {where}")
+    log_event("audit", f"{facts['denied']} of {facts['scored']} labels denied, {facts['listed']} listed in {where}")
     for m, share in facts.get("precision", {}).items():
-        say("audit", f"of the first {m}, {share:.1%} are truly wrong")
+        log_event("audit", f"of the first {m}, {share:.1%} are truly wrong")
 
 
-def cleaned(setup: Setup, audited: Output) -> Stream:
+def gather_cleaned(setup: RecipeContext, audited: Output) -> Stream:
     """The labelled images with the labels that relabelling and a person's verdicts leave them."""
     clean, labelled, classes = setup.settings.clean, setup.collections["labelled"], setup.classes
     table = _table(setup, audited)
@@ -117,11 +119,11 @@ def cleaned(setup: Setup, audited: Output) -> Stream:
         columns = [kept["shard"], kept["row"], pa.array(np.ones(int(keep.sum()), np.int32)), *made]
         part = step.put_part(0, pa.Table.from_arrays(columns, schema=schema.targets(len(classes), classes.hash)))
         summary = {"changed": changed, "left_out": int((~keep).sum())}
-        say("relabel", f"{changed} labels changed, {summary['left_out']} images left out")
+        log_event("relabel", f"{changed} labels changed, {summary['left_out']} images left out")
         return step.commit([part], summary, started)
 
     settings = {"relabel_above": clean.relabel_above, "labels": fingerprint_of(labels)}
-    output = setup.run.step("relabel", "relabel", REVISION, settings, {"audit": audited.digest}, work)
+    output = setup.run.find_or_run_step("relabel", "relabel", REVISION, settings, {"audit": audited.digest}, work)
     return setup.gather("clean gather", output, on="labelled")
 
 
@@ -130,5 +132,5 @@ def fingerprint_of(labels: np.ndarray) -> str:
     return Subset(labels.astype(np.int64)).digest[:16]
 
 
-def _table(setup: Setup, audited: Output) -> pa.Table:
+def _table(setup: RecipeContext, audited: Output) -> pa.Table:
     return pa.concat_tables(table for _, table in read_tables(audited, setup.run.store.fs))

@@ -6,7 +6,7 @@ RandAugment's magnitude 27 of B7 goes beyond its usual scale of 10; what becomes
 import re
 from dataclasses import dataclass
 
-from engine.settings import FitSettings, ModelSettings, NoiseSettings
+from engine.settings.run import FitSettings, ModelSettings, NoiseSettings
 
 SURVIVAL_DROP = 0.2
 """Stochastic depth of every size: 0.2 at the last block, linear in depth."""

@@ -6,10 +6,10 @@ At every step, beside a batch of labelled images:
 The average of the weights is what is tested. Nothing is stored: labels live for one step.
 """
 
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.context import Generation, RecipeContext
 
 
-def fixmatch(setup: Setup) -> list[Generation]:
+def fixmatch(setup: RecipeContext) -> list[Generation]:
     """One model."""
     settings = setup.settings
     model = setup.fit(

@@ -6,18 +6,18 @@ import numpy as np
 import pyarrow as pa
 
 from engine.evaluate.evaluate import ANSWERS, shared_images
+from engine.ground.progress import log_event
+from engine.ground.steps import Output, read_output, read_tables
 from engine.metrics.accuracy import mcnemar
 from engine.metrics.calibration import gap_change
 from engine.metrics.churn import churn
-from engine.progress import say
-from engine.recipes.policy import Evidence, Verdict, judge
-from engine.recipes.setup import Generation, Setup
-from engine.settings import GuardSettings, SelfTrainSettings
-from engine.steps import Output, read_output, read_tables
+from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.policy import Evidence, Verdict, judge_generation
+from engine.settings.run import GuardSettings, SelfTrainSettings
 
 
 def next_teacher(
-    setup: Setup, number: int, teacher: Generation, student: Generation, settles: bool = True
+    setup: RecipeContext, number: int, teacher: Generation, student: Generation, settles: bool = True
 ) -> Generation | None:
     """Who teaches after generation `number`; None ends the self-training. The verdict is said and stays with the student.
 
@@ -27,8 +27,8 @@ def next_teacher(
     evidence = _evidence(setup, teacher, student)
     if not settles:
         evidence = replace(evidence, churn=None)
-    verdict = student.guard = weigh(evidence, _share(student), setup.settings.guard)
-    say(f"{student.name} guard", verdict.sentence)
+    verdict = student.guard = make_verdict(evidence, _share(student), setup.settings.guard)
+    log_event(f"{student.name} guard", verdict.sentence)
     if setup.run.on_generation is not None:
         setup.run.on_generation(number, (teacher if verdict.rejects else student).validation)
     if not verdict.obeyed or verdict.decision.action == "go on":
@@ -45,21 +45,21 @@ def _choices(settings: SelfTrainSettings, number: int) -> tuple[object, ...]:
     return settings.selection(number), settings.learner(number)
 
 
-def starved(name: str, teacher: Generation, pseudo: Output) -> bool:
+def stop_without_labels(name: str, teacher: Generation, pseudo: Output) -> bool:
     """Whether generation `name` has no pseudo-label to learn from: the self-training ends, with or without validation images."""
     if pseudo.summary["selected"]:
         return False
-    decision = judge(Evidence(None, np.zeros(1, np.int64)))
+    decision = judge_generation(Evidence(None, np.zeros(1, np.int64)))
     teacher.guard = Verdict(decision, obeyed=True, selected_share=0.0)
-    say(f"{name} guard", teacher.guard.sentence)
+    log_event(f"{name} guard", teacher.guard.sentence)
     return True
 
 
-def weigh(evidence: Evidence, selected_share: float | None, limits: GuardSettings) -> Verdict:
+def make_verdict(evidence: Evidence, selected_share: float | None, limits: GuardSettings) -> Verdict:
     """The verdict on a generation. It is obeyed when the rails are on and the two models were compared on validation images."""
     test = evidence.student_against_teacher
     return Verdict(
-        judge(evidence, limits),
+        judge_generation(evidence, limits),
         obeyed=limits.enabled and test is not None,
         selected_share=selected_share,
         churn=evidence.churn.rate if evidence.churn is not None and evidence.churn.both else None,
@@ -94,7 +94,7 @@ def evidence_of(
     )
 
 
-def _evidence(setup: Setup, teacher: Generation, student: Generation) -> Evidence:
+def _evidence(setup: RecipeContext, teacher: Generation, student: Generation) -> Evidence:
     """Read back what the two generations left in the store."""
     pseudo = _table(setup, student.pseudo, ["shard", "row", "class", "score"])
     assert pseudo is not None, "a student has pseudo-labels"
@@ -103,7 +103,7 @@ def _evidence(setup: Setup, teacher: Generation, student: Generation) -> Evidenc
     return evidence_of(pseudo, before, answers[0], answers[1], len(setup.classes))
 
 
-def _table(setup: Setup, summary: dict[str, object] | None, columns: list[str]) -> pa.Table | None:
+def _table(setup: RecipeContext, summary: dict[str, object] | None, columns: list[str]) -> pa.Table | None:
     """All parts of the step that a summary names; None without one."""
     output = read_output(setup.run.store, str(summary["step"])) if summary else None
     if output is None:

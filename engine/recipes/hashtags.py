@@ -9,16 +9,16 @@ Semi-weakly supervised: what comes out is only the teacher. Its students never s
 """
 
 from engine.recipes.billion_scale import students
-from engine.recipes.setup import Generation, Setup
-from engine.recipes.tagging import tagged
+from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.tagging import gather_tags
 
 
-def hashtags(setup: Setup) -> list[Generation]:
+def hashtags(setup: RecipeContext) -> list[Generation]:
     """The model that learned the tags, then the labels."""
     settings = setup.settings
     assert settings.tags is not None, "refused by the settings"
     assert settings.tagging is not None, "refused by the settings"
-    vocabulary, targets, stream = tagged(setup, settings.tags)
+    vocabulary, targets, stream = gather_tags(setup, settings.tags)
     weak = setup.fit("tags fit", settings.teacher_model, settings.tagging, classes=vocabulary, tags=stream)
     transfer = settings.teacher
     if settings.tags.transfer == "frozen":
@@ -28,7 +28,7 @@ def hashtags(setup: Setup) -> list[Generation]:
     return [Generation("hashtags", model, [targets, stream[0], weak, model], validation)]
 
 
-def semi_weakly_supervised(setup: Setup) -> list[Generation]:
+def semi_weakly_supervised(setup: RecipeContext) -> list[Generation]:
     """The hashtag teacher and every student, oldest first."""
     (teacher,) = hashtags(setup)
     return [teacher, *students(setup, teacher)]

@@ -4,10 +4,10 @@
 2  Learn the labels from the weights of its encoder, with a new head.
 """
 
-from engine.recipes.pretext import fine_tuned
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.pretext import fine_tune
 
 
-def inpainting(setup: Setup) -> list[Generation]:
+def inpainting(setup: RecipeContext) -> list[Generation]:
     """The fine-tuned model."""
-    return fine_tuned(setup)
+    return fine_tune(setup)

@@ -5,10 +5,10 @@
 2  In the end the student, which never saw a true label, is fine-tuned on the labelled images.
 """
 
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.context import Generation, RecipeContext
 
 
-def meta_pseudo_labels(setup: Setup) -> list[Generation]:
+def meta_pseudo_labels(setup: RecipeContext) -> list[Generation]:
     """The student as it was trained, and fine-tuned."""
     settings = setup.settings
     assert settings.finetune is not None, "refused by the settings"

@@ -10,14 +10,14 @@ The loss is one mean over the concatenated batch, as the paper says. Its program
 times as much: `stream_weight: {labelled: 1, pseudo: r}`. Under SGD that is a learning rate (1 + r) times as large.
 """
 
-from engine.models.build import tell_smaller
+from engine.ground.steps import Output
+from engine.models.build import warn_if_smaller
+from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.efficientnet import published
-from engine.recipes.guard import next_teacher, starved
-from engine.recipes.setup import Generation, Setup
-from engine.steps import Output
+from engine.recipes.guard import next_teacher, stop_without_labels
 
 
-def noisy_student(setup: Setup) -> list[Generation]:
+def noisy_student(setup: RecipeContext) -> list[Generation]:
     """The teacher and every student, oldest first."""
     settings = setup.settings
     first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
@@ -30,14 +30,14 @@ def noisy_student(setup: Setup) -> list[Generation]:
         student_model, student_fit = settings.learner(number)
         if settings.published_noise:
             student_model, student_fit = published(student_model, student_fit)
-        tell_smaller(settings.teacher_model, student_model, len(setup.classes))
+        warn_if_smaller(settings.teacher_model, student_model, len(setup.classes))
         if settings.relabel == "filtered" and filtered is not None:
-            predictions = setup.predict(f"{name} predict", teacher.model, only=setup.images_of(filtered))
+            predictions = setup.predict(f"{name} predict", teacher.model, only=setup.selected_images(filtered))
             pseudo = setup.reassign(f"{name} reassign", predictions, filtered, settings.selection(number))
         else:
             predictions = setup.predict(f"{name} predict", teacher.model)
             pseudo = filtered = setup.select(f"{name} select", predictions, settings.selection(number))
-        if starved(name, teacher, pseudo):
+        if stop_without_labels(name, teacher, pseudo):
             break
         images, _ = stream = setup.gather(f"{name} gather", pseudo)
         start = teacher.model if settings.warm_start else None

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.metrics.accuracy import Interval, PairedTest, wilson
 from engine.metrics.churn import Churn
-from engine.settings import GuardSettings
+from engine.settings.run import GuardSettings
 
 Action = Literal["go on", "stop", "keep the old teacher"]
 Reason = Literal[
@@ -46,7 +46,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Decision:
+class GuardDecision:
     """What to do and its named reason; `detail` is the sentence for the log."""
 
     action: Action
@@ -58,7 +58,7 @@ class Decision:
 class Verdict:
     """A decision, whether the recipe obeys it, and the numbers on which it stands."""
 
-    decision: Decision
+    decision: GuardDecision
     obeyed: bool
     """A decision that is not obeyed is a warning."""
     selected_share: float | None = None
@@ -80,31 +80,33 @@ class Verdict:
         return f"{self.decision.action}: {self.decision.detail}{advice}"
 
 
-def judge(evidence: Evidence, limits: GuardSettings = USUAL) -> Decision:
+def judge_generation(evidence: Evidence, limits: GuardSettings = USUAL) -> GuardDecision:
     """The decision after a generation; the first rule that applies, the gravest first."""
     if not evidence.selected.any():
-        return Decision("stop", "nothing selected", "no image passed the threshold: there is nothing to learn from")
+        return GuardDecision(
+            "stop", "nothing selected", "no image passed the threshold: there is nothing to learn from"
+        )
     test = evidence.student_against_teacher
     significant = test is not None and test.significant(limits.level)
     if test is not None and significant and test.difference.value < 0:
         detail = f"the student is worse than its teacher by {test.difference} (p = {test.p_value:.2g})"
-        return Decision("keep the old teacher", "student worse", detail)
+        return GuardDecision("keep the old teacher", "student worse", detail)
     if test is not None and significant:
         detail = f"the student is better than its teacher by {test.difference} (p = {test.p_value:.2g})"
-        return Decision("go on", "student better", detail)
+        return GuardDecision("go on", "student better", detail)
     if evidence.selected_before is not None:
         lost = np.flatnonzero((evidence.selected == 0) & (evidence.selected_before >= limits.lost_class))
         if len(lost):
             detail = (
                 f"{len(lost)} classes lost all their pseudo-labels, first class {lost[0]}, and accuracy is not better"
             )
-            return Decision("keep the old teacher", "classes lost", detail)
+            return GuardDecision("keep the old teacher", "classes lost", detail)
     if evidence.gap_change is not None and evidence.gap_change.low > 0:
         detail = f"the student is more overconfident than its teacher by {evidence.gap_change} and not more accurate"
-        return Decision("keep the old teacher", "more overconfident", detail)
+        return GuardDecision("keep the old teacher", "more overconfident", detail)
     churn = evidence.churn
     if churn is not None and churn.both and wilson(churn.changed, churn.both, 1 - limits.level)[1] < limits.settled:
         detail = f"only {churn.rate:.2%} of {churn.both} images changed their label: another generation would repeat this one"
-        return Decision("stop", "labels settled", detail)
+        return GuardDecision("stop", "labels settled", detail)
     told = f"difference {test.difference}" if test is not None else "not measured"
-    return Decision("go on", "student not worse", f"no significant change for the worse ({told})")
+    return GuardDecision("go on", "student not worse", f"no significant change for the worse ({told})")

@@ -1,9 +1,9 @@
 """What the self-supervised recipes share: a pretext on raw images, then the labels, from its weights."""
 
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.context import Generation, RecipeContext
 
 
-def fine_tuned(setup: Setup) -> list[Generation]:
+def fine_tune(setup: RecipeContext) -> list[Generation]:
     """The model that learned the labels starting from the pretext's weights.
 
     Its settings hold the protocol: `freeze_steps` for the head alone, `layer_decay` for lower rates in early layers.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from engine.recipes.billion_scale import billion_scale
 from engine.recipes.clean_labels import clean_labels
+from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.fixmatch import fixmatch
 from engine.recipes.hashtags import hashtags, semi_weakly_supervised
 from engine.recipes.inpainting import inpainting
@@ -12,12 +13,11 @@ from engine.recipes.noisy_student import noisy_student
 from engine.recipes.rotation import rotation
 from engine.recipes.self_distillation import self_distillation
 from engine.recipes.self_supervised import self_supervised
-from engine.recipes.setup import Generation, Setup
 from engine.recipes.supervised import supervised
 from engine.recipes.threshold import threshold
 from engine.recipes.uda import uda
 
-Recipe = Callable[[Setup], list[Generation]]
+Recipe = Callable[[RecipeContext], list[Generation]]
 
 RECIPES: dict[str, Recipe] = {
     "noisy_student": noisy_student,
@@ -37,7 +37,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def run_recipe(setup: Setup) -> list[Generation]:
+def run_recipe(setup: RecipeContext) -> list[Generation]:
     """All generations of the run's recipe; their test metrics are filled in after the last one is trained."""
     generations = RECIPES[setup.settings.recipe](setup)
     for generation in generations:

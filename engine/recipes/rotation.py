@@ -4,10 +4,10 @@
 2  Learn the labels from those weights, with a new head.
 """
 
-from engine.recipes.pretext import fine_tuned
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.pretext import fine_tune
 
 
-def rotation(setup: Setup) -> list[Generation]:
+def rotation(setup: RecipeContext) -> list[Generation]:
     """The fine-tuned model."""
-    return fine_tuned(setup)
+    return fine_tune(setup)

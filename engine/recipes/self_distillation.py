@@ -9,11 +9,11 @@ Each round regularises a little more: first less over-fit, then under-fit, and w
 watched on true labels that none of them learned from, and the rounds end with the first that is significantly worse.
 """
 
-from engine.recipes.guard import next_teacher, starved
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.guard import next_teacher, stop_without_labels
 
 
-def self_distillation(setup: Setup) -> list[Generation]:
+def self_distillation(setup: RecipeContext) -> list[Generation]:
     """Every round's model, oldest first."""
     settings = setup.settings
     first = setup.fit("round 0 fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
@@ -25,7 +25,7 @@ def self_distillation(setup: Setup) -> list[Generation]:
         _, learner = settings.learner(number)
         predictions = setup.predict(f"{name} predict", teacher.model, on="labelled")
         answers = setup.select(f"{name} select", predictions, settings.selection(number), on="labelled")
-        if starved(name, teacher, answers):
+        if stop_without_labels(name, teacher, answers):
             break
         targets = setup.mix(f"{name} mix", answers, settings.distil.truth_share)
         images, _ = stream = setup.gather(f"{name} gather", targets, on="labelled")

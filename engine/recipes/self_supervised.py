@@ -5,10 +5,10 @@
 3  Unfreeze, and teach all of it, early layers at lower rates.
 """
 
-from engine.recipes.pretext import fine_tuned
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.pretext import fine_tune
 
 
-def self_supervised(setup: Setup) -> list[Generation]:
+def self_supervised(setup: RecipeContext) -> list[Generation]:
     """The fine-tuned model; steps 2 and 3 are one fit, `teacher.freeze_steps` long and then the rest of it."""
-    return fine_tuned(setup)
+    return fine_tune(setup)

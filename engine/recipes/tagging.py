@@ -5,24 +5,24 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from engine import schema
 from engine.gather.pipeline import gather, training_set
 from engine.gather.soft import file_digest
+from engine.ground.progress import log_event
+from engine.ground.steps import Output, Step
 from engine.labels import targets
 from engine.labels.by_key import places_of, read_table
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.labels.tags import Synonyms, Tagged, canonicalise, image_factors, read_synonyms, rounded, threshold_for
-from engine.progress import say
-from engine.recipe_settings import TagSettings
-from engine.recipes.setup import Setup, Stream
+from engine.recipes.context import RecipeContext, Stream
 from engine.select.scores import tie_hash
-from engine.steps import Output, Step
+from engine.settings.recipe import TagSettings
+from engine.tables import schema
 
 REVISION = 1
 COIN = np.uint64(0xD1B54A32D192ED03)
 
 
-def tagged(setup: Setup, settings: TagSettings) -> tuple[ClassManifest, Output, Stream]:
+def gather_tags(setup: RecipeContext, settings: TagSettings) -> tuple[ClassList, Output, Stream]:
     """The vocabulary, the step of targets (schema.targets, `count` the draws of an image), and the training set of the tagged images.
 
     Images that also stand in a labelled or evaluation set are left out.
@@ -51,13 +51,15 @@ def tagged(setup: Setup, settings: TagSettings) -> tuple[ClassManifest, Output, 
         addresses = pool.manifest.labels().select(["shard", "row"]).take(pa.array(place))
         made = as_targets(found, addresses, settings)
         draws = int(made["count"].to_numpy().sum())
-        say("tags", f"{made.num_rows} of {len(place)} images with {len(found.vocabulary)} tags, {draws} draws an epoch")
+        log_event(
+            "tags", f"{made.num_rows} of {len(place)} images with {len(found.vocabulary)} tags, {draws} draws an epoch"
+        )
         summary = {"images": made.num_rows, "draws": draws, "vocabulary": list(found.vocabulary.names)}
         return step.commit([step.put_part(0, made)], summary, started)
 
     recorded = settings.model_dump(exclude={"table", "synonyms", "transfer"})
-    output = setup.run.step("tags", "tags", REVISION, recorded, inputs, work)
-    vocabulary = ClassManifest(tuple(output.summary["vocabulary"]))
+    output = setup.run.find_or_run_step("tags", "tags", REVISION, recorded, inputs, work)
+    vocabulary = ClassList(tuple(output.summary["vocabulary"]))
     shards = gather(setup.run, "tags gather", output, setup.scope("pool"), vocabulary, check=True)
     return vocabulary, output, (shards, training_set(shards, setup.run.store, vocabulary))
 

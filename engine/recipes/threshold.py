@@ -6,12 +6,12 @@ Two label policies, named as METHODS names them: *everything* (each round labels
 accepted never changes, rounds only add to it).
 """
 
-from engine.recipes.guard import next_teacher, starved
-from engine.recipes.setup import Generation, Setup, Stream
-from engine.steps import Output
+from engine.ground.steps import Output
+from engine.recipes.context import Generation, RecipeContext, Stream
+from engine.recipes.guard import next_teacher, stop_without_labels
 
 
-def threshold(setup: Setup) -> list[Generation]:
+def threshold(setup: RecipeContext) -> list[Generation]:
     """The teacher and every student, oldest first."""
     settings = setup.settings
     first = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
@@ -19,7 +19,7 @@ def threshold(setup: Setup) -> list[Generation]:
     return [teacher, *rounds(setup, teacher, setup.labelled)]
 
 
-def rounds(setup: Setup, teacher: Generation, labelled: Stream) -> list[Generation]:
+def rounds(setup: RecipeContext, teacher: Generation, labelled: Stream) -> list[Generation]:
     """The students of `teacher` and of one another on true labels `labelled` and what each teacher is sure of."""
     settings = setup.settings
     generations: list[Generation] = []
@@ -30,7 +30,7 @@ def rounds(setup: Setup, teacher: Generation, labelled: Stream) -> list[Generati
         predictions = setup.predict(f"{name} predict", teacher.model)
         keep = accepted if settings.relabel == "sticky" else None
         pseudo = setup.select(f"{name} select", predictions, settings.selection(number), keep)
-        if starved(name, teacher, pseudo):
+        if stop_without_labels(name, teacher, pseudo):
             break
         images, _ = stream = setup.gather(f"{name} gather", pseudo)
         start = teacher.model if settings.warm_start else None

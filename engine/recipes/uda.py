@@ -6,10 +6,10 @@ At every step, beside a batch of labelled images:
 It carries most of what Meta Pseudo Labels gains, so it is a recipe of its own.
 """
 
-from engine.recipes.setup import Generation, Setup
+from engine.recipes.context import Generation, RecipeContext
 
 
-def uda(setup: Setup) -> list[Generation]:
+def uda(setup: RecipeContext) -> list[Generation]:
     """One model."""
     settings = setup.settings
     model = setup.fit("uda fit", settings.teacher_model, settings.teacher, labelled=setup.labelled, pool=setup.pool)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.metrics.accuracy import Interval, mcnemar, over_states, wilson
+from engine.ground.steps import differences
+from engine.metrics.accuracy import Interval, mcnemar, mean_over_seeds, wilson
 from engine.report.cost import Cost
 from engine.report.figures import comparison_svg
-from engine.settings import SelfTrainSettings
-from engine.steps import differences
+from engine.settings.run import SelfTrainSettings
 
 Right = npt.NDArray[np.bool_]
 
@@ -59,7 +59,7 @@ def accuracy_of(outcomes: Sequence[Outcome], on: str) -> Interval | None:
     if not rights:
         return None
     if len(rights) > 1:
-        return over_states([float(right.mean()) for right in rights])
+        return mean_over_seeds([float(right.mean()) for right in rights])
     (right,) = rights
     return Interval(float(right.mean()), *wilson(int(right.sum()), right.size))
 
@@ -73,7 +73,7 @@ def difference_to(first: Sequence[Outcome], outcomes: Sequence[Outcome], on: str
         return None
     if len(pairs) == 1:
         return mcnemar(*pairs[0]).difference
-    return over_states([float(b.mean() - a.mean()) for a, b in pairs])
+    return mean_over_seeds([float(b.mean() - a.mean()) for a, b in pairs])
 
 
 def rows(arms: Sequence[Arm], budget: int | None = None) -> list[dict[str, Any]]:

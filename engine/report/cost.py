@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from engine.fit.objective import find_objective
+from engine.ground.run import pointers
+from engine.ground.steps import Store, read_output
 from engine.recipes.efficientnet import published
-from engine.run import pointers
-from engine.settings import FitSettings, SelfTrainSettings
-from engine.steps import Store, read_output
+from engine.settings.run import FitSettings, SelfTrainSettings
 
 EVALUATIONS = ("evaluate", "evaluate_soft", "calibrate")
 """Verbs that measure predictions of their own."""
@@ -30,7 +30,7 @@ class Cost:
         return 3 * self.trained + self.labelled
 
 
-def spent(store: Store, run: str) -> Cost:
+def run_cost(store: Store, run: str) -> Cost:
     """The cost of every fit and labelling pass that the run stands on, whoever made it first: a shared teacher counts in every run."""
     steps = {pointer.step: pointer.record for pointer in pointers(store, run)}
     finished = {step: output for step in steps if (output := read_output(store, step)) is not None}
@@ -95,4 +95,4 @@ def _images(fit: FitSettings | None) -> int:
     if fit is None:
         return 0
     whole = fit.steps - 2 / 3 * min(fit.freeze_steps, fit.steps)  # under a frozen body images go forward alone
-    return round(whole * find_objective(fit.objective).trained_on(fit))
+    return round(whole * find_objective(fit.objective).images_per_step(fit))

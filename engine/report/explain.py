@@ -14,20 +14,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine import storage
+from engine.ground import storage
+from engine.ground.run import Pointer, pointers
+from engine.ground.steps import Output, Store, read_output, read_part, read_tables
 from engine.images.manifest import Manifest
 from engine.models.fetch import teacher_classes
-from engine.run import Pointer, pointers
 from engine.select.exclusion import reason_of
 from engine.select.scores import best_score, classes_of, probability, scores_of
-from engine.settings import SelectSettings
-from engine.steps import Output, Store, read_output, read_part, read_tables
+from engine.settings.run import SelectSettings
 
 Address = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Records:
+class RunHistory:
     """What a run left: its finished steps in order, and whose output each digest is."""
 
     store: Store
@@ -48,7 +48,7 @@ class Records:
         return next((one for one in self.steps if one[1].digest == digest), None)
 
 
-def records(store: Store, run: str) -> Records:
+def read_history(store: Store, run: str) -> RunHistory:
     """Read a run's records. Raises FileNotFoundError naming the runs that exist."""
     found = [(pointer, read_output(store, pointer.step)) for pointer in pointers(store, run)]
     manifests = {}
@@ -57,10 +57,10 @@ def records(store: Store, run: str) -> Records:
         if storage.exists(store.fs, f"{folder}/manifest.json"):
             manifest = Manifest.load(store.fs, folder)
             manifests[manifest.digest] = manifest
-    return Records(store, [(pointer, output) for pointer, output in found if output is not None], manifests)
+    return RunHistory(store, [(pointer, output) for pointer, output in found if output is not None], manifests)
 
 
-def explain(told: Records, key: str) -> list[str]:
+def explain(told: RunHistory, key: str) -> list[str]:
     """The image's story, a line a fact, generation after generation. Raises ValueError when the run's pool has no such key."""
     lines = []
     for pointer, predictions in told.of("predict"):
@@ -82,7 +82,7 @@ def explain(told: Records, key: str) -> list[str]:
     return lines
 
 
-def lineage(told: Records, output: Output, depth: int = 0) -> list[str]:
+def lineage(told: RunHistory, output: Output, depth: int = 0) -> list[str]:
     """The steps from which a step was made, indented, down to the listed collections."""
     pointer = next(pointer for pointer, one in told.steps if one.step == output.step)
     lines = [f"{'  ' * depth}{pointer.step}  ({pointer.label})"]
@@ -96,7 +96,7 @@ def lineage(told: Records, output: Output, depth: int = 0) -> list[str]:
     return lines
 
 
-def _labels(told: Records, predictions: Output, address: Address) -> Iterator[str]:
+def _labels(told: RunHistory, predictions: Output, address: Address) -> Iterator[str]:
     """Which label each selection made from these predictions gave the image, and the targets that were made of that label."""
     for label, pseudo in told.readers("select", "predictions", predictions.digest):
         relabelled = told.readers("reassign", "fresh", pseudo.digest)
@@ -110,7 +110,7 @@ def _labels(told: Records, predictions: Output, address: Address) -> Iterator[st
             yield f"{one.label}: {_mixed(told, predictions, one, output, address)}"
 
 
-def _reassigned(told: Records, predictions: Output, pointer: Pointer, output: Output, address: Address) -> str:
+def _reassigned(told: RunHistory, predictions: Output, pointer: Pointer, output: Output, address: Address) -> str:
     """The label that a later teacher gave an image which an earlier selection had chosen."""
     chooser = told.maker(pointer.record["inputs"]["filtered"])
     named = chooser[0].label if chooser is not None else "a selection of another run"
@@ -126,7 +126,7 @@ def _reassigned(told: Records, predictions: Output, pointer: Pointer, output: Ou
     return f"no label: chosen by {named}, but this teacher has no prediction for it"
 
 
-def _mixed(told: Records, predictions: Output, pointer: Pointer, output: Output, address: Address) -> str:
+def _mixed(told: RunHistory, predictions: Output, pointer: Pointer, output: Output, address: Address) -> str:
     """The target of an image after its true label was mixed into the teacher's prediction."""
     rows = _rows(told, output, address)
     if not rows:
@@ -137,7 +137,7 @@ def _mixed(told: Records, predictions: Output, pointer: Pointer, output: Output,
     return f"target {target} (share of the true label {pointer.record['settings']['truth_share']:g})"
 
 
-def _rows(told: Records, output: Output, address: Address) -> list[dict[str, Any]]:
+def _rows(told: RunHistory, output: Output, address: Address) -> list[dict[str, Any]]:
     """The image's rows in a table of pseudo-labels, one for each class that it was chosen for."""
     columns = ["shard", "row", "class", "score", "rank", "count", "classes", "weights"]
     return [
@@ -149,13 +149,13 @@ def _rows(told: Records, output: Output, address: Address) -> list[dict[str, Any
     ]
 
 
-def _teacher(told: Records, predictions: Output) -> str:
+def _teacher(told: RunHistory, predictions: Output) -> str:
     step = predictions.summary["model"]
     label = next((pointer.label for pointer, output in told.steps if output.step == step), "a model of another run")
     return f"{step} ({label})"
 
 
-def _prediction(told: Records, predictions: Output, address: Address, only: bool) -> list[str]:
+def _prediction(told: RunHistory, predictions: Output, address: Address, only: bool) -> list[str]:
     """What the teacher said of the image, or why it was set aside."""
     seen = _seen(told, predictions, address)
     if seen is None:
@@ -174,7 +174,7 @@ def _shown(score: float) -> str:
     return f"{float(probability(score)):.4f} (log-odds {score:.4g})"
 
 
-def _seen(told: Records, predictions: Output, address: Address) -> pa.Table | None:
+def _seen(told: RunHistory, predictions: Output, address: Address) -> pa.Table | None:
     """The image's row of the predictions."""
     for part in predictions.parts(told.store.fs):
         if part.unit == address[0]:
@@ -184,7 +184,7 @@ def _seen(told: Records, predictions: Output, address: Address) -> pa.Table | No
     return None
 
 
-def _quarantined(told: Records, predictions: Output, address: Address) -> str | None:
+def _quarantined(told: RunHistory, predictions: Output, address: Address) -> str | None:
     """Why the image was set aside."""
     path = f"{predictions.folder}/quarantine/{address[0]:08d}.parquet"
     if not storage.exists(told.store.fs, path):
@@ -194,7 +194,7 @@ def _quarantined(told: Records, predictions: Output, address: Address) -> str | 
     return f"not labelled: {reasons[0]}" if reasons else None
 
 
-def _verdict(told: Records, predictions: Output, pointer: Pointer, pseudo: Output, address: Address) -> str:
+def _verdict(told: RunHistory, predictions: Output, pointer: Pointer, pseudo: Output, address: Address) -> str:
     """Whether a selection took the image, and which cut decided."""
     classes = pseudo.summary["report"]["classes"]
     if rows := _rows(told, pseudo, address):
@@ -211,7 +211,7 @@ def _verdict(told: Records, predictions: Output, pointer: Pointer, pseudo: Outpu
     return "not chosen: it has no prediction" if seen is None else _refusal(pointer.record["settings"], pseudo, seen)
 
 
-def _first_choice(told: Records, pointer: Pointer, address: Address) -> str | None:
+def _first_choice(told: RunHistory, pointer: Pointer, address: Address) -> str | None:
     """In the sticky mode, the selection that gave the image the label which later ones keep; None where this one chose it."""
     first = None
     while (keep := pointer.record["inputs"].get("keep")) is not None:

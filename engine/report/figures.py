@@ -17,9 +17,9 @@ import numpy.typing as npt
 from engine.report.preview import CURVE_THRESHOLDS, survivors
 from engine.search.importance import Importance
 from engine.search.space import Space, to_unit
-from engine.search.trials import Record
-from engine.search_settings import Dimension
+from engine.search.trials import TrialRecord
 from engine.select.histogram import Histogram
+from engine.settings.search import Dimension
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +115,7 @@ def preview_svg(names: Sequence[str], best: Histogram, per_class: int | None = N
     return _svg(draw, (9, 4.4), title)
 
 
-def settings_svg(space: Space, records: Sequence[Record], winner: Record) -> str:
+def settings_svg(space: Space, records: Sequence[TrialRecord], winner: TrialRecord) -> str:
     """A panel for each setting of a search: the validation accuracy of every trial against its value, with the 95 % interval."""
     columns = min(3, max(1, len(space)))
     lines = -(-len(space) // columns)
@@ -145,7 +145,7 @@ def settings_svg(space: Space, records: Sequence[Record], winner: Record) -> str
     return _svg(draw, (3.4 * columns, 2.6 * max(1, lines)), "accuracy against each setting")
 
 
-def parallel_svg(space: Space, records: Sequence[Record], winner: Record) -> str:
+def parallel_svg(space: Space, records: Sequence[TrialRecord], winner: TrialRecord) -> str:
     """Parallel coordinates: a line for each trial through all its settings to its accuracy; the better, the darker."""
     low, high = accuracy_range(records)
 
@@ -224,7 +224,7 @@ def labels(dimension: Dimension) -> tuple[str, str]:
     return str(ends[0]), str(ends[-1])
 
 
-def accuracy_range(records: Sequence[Record]) -> tuple[float, float]:
+def accuracy_range(records: Sequence[TrialRecord]) -> tuple[float, float]:
     """The axis of accuracies: from the lowest to the highest seen, never empty."""
     values = [record.value for record in records if record.value is not None] or [0.0]
     low, high = min(values), max(values)

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from engine.predict.pace import Bottleneck, bottleneck
-from engine.steps import PART, STATS, costs
+from engine.ground.steps import PART, STATS, seconds_from_name
+from engine.predict.bottleneck import Bottleneck, bottleneck
 
 FOOTERS = 256
 SLOWEST = 3
 
 
 @dataclass(frozen=True)
-class Listed:
+class PartsListing:
     """Distinct units done, sorted times of writing (seconds since 1970), seconds spent on each unit, names, and what bounds the work."""
 
     done: int
@@ -31,7 +31,7 @@ class Listed:
     bottleneck: Bottleneck | None
 
 
-def listed(fs: pafs.FileSystem, folder: str) -> Listed:
+def listed(fs: pafs.FileSystem, folder: str) -> PartsListing:
     """One listing of a step's parts. A unit that was put twice counts once."""
     names: dict[int, str] = {}
     times: dict[int, float] = {}
@@ -43,15 +43,15 @@ def listed(fs: pafs.FileSystem, folder: str) -> Listed:
     spent: Counter[str] = Counter()
     seconds: dict[int, float] = {}
     for unit, name in names.items():
-        cost = costs(name)
+        cost = seconds_from_name(name)
         seconds[unit] = sum(cost.values())
         for stage, value in cost.items():
             spent[stage] += value  # type: ignore[assignment]
     chosen = [names[unit] for unit in sorted(names)]
-    return Listed(len(names), sorted(times.values()), seconds, chosen, bottleneck(spent))
+    return PartsListing(len(names), sorted(times.values()), seconds, chosen, bottleneck(spent))
 
 
-def particulars(fs: pafs.FileSystem, folder: str, found: Listed) -> tuple[str, ...]:
+def particulars(fs: pafs.FileSystem, folder: str, found: PartsListing) -> tuple[str, ...]:
     """Lines: rejects by reason (of a sample of the parts when there are many), and the slowest shards."""
     step = max(1, -(-len(found.names) // FOOTERS))
     sampled = found.names[::step]

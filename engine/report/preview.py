@@ -8,7 +8,7 @@ from rich.table import Table
 
 from engine.select.histogram import Histogram
 from engine.select.preview import Preview, preview
-from engine.select.scores import cut
+from engine.select.scores import cut_for
 
 CURVE_THRESHOLDS = np.concatenate([np.linspace(0, 0.9, 46), 1 - np.logspace(-1, -4, 46)[1:]])
 """Where the curves are drawn: evenly, then closer and closer to 1, where an over-confident teacher has its images."""
@@ -16,10 +16,10 @@ CURVE_THRESHOLDS = np.concatenate([np.linspace(0, 0.9, 46), 1 - np.logspace(-1, 
 
 def survivors(best: Histogram, thresholds: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     """Images of each class above each threshold, (T, C)."""
-    return np.stack([best.above(cut(float(threshold))) for threshold in thresholds])
+    return np.stack([best.above(cut_for(float(threshold))) for threshold in thresholds])
 
 
-def foretell(best: Histogram, thresholds: Sequence[float], per_class: int | None) -> list[Preview]:
+def preview_thresholds(best: Histogram, thresholds: Sequence[float], per_class: int | None) -> list[Preview]:
     """The outcome at each threshold. Raises ValueError for a threshold that is no probability."""
     if wrong := [t for t in thresholds if not 0 <= t < 1]:
         raise ValueError(f"thresholds are probabilities, 0 <= t < 1: {', '.join(map(str, wrong))} is not")

@@ -6,7 +6,7 @@ from engine.report.figures import importance_svg, parallel_svg, settings_svg
 from engine.report.search_table import saved_sentence
 from engine.search.importance import Importance
 from engine.search.savings import Saving
-from engine.search.search import Found
+from engine.search.search import SearchResult
 from engine.search.space import Space
 
 STYLE = """
@@ -16,7 +16,9 @@ td, th { padding: .2rem .8rem .2rem 0; text-align: left } th { border-bottom: 1p
 """
 
 
-def page(title: str, found: Found, space: Space, important: list[Importance], saved: list[Saving], yaml: str) -> str:
+def page(
+    title: str, found: SearchResult, space: Space, important: list[Importance], saved: list[Saving], yaml: str
+) -> str:
     """The whole report as one HTML file; `yaml` are the winner's settings."""
     known = [record for record in found.records if record.value is not None]
     rows = "".join(

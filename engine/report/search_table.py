@@ -9,10 +9,10 @@ from rich.table import Table
 from engine.report.table import WIDTH
 from engine.search.importance import Importance
 from engine.search.savings import Saving
-from engine.search.search import Found
+from engine.search.search import SearchResult
 
 
-def plain(found: Found, important: list[Importance], saved: list[Saving]) -> dict[str, Any]:
+def plain(found: SearchResult, important: list[Importance], saved: list[Saving]) -> dict[str, Any]:
     """Everything that the tables show, ready for JSON."""
     return {
         "winner": found.winner.trial.name,
@@ -25,7 +25,7 @@ def plain(found: Found, important: list[Importance], saved: list[Saving]) -> dic
     }
 
 
-def show(found: Found, important: list[Importance], saved: list[Saving], console: Console | None = None) -> None:
+def show(found: SearchResult, important: list[Importance], saved: list[Saving], console: Console | None = None) -> None:
     """Print the trials, the winner's schedule, which settings mattered, and what sharing saved."""
     console = console or Console(width=max(WIDTH, Console().width))
     paths = list(dict.fromkeys(path for record in found.records for path in record.trial.values))

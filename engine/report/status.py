@@ -4,10 +4,10 @@ import json
 import time
 from dataclasses import dataclass
 
-from engine import storage
+from engine.ground import storage
+from engine.ground.run import Pointer
+from engine.ground.steps import Store, read_output
 from engine.report import parts
-from engine.run import Pointer
-from engine.steps import Store, read_output
 
 
 @dataclass(frozen=True)

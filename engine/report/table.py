@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from engine import storage
+from engine.ground import storage
+from engine.ground.steps import Output, Store
+from engine.recipes.context import Generation
 from engine.recipes.policy import Verdict
-from engine.recipes.setup import Generation
-from engine.steps import Output, Store
 
 
 def metrics(store: Store, generations: list[Generation]) -> dict[str, Any]:

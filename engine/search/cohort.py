@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from engine.progress import say
-from engine.search.halving import Decision, decide
-from engine.search.trials import Record, Records, Report, Trial
-from engine.search_settings import HalvingSettings
+from engine.ground.progress import log_event
+from engine.search.halving import HalvingDecision, decide_halving
+from engine.search.trials import Trial, TrialRecord, TrialRecords, TrialReport
+from engine.settings.search import HalvingSettings
 
 
 class Cohort:
@@ -18,10 +18,10 @@ class Cohort:
 
     def __init__(
         self,
-        records: Records,
-        found: list[Record],
+        records: TrialRecords,
+        found: list[TrialRecord],
         size: int,
-        propose: Callable[[int, list[Record]], Trial],
+        propose: Callable[[int, list[TrialRecord]], Trial],
         halving: HalvingSettings | None = None,
         generations: int = 1,
     ) -> None:
@@ -37,28 +37,28 @@ class Cohort:
         number = self.waiting.popleft()
         again = next((record for record in self.known.values() if record.trial.number == number), None)
         trial = again.trial if again is not None else self.propose(number, list(self.known.values()))
-        record = replace(again, state="running", error="") if again is not None else Record(trial)
+        record = replace(again, state="running", error="") if again is not None else TrialRecord(trial)
         self.known[trial.name] = self.records.put(record)
-        say(f"trial {trial.name}", f"{'again' if again else 'begins'}: {told(trial)}")
+        log_event(f"trial {trial.name}", f"{'again' if again else 'begins'}: {format_values(trial)}")
         return trial
 
-    def reported(self, name: str, report: Report) -> Decision:
+    def reported(self, name: str, report: TrialReport) -> HalvingDecision:
         """Take a report down and decide whether the trial goes on; one that does not is recorded as stopped. A trial that comes by a generation
         again, after its process or the search had died later, is not judged again."""
         record = self.known[name] = self.known[name].after(report)
         if record.reports[-1].generation > report.generation:
-            decision = Decision(True, "it had gone on after this generation before")
+            decision = HalvingDecision(True, "it had gone on after this generation before")
         else:
             others = [other for key, other in self.known.items() if key != name]
-            decision = decide(report, others, self.halving, self.generations)
+            decision = decide_halving(report, others, self.halving, self.generations)
         span = f"[{report.low:.2%}, {report.high:.2%}]"
         verdict = "" if decision.goes_on else f"; stopped: {decision.reason}"
-        say(f"trial {name}", f"generation {report.generation}: {report.accuracy:.2%} {span}{verdict}")
+        log_event(f"trial {name}", f"generation {report.generation}: {report.accuracy:.2%} {span}{verdict}")
         if not decision.goes_on:
             self.known[name] = self.records.put(replace(record, state="stopped"))
         return decision
 
-    def ended(self, errors: dict[str, str]) -> list[Record]:
+    def ended(self, errors: dict[str, str]) -> list[TrialRecord]:
         """The records when all trials have ended, by number. `errors`: of processes that died for good, by name of the trial."""
         for name in self.known:
             record = self.known[name] = self.records.get(name)
@@ -66,11 +66,11 @@ class Cohort:
                 error = errors.get(name, "its process died; the log of its node tells more")
                 record = self.known[name] = self.records.put(replace(record, state="failed", error=error))
             if record.state == "failed":
-                say(f"trial {name}", f"failed: {record.error}")
+                log_event(f"trial {name}", f"failed: {record.error}")
         return sorted(self.known.values(), key=lambda record: record.trial.number)
 
 
-def told(trial: Trial) -> str:
+def format_values(trial: Trial) -> str:
     """A trial's values in one line."""
     values = ", ".join(f"{path}={value}" for path, value in trial.values.items()) or "the config as it stands"
     return (

@@ -7,25 +7,27 @@ included; nobody waits for the others. The rungs are read from the records, so a
 import math
 from dataclasses import dataclass
 
-from engine.search.trials import Record, Report
-from engine.search_settings import HalvingSettings
+from engine.search.trials import TrialRecord, TrialReport
+from engine.settings.search import HalvingSettings
 
 
 @dataclass(frozen=True)
-class Decision:
+class HalvingDecision:
     """Whether a trial goes on, and why."""
 
     goes_on: bool
     reason: str
 
 
-def decide(report: Report, others: list[Record], settings: HalvingSettings | None, last: int) -> Decision:
+def decide_halving(
+    report: TrialReport, others: list[TrialRecord], settings: HalvingSettings | None, last: int
+) -> HalvingDecision:
     """The decision after a trial's `report`. `others`: the cohort's other records, whatever their state;
     `last`: the run's last generation, after which there is nothing to save."""
     if settings is None or report.generation < settings.grace or report.generation >= last:
-        return Decision(True, "no trial is stopped after this generation")
+        return HalvingDecision(True, "no trial is stopped after this generation")
     rung = [one.accuracy for other in others for one in other.reports if one.generation == report.generation]
     better = sum(accuracy > report.accuracy for accuracy in rung)
     kept = math.ceil(settings.keep * (len(rung) + 1))
     told = f"{better + 1}. of {len(rung) + 1} after generation {report.generation}, the best {kept} go on"
-    return Decision(better < kept, told)
+    return HalvingDecision(better < kept, told)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.search.space import Space
-from engine.search.trials import Record
+from engine.search.trials import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Importance:
     trials: int
 
 
-def importances(space: Space, records: list[Record]) -> list[Importance]:
+def importances(space: Space, records: list[TrialRecord]) -> list[Importance]:
     """One a setting, the greatest share first. Settings that differ in fewer than three trials of every cohort are left out."""
     found = []
     for path, dimension in space.items():

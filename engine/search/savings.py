@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from engine import storage
-from engine.run import pointers
-from engine.search.trials import Record, run_name
-from engine.steps import Store
+from engine.ground import storage
+from engine.ground.run import pointers
+from engine.ground.steps import Store
+from engine.search.trials import TrialRecord, run_name
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def savings(used: Iterable[Used]) -> list[Saving]:
     return sorted(rows, key=lambda row: -row.seconds_wanted)
 
 
-def steps_used(store: Store, search: str, records: list[Record]) -> list[Used]:
+def steps_used(store: Store, search: str, records: list[TrialRecord]) -> list[Used]:
     """The finished steps of all trials of the search called `search`."""
     used = []
     seconds: dict[str, float | None] = {}

@@ -5,28 +5,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from engine import storage
-from engine.progress import say
-from engine.run import Run
+from engine.ground import storage
+from engine.ground.progress import log_event
+from engine.ground.run import Run
+from engine.ground.steps import canonical, differences
+from engine.search.allocation import TrialAllocation
 from engine.search.cohort import Cohort
-from engine.search.cohorts import cohorts, propose
-from engine.search.share import Share
 from engine.search.space import check
+from engine.search.strategies import cohorts, propose
 from engine.search.suggest import library
-from engine.search.trials import Record, Records, best, settings_of
-from engine.search_settings import SearchJobSettings
-from engine.settings import SelfTrainSettings
-from engine.steps import canonical, differences
+from engine.search.trials import TrialRecord, TrialRecords, best, settings_of
+from engine.settings.run import SelfTrainSettings
+from engine.settings.search import SearchJobSettings
 
-RunCohort = Callable[[Run, Cohort, SelfTrainSettings, Share], list[Record]]
+RunCohort = Callable[[Run, Cohort, SelfTrainSettings, TrialAllocation], list[TrialRecord]]
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """All records, and the settings of the best as a run of its own."""
 
-    records: list[Record]
-    winner: Record
+    records: list[TrialRecord]
+    winner: TrialRecord
     settings: SelfTrainSettings
 
 
@@ -38,28 +38,28 @@ def check_search(settings: SearchJobSettings) -> None:
     check(settings.search.space, tree, schedule=settings.search.mode != "runs")
 
 
-def run_search(run: Run, settings: SearchJobSettings, share: Share, run_cohort: RunCohort) -> Found:
+def run_search(run: Run, settings: SearchJobSettings, share: TrialAllocation, run_cohort: RunCohort) -> SearchResult:
     """Run what is missing of the search and return the best. `run_cohort` is `tuner.run_cohort`, or a stand-in of a test.
 
     Raises ValueError when the run's records are of another search, RuntimeError when no trial came to an accuracy.
     """
     _same_search(run, settings)
-    records, base = Records(run), settings.base()
-    earlier: list[Record] = []
+    records, base = TrialRecords(run), settings.base()
+    earlier: list[TrialRecord] = []
     for number in range(1, cohorts(settings) + 1):
         found = [record for record in records.all() if record.trial.cohort == number]
         proposals = partial(propose, settings, number, earlier)
         halving = settings.search.halving if settings.search.mode == "runs" else None
         cohort = Cohort(records, found, settings.search.trials, proposals, halving, settings.generations)
         over = settings.search.trials - len(cohort.waiting)
-        say(f"cohort {number}", f"{settings.search.trials} trials, {over} of them over before")
+        log_event(f"cohort {number}", f"{settings.search.trials} trials, {over} of them over before")
         earlier = run_cohort(run, cohort, base, share)
         if (leader := best(earlier)) is None:
             raise RuntimeError(f"no trial came to an accuracy; the first says: {earlier[0].error}")
-        say(f"cohort {number}", f"best: trial {leader.trial.name} with {leader.value:.2%} on validation images")
+        log_event(f"cohort {number}", f"best: trial {leader.trial.name} with {leader.value:.2%} on validation images")
     winner = best(records.all())
     assert winner is not None, "the last cohort has a best"
-    return Found(records.all(), winner, settings_of(base, winner.trial, f"{run.name}-best"))
+    return SearchResult(records.all(), winner, settings_of(base, winner.trial, f"{run.name}-best"))
 
 
 def _same_search(run: Run, settings: SearchJobSettings) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.config import SettingsError, parse, set_value
-from engine.search_settings import Dimension
-from engine.settings import SelfTrainSettings
+from engine.settings.block import SettingsError, parse, set_value
+from engine.settings.run import SelfTrainSettings
+from engine.settings.search import Dimension
 
 Values = dict[str, Any]
 Space = Mapping[str, Dimension]

@@ -3,8 +3,8 @@
 from typing import Any
 
 from engine.search.space import Space, Values
-from engine.search.trials import Record
-from engine.search_settings import Dimension
+from engine.search.trials import TrialRecord
+from engine.settings.search import Dimension
 
 
 def library() -> Any:
@@ -19,7 +19,7 @@ def library() -> Any:
     return optuna
 
 
-def suggest(space: Space, seed: list[int], history: list[Record]) -> Values:
+def suggest(space: Space, seed: list[int], history: list[TrialRecord]) -> Values:
     """Values of a trial by the tree-structured Parzen estimator, from the accuracy of trials that reported and the places of those that run."""
     optuna = library()
     distributions = {path: _distribution(optuna, dimension) for path, dimension in space.items()}

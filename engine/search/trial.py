@@ -5,29 +5,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from engine.progress import say
+from engine.ground.progress import log_event
+from engine.ground.run import Run
+from engine.recipes.context import RecipeContext
 from engine.recipes.registry import RECIPES
-from engine.recipes.setup import Setup
-from engine.run import Run
-from engine.search.trials import Record, Records, Report, run_name, settings_of
-from engine.settings import ClusterSettings, SelfTrainSettings
+from engine.search.trials import TrialRecord, TrialRecords, TrialReport, run_name, settings_of
+from engine.settings.run import ClusterSettings, SelfTrainSettings
 
 
 def run_trial(
-    search: Run, name: str, base: SelfTrainSettings, cluster: ClusterSettings, tell: Callable[[Report], None]
-) -> Record:
+    search: Run, name: str, base: SelfTrainSettings, cluster: ClusterSettings, tell: Callable[[TrialReport], None]
+) -> TrialRecord:
     """Run the trial called `name` to its end, or to where its process is ended; what it comes to is in its record.
 
     `tell` is called after each generation, when the record holds it; the next generation begins when it returns. An error is the record's
     state, not an exception: only a process that dies is tried again.
     """
-    records = Records(search)
+    records = TrialRecords(search)
     record = records.get(name)
 
     def report(generation: int, validation: dict[str, Any] | None) -> None:
         nonlocal record
         assert validation is not None, "a search has validation images"
-        seen = Report(generation, *(validation[key] for key in ("accuracy", "low", "high")))
+        seen = TrialReport(generation, *(validation[key] for key in ("accuracy", "low", "high")))
         record = records.put(replace(record.after(seen), state="running", error=""))
         tell(seen)
 
@@ -35,10 +35,10 @@ def run_trial(
     try:
         settings = settings_of(base, record.trial, run.name)
         run.save_settings(settings)
-        generations = RECIPES[settings.recipe](Setup(run, settings))
+        generations = RECIPES[settings.recipe](RecipeContext(run, settings))
         if not record.reports:  # nothing was selected, or there is no generation: the teacher is what there is to use
             report(0, generations[-1].validation)
     except Exception as error:
-        say(run.name, traceback.format_exc())
+        log_event(run.name, traceback.format_exc())
         return records.put(replace(record, state="failed", error=f"{type(error).__name__}: {error}"))
     return records.put(replace(record, state="finished"))

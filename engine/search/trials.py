@@ -10,11 +10,11 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
-from engine import storage
-from engine.config import parse
-from engine.run import Run
+from engine.ground import storage
+from engine.ground.run import Run
 from engine.search.space import Values, with_values
-from engine.settings import SelfTrainSettings
+from engine.settings.block import parse
+from engine.settings.run import SelfTrainSettings
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -43,7 +43,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Report:
+class TrialReport:
     """Validation accuracy of the model to use after a generation, with its 95 % interval."""
 
     generation: int
@@ -53,12 +53,12 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Record:
+class TrialRecord:
     """A trial and what became of it."""
 
     trial: Trial
     state: State = "running"
-    reports: tuple[Report, ...] = ()
+    reports: tuple[TrialReport, ...] = ()
     error: str = ""
 
     @property
@@ -71,7 +71,7 @@ class Record:
         """Whether it needs no more work. What failed is tried again by the next start of the search."""
         return self.state in ("finished", "stopped")
 
-    def after(self, report: Report) -> Self:
+    def after(self, report: TrialReport) -> Self:
         """With one more report, by generation; one of the same generation is replaced, as when a killed trial comes by again. Later ones stay:
         the trial had come that far."""
         others = [one for one in self.reports if one.generation != report.generation]
@@ -81,31 +81,31 @@ class Record:
     def load(cls, plain: dict[str, Any]) -> Self:
         trial = plain["trial"]
         before = None if trial["before"] is None else tuple(trial["before"])
-        reports = tuple(Report(**report) for report in plain["reports"])
+        reports = tuple(TrialReport(**report) for report in plain["reports"])
         return cls(Trial(**{**trial, "before": before}), plain["state"], reports, plain["error"])
 
 
-def best(records: list[Record]) -> Record | None:
+def best(records: list[TrialRecord]) -> TrialRecord | None:
     """The finished record of highest value, or the stopped one when none finished: nobody has seen how the run of its settings ends. Of equals
     the first, which is the cheaper."""
     known = [(record.state == "finished", record.value, record) for record in records if record.value is not None]
     return max(known, key=lambda one: (*one[:2], -one[2].trial.cohort, -one[2].trial.number))[2] if known else None
 
 
-class Records:
+class TrialRecords:
     """The records of a search: RUN/trials/<cohort>-<number>.json, each put whole."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.folder = run, f"{run.folder}/trials"
 
-    def put(self, record: Record) -> Record:
+    def put(self, record: TrialRecord) -> TrialRecord:
         self.run.put(f"trials/{record.trial.name}.json", json.dumps(asdict(record), indent=1).encode())
         return record
 
-    def get(self, name: str) -> Record:
-        return Record.load(json.loads(storage.get(self.run.store.fs, f"{self.folder}/{name}.json")))
+    def get(self, name: str) -> TrialRecord:
+        return TrialRecord.load(json.loads(storage.get(self.run.store.fs, f"{self.folder}/{name}.json")))
 
-    def all(self) -> list[Record]:
+    def all(self) -> list[TrialRecord]:
         """By cohort and number."""
         found = [self.get(name.removesuffix(".json")) for name in storage.names(self.run.store.fs, self.folder)]
         return sorted(found, key=lambda record: (record.trial.cohort, record.trial.number))

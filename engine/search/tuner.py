@@ -12,19 +12,19 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from engine import session
-from engine.run import Run
+from engine.ground import session
+from engine.ground.run import Run
+from engine.search.allocation import TRIAL_BYTES, TrialAllocation
 from engine.search.cohort import Cohort
-from engine.search.share import TRIAL_BYTES, Share
 from engine.search.trial import run_trial
-from engine.search.trials import Record, Report
-from engine.settings import ClusterSettings, SelfTrainSettings
+from engine.search.trials import TrialRecord, TrialReport
+from engine.settings.run import ClusterSettings, SelfTrainSettings
 
 TRIAL = "trial"
 """The one key of a Tune trial's config: a pointer to its record."""
 
 
-def run_cohort(search: Run, cohort: Cohort, base: SelfTrainSettings, share: Share) -> list[Record]:
+def run_cohort(search: Run, cohort: Cohort, base: SelfTrainSettings, share: TrialAllocation) -> list[TrialRecord]:
     """Run the cohort's trials to their ends, `share.concurrent` at once. Returns their records."""
     if not cohort.waiting:
         return cohort.ended({})
@@ -63,7 +63,7 @@ def run_cohort(search: Run, cohort: Cohort, base: SelfTrainSettings, share: Shar
 
 def tune_trial(config: dict[str, Any], search: Run, base: SelfTrainSettings, cluster: ClusterSettings) -> None:
     """A trial as Tune starts it: in a process of its own, which waits at the end of each generation until Tune lets it go on."""
-    session.calm()
+    session.quieten_ray_loggers()
     run_trial(search, config[TRIAL], base, cluster, lambda report: tune.report(vars(report)))
 
 
@@ -96,6 +96,6 @@ class Verdicts(FIFOScheduler):
         self.cohort = cohort
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        report = Report(*(result[key] for key in ("generation", "accuracy", "low", "high")))
+        report = TrialReport(*(result[key] for key in ("generation", "accuracy", "low", "high")))
         decision = self.cohort.reported(trial.config[TRIAL], report)
         return TrialScheduler.CONTINUE if decision.goes_on else TrialScheduler.STOP

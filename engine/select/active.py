@@ -33,7 +33,7 @@ def disagreement(
     return np.clip(1 - shared, 0, 1).astype(np.float16)
 
 
-def unlike(
+def pick_dissimilar(
     hashes: npt.NDArray[np.uint64], classes: npt.NDArray[np.integer], budget: int, most: int
 ) -> npt.NDArray[np.intp]:
     """At most `budget` rows a class, each more than `most` bits from all that were taken before it, of whatever class.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine.select.scores import classes_of, cut, order_of, probability, scores_of, tie_hash
+from engine.select.scores import classes_of, cut_for, order_of, probability, scores_of, tie_hash
 
 Ints = npt.NDArray[np.int64]
 
@@ -63,7 +63,7 @@ def scored(predictions: pa.Table, given: Ints, fold_of_image: Ints, left_out: in
 def disagreements(table: pa.Table, top: int | None = None, above: float = 0.0) -> Ints:
     """Places in SCORED of the images whose label is denied with more than probability `above`, the most confident first, `top` at most."""
     score = table["score"].to_numpy()
-    denied = (table["predicted"].to_numpy() != table["given"].to_numpy()) & (score > cut(above))
+    denied = (table["predicted"].to_numpy() != table["given"].to_numpy()) & (score > cut_for(above))
     places = np.flatnonzero(denied)
     tie = tie_hash(table["shard"].to_numpy()[places], table["row"].to_numpy()[places])
     order = np.lexsort((tie, -order_of(score[places]).astype(np.int64)))
@@ -80,7 +80,7 @@ def relabelled(table: pa.Table, above: float | None) -> Ints:
 
 
 @dataclass(frozen=True)
-class Found:
+class AuditQuality:
     """How good a list of suspects is, where the true labels are known."""
 
     precision: dict[int, float]
@@ -91,13 +91,13 @@ class Found:
     """Wrong labels among all images."""
 
 
-def found(suspects: Ints, given: Ints, truth: Ints, at: tuple[int, ...] = (10, 100, 1000)) -> Found:
+def audit_quality(suspects: Ints, given: Ints, truth: Ints, at: tuple[int, ...] = (10, 100, 1000)) -> AuditQuality:
     """Judge the places `suspects`, best first, by `given` and `truth` (N,): at each M that the list reaches, and at its end."""
     wrong = given != truth
     hits = np.cumsum(wrong[suspects])
     ends = sorted({m for m in at if m <= len(suspects)} | ({len(suspects)} if len(suspects) else set()))
     total = int(wrong.sum())
-    return Found(
+    return AuditQuality(
         {m: float(hits[m - 1] / m) for m in ends}, float(hits[-1] / total) if total and len(hits) else np.nan, total
     )
 

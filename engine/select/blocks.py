@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.select.scores import Order, order_of, tie_hash
+from engine.select.scores import ScoreOrder, order_of, tie_hash
 
 Key = npt.NDArray[Any]
 """Class in the upper bits, then 16 bits that fall as the score rises: uint32, or uint64 beyond 65,536 classes."""
@@ -23,7 +23,7 @@ def class_of(key: Key) -> Index:
     return (key >> 16).astype(np.intp)
 
 
-def order_in(key: Key) -> Order:
+def order_in(key: Key) -> ScoreOrder:
     """The score in each key, as order."""
     return ~key.astype(np.uint16)
 
@@ -33,11 +33,11 @@ def scan(
     scores: npt.NDArray[np.float16],
     shard: npt.NDArray[np.int32],
     row: npt.NDArray[np.int32],
-    floor: Order,
-    cut: Order,
+    floor: ScoreOrder,
+    cut: ScoreOrder,
     tie_cut: Ties,
     available: Counts,
-) -> tuple[Index, Order, Ties, Index]:
+) -> tuple[Index, ScoreOrder, Ties, Index]:
     """Class, order, tie and place of each of N rows that beats its class's cut; `available` (C,) counts those above `floor`.
 
     `floor`, `cut` and `tie_cut` are (C,): a row passes with a score above the cut, or equal to it and a smaller hash.

@@ -9,22 +9,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from engine import storage
+from engine.dedup.near_duplicates import find_near_duplicates
+from engine.ground import storage
+from engine.ground.resources import ANYWHERE
+from engine.ground.run import Run
+from engine.ground.steps import Output, Part, Step, Store, content_digest, read_part, read_tables
 from engine.images.collection import Collection
-from engine.images.likeness import likeness
 from engine.images.manifest import Manifest
-from engine.resources import ANYWHERE
-from engine.run import Run
-from engine.select.left_out import Addresses, BestOfGroups, addresses, table_of
+from engine.select.addresses import Addresses, BestOfGroups, addresses, table_of
 from engine.select.scores import best_score
-from engine.settings import Score, SelectSettings
-from engine.steps import Output, Part, Step, Store, content_digest, read_part, read_tables
+from engine.settings.run import RankBy, SelectSettings
 
 LEFT_OUT = "left-out"
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ReferenceSets:
     """The pool that was predicted, and the labelled and evaluation sets that its images must not be near."""
 
     pool: Collection
@@ -32,7 +32,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Exclusion:
+class ExclusionRules:
     """What is left out besides the images of earlier generations. `inputs` name it in the fingerprint."""
 
     inputs: dict[str, str] = field(default_factory=dict)
@@ -40,10 +40,10 @@ class Exclusion:
     near: Output | None = None
 
 
-def exclusion(run: Run, label: str, settings: SelectSettings, around: Surroundings | None) -> Exclusion:
+def exclusion(run: Run, label: str, settings: SelectSettings, around: ReferenceSets | None) -> ExclusionRules:
     """What the settings ask to leave out. Raises ValueError where the pool is not known, or the file of keys cannot be read."""
     if settings.exclude_keys is None and settings.near_duplicates is None:
-        return Exclusion()
+        return ExclusionRules()
     if around is None:
         raise ValueError(
             "select.exclude_keys and select.near_duplicates look at the pool itself, and these predictions do not say where it is:"
@@ -54,9 +54,9 @@ def exclusion(run: Run, label: str, settings: SelectSettings, around: Surroundin
         keys = read_keys(settings.exclude_keys)
         inputs["keys"] = content_digest(keys)
     if settings.near_duplicates is not None:
-        near = likeness(run, f"{label} likeness", around.pool, around.known, settings.near_duplicates)
+        near = find_near_duplicates(run, f"{label} likeness", around.pool, around.known, settings.near_duplicates)
         inputs["near"] = near.digest
-    return Exclusion(inputs, keys, near)
+    return ExclusionRules(inputs, keys, near)
 
 
 def read_keys(path: str) -> list[str]:
@@ -69,13 +69,13 @@ def read_keys(path: str) -> list[str]:
     return sorted({line.strip() for line in lines} - {""})
 
 
-def left_out(
+def find_excluded(
     store: Store,
     predictions: Output,
     shares: Sequence[Sequence[Part]],
-    excluded: Exclusion,
-    around: Surroundings | None,
-    score: Score,
+    excluded: ExclusionRules,
+    around: ReferenceSets | None,
+    score: RankBy,
     kept: Addresses,
 ) -> dict[str, Addresses]:
     """Sorted addresses of the images that are left out, by reason. `kept`: images that have their label already; what is near them
@@ -101,7 +101,7 @@ def left_out(
 def write_down(step: Step, found: Mapping[str, Addresses]) -> dict[str, int]:
     """Put the addresses beside the step's parts, for `explain`; returns their numbers by reason."""
     for unit, reason in enumerate(sorted(found)):
-        step.put_beside(LEFT_OUT, unit, table_of(found[reason]))
+        step.put_sidecar(LEFT_OUT, unit, table_of(found[reason]))
     return {reason: len(addresses) for reason, addresses in found.items()}
 
 
@@ -127,7 +127,7 @@ def addresses_of(manifest: Manifest, keys: Sequence[str]) -> Addresses:
 
 
 @ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
-def _best(store: Store, predictions: Output, parts: Sequence[Part], state: BestOfGroups, score: Score) -> BestOfGroups:
+def _best(store: Store, predictions: Output, parts: Sequence[Part], state: BestOfGroups, score: RankBy) -> BestOfGroups:
     for part in parts:
         table = read_part(predictions, store.fs, part)
         state.update(table, best_score(table, score))

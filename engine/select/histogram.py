@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine.schema import class_type
-from engine.select.scores import Half, Order, order_of, probability, score_of
+from engine.select.scores import Half, ScoreOrder, order_of, probability, score_of
+from engine.tables.schema import class_type
 
 PENDING_ROWS = 1 << 20
 """Rows gathered at least before they are counted into the table."""
@@ -53,7 +53,7 @@ class Histogram:
         return (self._cells >> np.uint64(16)).astype(np.int64)
 
     @property
-    def order(self) -> Order:
+    def order(self) -> ScoreOrder:
         """Score of each cell, as order."""
         self._settle()
         return self._cells.astype(np.uint16)

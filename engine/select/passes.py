@@ -5,19 +5,19 @@ from typing import Any
 
 import ray
 
-from engine.progress import Progress
-from engine.resources import ANYWHERE
-from engine.select import shares
-from engine.select.left_out import Addresses
+from engine.ground.progress import Progress
+from engine.ground.resources import ANYWHERE
+from engine.ground.steps import Output, Part, Step, read_part
+from engine.select import part_groups
+from engine.select.addresses import Addresses
+from engine.select.part_groups import COUNTED, SIFTED, portioned
 from engine.select.report import SelectReport
 from engine.select.route import pieces
 from engine.select.select import Selector
-from engine.select.shares import COUNTED, SIFTED, portioned
-from engine.steps import Output, Part, Step, read_part
 
-_count = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(shares.count_share)
-_sift = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(shares.sift_share)
-_rank = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(shares.rank_piece)
+_count = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(part_groups.count_group)
+_sift = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(part_groups.filter_group)
+_rank = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(part_groups.rank_classes)
 
 
 def two_passes(
@@ -26,12 +26,20 @@ def two_passes(
     """The parts and the report of a selection: the same as from the state of one pass."""
     work = (step, predictions, empty, ray.put(left_out))
     given = portioned(parts)
-    _each(label, "shares counted", given, step.beside(COUNTED), lambda unit, one: _count.remote(*work, unit, one))
-    counted, quota, kept = shares.counted_shares(step, empty, len(given))
+    _each(
+        label, "shares counted", given, step.sidecar_units(COUNTED), lambda unit, one: _count.remote(*work, unit, one)
+    )
+    counted, quota, kept = part_groups.counted_shares(step, empty, len(given))
     lowest = ray.put(counted.lowest(quota))
-    _each(label, "shares sifted", given, step.beside(SIFTED), lambda unit, one: _sift.remote(*work, unit, one, lowest))
+    _each(
+        label,
+        "shares sifted",
+        given,
+        step.sidecar_units(SIFTED),
+        lambda unit, one: _sift.remote(*work, unit, one, lowest),
+    )
     done = step.found_parts()
-    ranges = pieces(kept, shares.PART_ROWS)
+    ranges = pieces(kept, part_groups.PART_ROWS)
     rank = (step, empty, quota, len(given))
     made = _each(label, "parts ranked", ranges, set(done), lambda unit, one: _rank.remote(*rank, unit, one))
     made = [*done.values(), *made]

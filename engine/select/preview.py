@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.select.histogram import Histogram
-from engine.select.scores import cut, probability
+from engine.select.scores import cut_for, probability
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Preview:
 
 def preview(best: Histogram, threshold: float, per_class: int | None = None) -> Preview:
     """How many images of each class survive `threshold`, and what K = `per_class` leaves of them: exact."""
-    available = best.above(cut(threshold))
+    available = best.above(cut_for(threshold))
     kept = available if per_class is None else np.minimum(available, per_class)
     score = best.kth_best(np.maximum(kept, 1))
     lowest = np.where(kept > 0, probability(np.where(kept > 0, score, 0)), np.nan)

@@ -3,12 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.select.blocks import Counts
-from engine.settings import SelectSettings
+from engine.settings.run import SelectSettings
 
 
-def weights(settings: SelectSettings, classes: ClassManifest) -> npt.NDArray[np.float64]:
+def weights(settings: SelectSettings, classes: ClassList) -> npt.NDArray[np.float64]:
     """What each class counts (C,). Raises ValueError for a prior that does not name the classes."""
     if not settings.prior:
         return np.ones(len(classes))
@@ -22,7 +22,7 @@ def weights(settings: SelectSettings, classes: ClassManifest) -> npt.NDArray[np.
     return np.array([settings.prior[name] for name in classes.names])
 
 
-def quotas(settings: SelectSettings, classes: ClassManifest) -> Counts | None:
+def quotas(settings: SelectSettings, classes: ClassList) -> Counts | None:
     """K of each class (C,), together `per_class` x C; None where all that passes is kept.
 
     Largest remainders round a prior, the first class first among equals.

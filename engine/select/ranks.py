@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import schema
+from engine.tables import schema
 
 
 def ranked_by_class(table: pa.Table, *keys: npt.NDArray) -> pa.Table:

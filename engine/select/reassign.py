@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from engine import schema
-from engine.select.left_out import addresses
+from engine.select.addresses import addresses
 from engine.select.ranks import ranked_by_class
 from engine.select.scores import order_of, tie_hash
+from engine.tables import schema
 
 
 def reassign(filtered: pa.Table, fresh: pa.Table) -> pa.Table:

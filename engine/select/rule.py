@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.select import thresholds
 from engine.select.blocks import Counts
 from engine.select.equality import fields_equal
@@ -14,14 +14,14 @@ from engine.select.histogram import Histogram
 from engine.select.published import Thinning, thinning
 from engine.select.quota import quotas
 from engine.select.scores import Half, probability, tie_hash
-from engine.settings import SelectSettings
+from engine.settings.run import SelectSettings
 
 ADAMATCH_SHARE = 0.9
 """AdaMatch's published share of the labelled images' mean confidence."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class PassStatistics:
     """What is known of all predictions before any is selected."""
 
     best: Histogram
@@ -33,7 +33,7 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Rule:
+class CutRule:
     """A row passes with a score strictly above its class's cut, and where a draw decides, when it is drawn."""
 
     cuts: Half
@@ -70,28 +70,28 @@ class Rule:
         return None
 
 
-def rule_of(settings: SelectSettings, classes: ClassManifest, seen: Seen | None = None) -> Rule:
+def make_rule(settings: SelectSettings, classes: ClassList, seen: PassStatistics | None = None) -> CutRule:
     """The rule. Raises ValueError for a threshold of an unknown class. `seen`: needed when `settings.needs_histogram`."""
     fixed = thresholds.score_cuts(_fixed(settings, classes))
     quota = quotas(settings, classes)
     if not settings.needs_histogram:
-        return Rule(fixed, quota)
+        return CutRule(fixed, quota)
     assert seen is not None, "settings that need a histogram are given one"
     if settings.balance == "published" and settings.per_class is not None:
         thinned = thinning(seen.best, settings.per_class, settings.threshold)
         lowest = np.full(len(classes), -np.inf, np.float16)
-        return Rule(lowest, quota, thinning=thinned)
+        return CutRule(lowest, quota, thinning=thinned)
     if settings.cut == "softmatch":
-        return Rule(fixed, quota, soft=thresholds.softmatch(seen.best))
+        return CutRule(fixed, quota, soft=thresholds.softmatch(seen.best))
     found = fixed if settings.cut == "fixed" else _ADAPTIVE[settings.cut](settings, seen)
     if settings.cut not in ("fixed", "flexmatch"):
         found = np.maximum(found, fixed)
     if settings.is_bounded:
         found = thresholds.bounded(found, seen.best, settings.at_least, settings.at_most)
-    return Rule(found, quota)
+    return CutRule(found, quota)
 
 
-def _fixed(settings: SelectSettings, classes: ClassManifest) -> npt.NDArray[np.float64]:
+def _fixed(settings: SelectSettings, classes: ClassList) -> npt.NDArray[np.float64]:
     """The threshold of each class (C,) as it was set."""
     if strangers := [name for name in settings.thresholds if name not in classes.names]:
         known = ", ".join(classes.names[:10])
@@ -99,21 +99,21 @@ def _fixed(settings: SelectSettings, classes: ClassManifest) -> npt.NDArray[np.f
     return np.array([settings.thresholds.get(name, settings.threshold) for name in classes.names])
 
 
-def _quantile(settings: SelectSettings, seen: Seen) -> Half:
+def _quantile(settings: SelectSettings, seen: PassStatistics) -> Half:
     assert settings.share is not None, "refused by the settings"
     return thresholds.quantile(seen.best, settings.share)
 
 
-def _flexmatch(settings: SelectSettings, seen: Seen) -> Half:
+def _flexmatch(settings: SelectSettings, seen: PassStatistics) -> Half:
     return thresholds.score_cuts(thresholds.flexmatch(seen.best, settings.threshold))
 
 
-def _freematch(_: SelectSettings, seen: Seen) -> Half:
+def _freematch(_: SelectSettings, seen: PassStatistics) -> Half:
     assert seen.stored is not None, "counted beside the best"
     return thresholds.score_cuts(thresholds.freematch(seen.best, seen.stored))
 
 
-def _adamatch(settings: SelectSettings, seen: Seen) -> Half:
+def _adamatch(settings: SelectSettings, seen: PassStatistics) -> Half:
     if seen.labelled_confidence is None:
         raise ValueError(
             "select.cut=adamatch compares with the confidence on labelled images, which this job does not have:"
@@ -123,7 +123,7 @@ def _adamatch(settings: SelectSettings, seen: Seen) -> Half:
     return thresholds.score_cuts(np.full(seen.best.num_classes, cut))
 
 
-_ADAPTIVE: dict[str, Callable[[SelectSettings, Seen], Half]] = {
+_ADAPTIVE: dict[str, Callable[[SelectSettings, PassStatistics], Half]] = {
     "quantile": _quantile,
     "flexmatch": _flexmatch,
     "freematch": _freematch,

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import schema
-from engine.settings import Score
+from engine.settings.run import RankBy
+from engine.tables import schema
 
 Half = npt.NDArray[np.float16]
-Order = npt.NDArray[np.uint16]
+ScoreOrder = npt.NDArray[np.uint16]
 
 LOWEST = np.float16(-np.inf)
 """The cut that lets every finite score pass."""
@@ -33,7 +33,7 @@ def log_probability(log_odds: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return -np.logaddexp(0, -np.asarray(log_odds, dtype=np.float64))
 
 
-def order_of(scores: Half) -> Order:
+def order_of(scores: Half) -> ScoreOrder:
     """Scores as unsigned integers in the same order; -0 and +0 are one value. NaN has no place: see `check_numbers`."""
     bits = scores.view(np.uint16)
     negative = (bits.view(np.int16) >> 15).view(np.uint16)  # all ones where the sign is set
@@ -49,14 +49,14 @@ def score_of(order: npt.ArrayLike) -> Half:
 
 
 @cache
-def _ladder() -> tuple[Order, npt.NDArray[np.float64]]:
+def _ladder() -> tuple[ScoreOrder, npt.NDArray[np.float64]]:
     """Every finite float16, ascending, as order and as probability."""
     finite = order_of(np.array([np.finfo(np.float16).min, np.finfo(np.float16).max], dtype=np.float16))
     order = np.arange(finite[0], int(finite[1]) + 1, dtype=np.uint16)
     return order, probability(score_of(order))
 
 
-def cut(threshold: float) -> np.float16:
+def cut_for(threshold: float) -> np.float16:
     """The score such that, for every stored score, probability > threshold exactly when score > cut.
 
     Threshold 0 passes every finite score, also those whose probability underflows.
@@ -89,17 +89,17 @@ def margin_score(scores: Half) -> Half:
     return np.clip(score, -widest, widest).astype(np.float16)
 
 
-def best_score(table: pa.Table | pa.RecordBatch, score: Score) -> Half:
+def best_score(table: pa.Table | pa.RecordBatch, score: RankBy) -> Half:
     """What the images of a predictions table are ranked by for their best class, (N,). Raises ValueError for a score that was
     not stored, with the remedy."""
     if score == "max_probability":
         return np.ascontiguousarray(scores_of(table)[:, 0])
     if score == "margin":
         return margin_score(scores_of(table))
-    return further(table, score, f"predict.further=[{score}]")
+    return extra_score(table, score, f"predict.further=[{score}]")
 
 
-def further(table: pa.Table | pa.RecordBatch, name: str, remedy: str) -> Half:
+def extra_score(table: pa.Table | pa.RecordBatch, name: str, remedy: str) -> Half:
     """A further column of a predictions table (N,). Raises ValueError where it was not stored: predict again with `remedy`."""
     if name not in table.schema.names:
         raise ValueError(f"{name} was not stored with these predictions: predict again with {remedy}")
@@ -160,7 +160,7 @@ def pack(
     expected: pa.Schema,
     further: Sequence[Half] = (),
 ) -> pa.Table:
-    """A table of schema.predictions `expected`: `shard`, `row` and each of `further` (N,), `classes` and `scores` (N, P), best first."""
+    """A table of schema.predictions `expected`: `shard`, `row` and each of `extra_score` (N,), `classes` and `scores` (N, P), best first."""
     num_classes = int(expected.metadata[schema.NUM_CLASSES])
     columns = [
         pa.array(shard, pa.int32()),

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import schema
 from engine.labels import targets
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.select import scores
 from engine.select.quota import truncated, weights
 from engine.select.report import SelectReport
-from engine.select.rule import Rule, rule_of
+from engine.select.rule import CutRule, make_rule
 from engine.select.topk import TopK, Winners
-from engine.settings import SelectSettings
+from engine.settings.run import SelectSettings
+from engine.tables import schema
 
 Candidates = list[npt.NDArray[Any]]
 """Class, score, shard and row of rows that compete (M,), and what soft targets need of them (M, …)."""
@@ -29,11 +29,11 @@ Candidates = list[npt.NDArray[Any]]
 class Selector:
     """The running selection of one set of settings over predictions of one class list."""
 
-    def __init__(self, settings: SelectSettings, classes: ClassManifest, rule: Rule | None = None) -> None:
+    def __init__(self, settings: SelectSettings, classes: ClassList, rule: CutRule | None = None) -> None:
         """`rule`: what the settings come to on these predictions; needed where they depend on all scores."""
         self.settings = settings
         self.classes = classes
-        self.rule = rule if rule is not None else rule_of(settings, classes)
+        self.rule = rule if rule is not None else make_rule(settings, classes)
         self.num_images = 0
         self._top_k = TopK(len(classes), self.rule.quota, self.rule.cuts)
         self._seen: pa.Schema | None = None

@@ -4,7 +4,7 @@ needs no code of its own."""
 import numpy as np
 import pyarrow as pa
 
-from engine.select.left_out import addresses
+from engine.select.addresses import addresses
 from engine.select.ranks import ranked_by_class
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.select.histogram import Histogram
-from engine.select.scores import Half, cut, order_of, probability, score_of
+from engine.select.scores import Half, cut_for, order_of, probability, score_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,7 +23,7 @@ WIDEST = float(FINITE[0])
 
 def score_cuts(thresholds: npt.NDArray[np.floating]) -> Half:
     """The float16 cut of each class (C,) from its probability (C,); 1 and above lets nothing pass."""
-    return np.array([cut(float(t)) if t < 1 else np.inf for t in thresholds], np.float16)
+    return np.array([cut_for(float(t)) if t < 1 else np.inf for t in thresholds], np.float16)
 
 
 def quantile(best: Histogram, share: float) -> Half:
@@ -44,7 +44,7 @@ def flexmatch(best: Histogram, threshold: float = 0.95, warm_up: bool = True) ->
 
     With `warm_up` the images confident of nothing count as a class, so that cuts start low while few are confident.
     """
-    confident = best.above(cut(threshold))
+    confident = best.above(cut_for(threshold))
     largest = max(confident.max(), best.total.sum() - confident.sum()) if warm_up else confident.max()
     learned = confident / max(largest, 1)
     return threshold * learned / (2 - learned)

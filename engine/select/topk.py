@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.schema import class_dtype
 from engine.select.blocks import Counts, Index, Key, Ties, class_of, order_in
 from engine.select.scores import LOWEST, address_of, order_of, score_of
+from engine.tables.schema import class_dtype
 
 try:  # the compiled loops where numba is there, the same in numpy where it is not or where it cannot cache
     from engine.select import kernel as loops

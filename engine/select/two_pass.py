@@ -1,9 +1,9 @@
 """The exact top-K for a K too large to hold: count, sift, then rank a few classes at a time.
 
-1. `Coarse` counts the candidates of each class by score, 32 neighbouring float16 values to a bin: 16 KB a class.
-2. The bin that holds the K-th best is the lowest that matters. `sifted` keeps a part's candidates from there upwards, sorted
+1. `ScoreBins` counts the candidates of each class by score, 32 neighbouring float16 values to a bin: 16 KB a class.
+2. The bin that holds the K-th best is the lowest that matters. `filter_candidates` keeps a part's candidates from there upwards, sorted
    by class: little more than K of each class in all, and they go to the disk.
-3. `ranked` is the streaming top-K of a few classes over what was kept, so the answer is its answer, ties included.
+3. `rank_candidates` is the streaming top-K of a few classes over what was kept, so the answer is its answer, ties included.
 """
 
 from collections.abc import Iterable
@@ -12,18 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import schema
 from engine.select.blocks import Counts
-from engine.select.scores import Half, Order, binary, matrix, order_of
+from engine.select.scores import Half, ScoreOrder, binary, matrix, order_of
 from engine.select.select import Candidates, Selector
 from engine.select.topk import TopK, Winners
+from engine.tables import schema
 
 BIN_BITS = 5
 BINS = 1 << (16 - BIN_BITS)
 IMAGES = b"images"
 
 
-class Coarse:
+class ScoreBins:
     """How many candidates above its floor each class has in each bin of scores, and how many images were looked at."""
 
     def __init__(self, floor: Half) -> None:
@@ -53,7 +53,7 @@ class Coarse:
         """Candidates of each class above its floor (C,)."""
         return self.counts.sum(axis=1)
 
-    def lowest(self, quota: Counts | None) -> Order:
+    def lowest(self, quota: Counts | None) -> ScoreOrder:
         """For each class the least order that can be among its K best (C,), K = `quota` (C,)."""
         if quota is None:
             return np.zeros(len(self.counts), np.uint16)
@@ -62,7 +62,7 @@ class Coarse:
         return (np.maximum(reached - 1, 0) << BIN_BITS).astype(np.uint16)
 
 
-def sifted(candidates: Iterable[Candidates], floor: Half, lowest: Order) -> pa.Table:
+def filter_candidates(candidates: Iterable[Candidates], floor: Half, lowest: ScoreOrder) -> pa.Table:
     """The candidates strictly above `floor` (C,) and from `lowest` (C,) upwards, sorted by class: columns `class`, `score`, `shard`,
     `row`, and one of fixed-size binary for each further array of the candidates."""
     at_least = np.maximum(lowest.astype(np.int32), order_of(floor).astype(np.int32) + 1)
@@ -79,8 +79,10 @@ def sifted(candidates: Iterable[Candidates], floor: Half, lowest: Order) -> pa.T
     return pa.table(taken | {f"payload {i}": binary(one.take(order, axis=0)) for i, one in enumerate(payload)})
 
 
-def ranked(tables: Iterable[pa.Table], selector: Selector, quota: Counts | None, first: int, end: int) -> Winners:
-    """The winners among the classes [first, end) from tables of `sifted`: the K best of each, K = `quota` (C,)."""
+def rank_candidates(
+    tables: Iterable[pa.Table], selector: Selector, quota: Counts | None, first: int, end: int
+) -> Winners:
+    """The winners among the classes [first, end) from tables of `filter_candidates`: the K best of each, K = `quota` (C,)."""
     num_classes = len(selector.classes)
     mine = np.arange(num_classes)
     k = None if quota is None else np.where((mine >= first) & (mine < end), quota, 0)

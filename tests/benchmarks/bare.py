@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine.images.decode import decode
 from engine.images.views import View
-from engine.models.build import build, normalisation
+from engine.models.build import build_model, normalisation
 from engine.models.checkpoint import load
-from engine.settings import FitSettings, ModelSettings, NoiseSettings
+from engine.settings.run import FitSettings, ModelSettings, NoiseSettings
 
 
 class Encoded(Dataset[torch.Tensor]):
@@ -51,7 +51,7 @@ def fit_rate(
     """Images/s of the pure training step: view, forward, backward, SGD on one batch that is decoded and in memory; one process, one thread."""
     torch.set_num_threads(1)
     size = sum(settings.batch.values())
-    model = build(model_settings, 10).train().to(memory_format=torch.channels_last)
+    model = build_model(model_settings, 10).train().to(memory_format=torch.channels_last)
     to = normalisation(model_settings, model)
     view = View(noise, model_settings.img_size, to.mean, to.std)
     optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)

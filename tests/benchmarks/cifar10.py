@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.metrics.accuracy import Interval, mcnemar, over_states
-from engine.run import pointers
-from engine.steps import Store, read_output, read_tables
+from engine.ground.run import pointers
+from engine.ground.steps import Store, read_output, read_tables
+from engine.metrics.accuracy import Interval, mcnemar, mean_over_seeds
 
 CONFIG = Path(__file__).parents[2] / "jobs" / "configs" / "cifar10.yaml"
 LABELS_A_CLASS = 400
@@ -183,7 +183,7 @@ def write_table(out: Path, states: list[int]) -> str:
     ]
     for row, each in answers.items():
         means = [float(one.mean()) for one in each]
-        spread = over_states(means) if len(means) > 1 else Interval(means[0], means[0], means[0])
+        spread = mean_over_seeds(means) if len(means) > 1 else Interval(means[0], means[0], means[0])
         paired = mcnemar(np.concatenate(answers[best]), np.concatenate(each))
         difference = f"{100 * paired.difference.value:+.2f} [{100 * paired.difference.low:+.2f}, {100 * paired.difference.high:+.2f}]"
         last = ("-", "-") if row == best else (difference, f"{paired.p_value:.2g}")

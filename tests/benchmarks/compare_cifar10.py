@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.config import load, parse
-from engine.settings import SelfTrainSettings
+from engine.settings.block import load, parse
+from engine.settings.run import SelfTrainSettings
 from jobs.compare import compare
 from tests.benchmarks.cifar10 import CONFIG, make_split
 

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from engine import schema
 from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
 from engine.fit.streams import open_stream
 from engine.gather.training_set import TrainingSet, TrainingShard
-from engine.settings import FitSettings, ModelSettings
+from engine.settings.run import FitSettings, ModelSettings
+from engine.tables import schema
 
 CLASSES = tuple(str(i) for i in range(10))
 ROWS, STEPS, BATCH = 8192, 200, 128

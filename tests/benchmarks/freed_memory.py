@@ -1,4 +1,4 @@
-"""What it costs that freed memory goes back to the kernel (engine.heap): inference and training with and without, interleaved.
+"""What it costs that freed memory goes back to the kernel (engine.ground.allocator): inference and training with and without, interleaved.
 
 python -m tests.benchmarks.freed_memory --rounds 3
 """
@@ -12,10 +12,10 @@ from multiprocessing import get_context
 import torch
 import torch.nn.functional as F
 
-from engine import heap
-from engine.models.build import build as build_model
+from engine.ground import allocator
+from engine.models.build import build_model as build_model
 from engine.predict.backends import build
-from engine.settings import ModelSettings
+from engine.settings.run import ModelSettings
 
 BATCH = 64
 CASES = [
@@ -35,7 +35,7 @@ CASES = [
 def rate(model: str, size: int, backend: str, batches: int, kept: bool) -> float:
     """Images a second of one process with one thread. Random weights: only speed is asked."""
     if kept:
-        heap.keep_freed()
+        allocator.keep_freed()
     torch.set_num_threads(1)
     network = build_model(ModelSettings(model=model, img_size=size), 10)
     images = torch.randn(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last)

@@ -16,18 +16,25 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from engine import storage
 from engine.fit.trainer import fit
 from engine.gather.pipeline import gather_labelled, training_set
-from engine.images.collection import collect
+from engine.ground import storage
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store
+from engine.images.collection import open_collection
 from engine.images.scope import Scope
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.models.imported import find_model
 from engine.predict.pipeline import predict
-from engine.run import Run
-from engine.session import connect
-from engine.settings import ClusterSettings, DataSettings, FitSettings, ModelSettings, NoiseSettings, PredictSettings
-from engine.steps import Store
+from engine.settings.run import (
+    ClusterSettings,
+    DataSettings,
+    FitSettings,
+    ModelSettings,
+    NoiseSettings,
+    PredictSettings,
+)
 from tests.benchmarks import bare
 
 MODEL = ModelSettings(model="resnet8_cifar", img_size=32)
@@ -45,8 +52,8 @@ def job_rates(cifar: Path, model: Path) -> dict[str, float]:
     data = DataSettings(labelled=str(cifar / "train-00.parquet"), rows_per_shard=1000)
     run = Run(Store(folder), "overhead", CLUSTER)
     with connect(CLUSTER):
-        images = collect(run, "images", data.labelled, data, labelled=True)
-        classes = ClassManifest.from_names(images.label_names)
+        images = open_collection(run, "images", data.labelled, data, labelled=True)
+        classes = ClassList.from_names(images.label_names)
         predicted = predict(run, "predict", find_model(run, str(model)), Scope(images), PREDICT)
         infos = run.store.fs.get_file_info(pafs.FileSelector(f"{predicted.folder}/parts"))
         written = sorted(info.mtime_ns / 1e9 for info in infos)

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from engine.images.decode import decode_array
-from engine.models.build import build as build_model
+from engine.models.build import build_model as build_model
 from engine.predict import backends, int8
 from engine.predict.backends import UnavailableError
-from engine.predict.dense import densified
-from engine.settings import ModelSettings
+from engine.predict.conv_to_matmul import replace_small_convs
+from engine.settings.run import ModelSettings
 from tests.benchmarks.predict_material import cifar_images, photo
 
 BATCH = 64
@@ -105,7 +105,7 @@ def rates(model: str, size: int, rounds: int) -> list[str]:
     pixels, shape, device = torch.randn(BATCH, 3, size, size), (BATCH, 3, size, size), torch.device("cpu")
     calls: dict[str, Callable[[], Any]] = {}
     for variant in ("convolutions", "products"):
-        with mock.patch.object(backends, "densified", densified if variant == "products" else _as_it_is):
+        with mock.patch.object(backends, "densified", replace_small_convs if variant == "products" else _as_it_is):
             for name in (*EXACT, *OTHERS):
                 try:
                     quantised = int8.quantise(network, pixels.repeat(4, 1, 1, 1), BATCH) if name == "int8" else None

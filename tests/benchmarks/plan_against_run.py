@@ -12,21 +12,21 @@ from pathlib import Path
 
 import ray
 
-from engine.images.collection import collect
+from engine.ground.resources import predict_actors
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store
+from engine.images.collection import open_collection
 from engine.images.scope import Scope
-from engine.job_settings import PlanSettings
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.models.checkpoint import class_names
 from engine.models.imported import find_model
-from engine.plan.estimate import Pool, estimate
+from engine.plan.estimate import PoolTotals, estimate
 from engine.plan.measure import measure
 from engine.predict.pipeline import predict
-from engine.resources import labelling_actors
-from engine.run import Run
-from engine.select.reduce import select
-from engine.session import connect
-from engine.settings import ClusterSettings, PredictSettings, SelectSettings, SourceSettings
-from engine.steps import Store
+from engine.select.pipeline import select
+from engine.settings.jobs import PlanSettings
+from engine.settings.run import ClusterSettings, PredictSettings, SelectSettings, SourceSettings
 from jobs.plan import present_machines
 
 
@@ -36,19 +36,19 @@ def compare(pool: Path, teacher: Path, size: int, workers: int) -> list[str]:
     settings, plan = PredictSettings(), PlanSettings()
     store = Store(str(pool / f"store-{time.time_ns()}"))
     run = Run(store, "run", cluster)
-    images = collect(run, "pool", str(pool / "pool.parquet"), SourceSettings(rows_per_shard=size))
+    images = open_collection(run, "pool", str(pool / "pool.parquet"), SourceSettings(rows_per_shard=size))
     manifest, model = images.manifest, find_model(run, str(teacher))
     found, _ = measure(
-        store, Scope(images), model, settings, labelling_actors(cluster, manifest.num_shards), plan.sample_images
+        store, Scope(images), model, settings, predict_actors(cluster, manifest.num_shards), plan.sample_images
     )
     machines = present_machines(ray.nodes(), plan)
     stored = sum(manifest.shards["bytes"].to_pylist())
-    labelled, selected, *_ = estimate(found, Pool(manifest.num_rows, stored, manifest.num_shards), machines)
+    labelled, selected, *_ = estimate(found, PoolTotals(manifest.num_rows, stored, manifest.num_shards), machines)
     began = time.perf_counter()
     output = predict(run, "predict", model, Scope(images), settings)
     took = time.perf_counter() - began
     began = time.perf_counter()
-    select(run, "select", output, ClassManifest(tuple(class_names(teacher))), SelectSettings())
+    select(run, "select", output, ClassList(tuple(class_names(teacher))), SelectSettings())
     took_select = time.perf_counter() - began
     written = sum(part.bytes for part in output.parts(store.fs))
     read = (pool / "pool.parquet").stat().st_size

@@ -14,23 +14,23 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from engine.images.collection import Collection, collect
+from engine.ground.run import Run
+from engine.ground.steps import Store
+from engine.images.collection import Collection, open_collection
 from engine.images.manifest import Manifest
 from engine.images.scope import Scope
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.models.checkpoint import class_names
 from engine.models.imported import find_model
-from engine.predict.int8 import kept
+from engine.predict.int8 import load_quantised
 from engine.predict.job import PredictJob
-from engine.predict.labelling import ShardLabeller
+from engine.predict.predict_plan import make_plan
 from engine.predict.predictor import Predictor
-from engine.predict.start import start
-from engine.run import Run
-from engine.select.reduce import addresses
+from engine.predict.shard_predictor import ShardPredictor
+from engine.select.pipeline import addresses
 from engine.select.scores import classes_of
 from engine.select.select import Selector
-from engine.settings import ClusterSettings, ModelSettings, PredictSettings, SelectSettings, SourceSettings
-from engine.steps import Store
+from engine.settings.run import ClusterSettings, ModelSettings, PredictSettings, SelectSettings, SourceSettings
 from tests.benchmarks.predict_material import train_teacher
 
 
@@ -39,16 +39,16 @@ def label(run: Run, manifest: Manifest, teacher: Path, settings: PredictSettings
     model = find_model(run, str(teacher))
     step = run.store.step("predict", 0, settings.fingerprinted(), {"at": str(time.time_ns())})
     scope = Scope(Collection("images", manifest))
-    plan = start(PredictJob(step, scope, model, settings, torch.get_num_threads()), 1)
+    plan = make_plan(PredictJob(step, scope, model, settings, torch.get_num_threads()), 1)
     obeyed = settings.model_copy(update=plan["predict"])
-    quantised = kept(step) if obeyed.backend == "int8" else None
-    labeller = ShardLabeller(scope, Predictor(teacher, obeyed, quantised=quantised))
+    quantised = load_quantised(step) if obeyed.backend == "int8" else None
+    labeller = ShardPredictor(scope, Predictor(teacher, obeyed, quantised=quantised))
     began = time.process_time()
     table = pa.concat_tables([labeller(shard).predictions for shard in range(manifest.num_shards)])
     return table, 1000 * (time.process_time() - began) / manifest.num_rows
 
 
-def jaccard(one: pa.Table, other: pa.Table, classes: ClassManifest, settings: SelectSettings) -> float:
+def jaccard(one: pa.Table, other: pa.Table, classes: ClassList, settings: SelectSettings) -> float:
     """Of the (image, class) pairs selected from either, the share selected from both."""
     chosen: list[set[tuple[int, int]]] = []
     for predictions in (one, other):
@@ -62,9 +62,9 @@ def jaccard(one: pa.Table, other: pa.Table, classes: ClassManifest, settings: Se
 def compare(pool: Path, teacher: Path, variants: list[str], store: Path) -> list[str]:
     """A table of the variants against exact labels."""
     run = Run(Store(str(store)), "run", ClusterSettings())
-    manifest = collect(run, "pool", str(pool / "pool.parquet"), SourceSettings(rows_per_shard=1024)).manifest
+    manifest = open_collection(run, "pool", str(pool / "pool.parquet"), SourceSettings(rows_per_shard=1024)).manifest
     exact, cpu = label(run, manifest, teacher, PredictSettings())
-    classes = ClassManifest(tuple(class_names(teacher)))
+    classes = ClassList(tuple(class_names(teacher)))
     best = SelectSettings(per_class=max(1, manifest.num_rows // (20 * len(classes))), targets="hard")
     sure = SelectSettings(threshold=0.95, targets="hard")
     lines = [

@@ -18,10 +18,10 @@ from engine.images.scope import Scope
 from engine.images.sources import list_images
 from engine.models.checkpoint import load
 from engine.predict.backends import Norm
-from engine.predict.labelling import ShardLabeller
-from engine.predict.pace import bottleneck
+from engine.predict.bottleneck import bottleneck
 from engine.predict.predictor import Predictor
-from engine.settings import PredictSettings
+from engine.predict.shard_predictor import ShardPredictor
+from engine.settings.run import PredictSettings
 from tests.benchmarks.predict_material import make_pool, make_teacher
 from tests.benchmarks.predict_rivals import Files
 
@@ -41,7 +41,7 @@ def bare(predictor: Predictor, batches: int) -> float:
 
 def labelled(predictor: Predictor, manifest: Manifest, threads: int) -> tuple[float, str]:
     """Images a second of the engine's loop from Parquet to predictions, and what bounds it."""
-    labeller = ShardLabeller(Scope(Collection("images", manifest)), predictor, threads=threads)
+    labeller = ShardPredictor(Scope(Collection("images", manifest)), predictor, threads=threads)
     labeller(0)
     spent: Counter[str] = Counter()
     began, count = time.perf_counter(), 0

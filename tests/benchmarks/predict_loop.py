@@ -27,8 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine import heap
-from engine.images.collection import Collection, collect
+from engine.ground import allocator
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store, seconds_from_name
+from engine.images.collection import Collection, open_collection
 from engine.images.decode import decode_array
 from engine.images.manifest import Manifest
 from engine.images.scope import Scope
@@ -36,15 +39,12 @@ from engine.models.checkpoint import load
 from engine.models.imported import find_model
 from engine.predict import int8
 from engine.predict.backends import Norm, build
-from engine.predict.labelling import ShardLabeller
 from engine.predict.pipeline import PARQUET, predict
+from engine.predict.predict_plan import decode_sample, sample
 from engine.predict.predictor import Predictor
-from engine.predict.start import decoded, sample
-from engine.run import Run
-from engine.select.counting import histograms
-from engine.session import connect
-from engine.settings import ClusterSettings, PredictSettings, SourceSettings
-from engine.steps import Store, costs
+from engine.predict.shard_predictor import ShardPredictor
+from engine.select.histogram_step import histograms
+from engine.settings.run import ClusterSettings, PredictSettings, SourceSettings
 from tests.benchmarks.cpu_seconds import cpu_seconds
 from tests.benchmarks.predict_material import make_pool, make_teacher
 from tests.benchmarks.predict_rivals import daft, dataloader, ray_data, timed
@@ -75,7 +75,7 @@ def infer_only(manifest: Manifest, teacher: str, backend: str, batches: int) -> 
     torch.set_num_threads(1)
     loaded = load(Path(teacher))
     size = loaded.img_size
-    images = decoded(sample(Scope(Collection("images", manifest)), BATCH), loaded, scaled=False)
+    images = decode_sample(sample(Scope(Collection("images", manifest)), BATCH), loaded, scaled=False)
     norm = Norm(loaded.mean, loaded.std)
     quantised = int8.quantise(loaded.model, norm(images), BATCH) if backend == "int8" else None
     forward = build(backend, loaded.model, (BATCH, 3, size, size), torch.device("cpu"), quantised, norm)
@@ -97,9 +97,9 @@ def worker_only(
     step = Store(store).open().step("predict", 0, settings.fingerprinted(), {"shards": str(shards)})
     scope, quantised = Scope(Collection("images", manifest)), None
     if settings.backend == "int8":
-        images = decoded(sample(scope, BATCH), loaded, scaled=False)
+        images = decode_sample(sample(scope, BATCH), loaded, scaled=False)
         quantised = int8.quantise(loaded.model, Norm(loaded.mean, loaded.std)(images), BATCH)
-    labeller = ShardLabeller(scope, Predictor(Path(teacher), settings, quantised=quantised))
+    labeller = ShardPredictor(scope, Predictor(Path(teacher), settings, quantised=quantised))
     done, wall, cpu = 0, time.perf_counter(), time.process_time()
     for shard in shards:
         labelled = labeller(shard)
@@ -112,7 +112,7 @@ def on_all_cores(
     workers: int, task: Callable[..., tuple[int, float, float]], *arguments: list[Any]
 ) -> tuple[float, float]:
     """Images a second of `workers` processes at the same time, and CPU seconds of 1000 images."""
-    with ProcessPoolExecutor(workers, get_context("spawn"), heap.keep_freed) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), allocator.keep_freed) as pool:
         done = list(pool.map(task, *arguments))
     images = sum(one[0] for one in done)
     return sum(one[0] / one[1] for one in done), 1000 * sum(one[2] for one in done) / images
@@ -130,7 +130,7 @@ class Contest:
         """The engine's own steps, predict and histogram, in a store of their own each time."""
         store = Store(str(self.folder / f"store-{time.time_ns()}"))
         run = Run(store, "run", ClusterSettings(num_workers=self.workers))
-        images = collect(run, "pool", str(self.pool), SourceSettings(rows_per_shard=self.shard))
+        images = open_collection(run, "pool", str(self.pool), SourceSettings(rows_per_shard=self.shard))
         model = find_model(run, str(self.teacher))
         classes = len(load(self.teacher).class_names)
         with cpu_seconds() as curve:
@@ -142,7 +142,7 @@ class Contest:
         parts = sorted((path.stat().st_mtime, path.name) for path in (Path(output.folder) / "parts").glob("part-*"))
         spent: Counter[str] = Counter()
         for _, name in parts:
-            spent.update(costs(name))
+            spent.update(seconds_from_name(name))
         first, last = (
             parts[self.workers - 1][0],
             parts[-1][0],
@@ -165,7 +165,7 @@ class Contest:
     def bound(self) -> dict[str, Any]:
         """Both stages alone on all cores, and what they make together. Takes the backend that the engine chose before it in this run."""
         run = Run(Store(str(self.folder / "listed")), "run", ClusterSettings())
-        manifest = collect(run, "pool", str(self.pool), SourceSettings(rows_per_shard=self.shard)).manifest
+        manifest = open_collection(run, "pool", str(self.pool), SourceSettings(rows_per_shard=self.shard)).manifest
         many = self.workers
         shards = np.arange(min(manifest.num_shards, 4 * many))
         shares = [share.tolist() for share in np.array_split(shards, many)]
@@ -185,7 +185,7 @@ class Contest:
     def worker(self) -> dict[str, Any]:
         """The worker's loop on the shards that the bound decodes."""
         run = Run(Store(str(self.folder / "listed")), "run", ClusterSettings())
-        manifest = collect(run, "pool", str(self.pool), SourceSettings(rows_per_shard=self.shard)).manifest
+        manifest = open_collection(run, "pool", str(self.pool), SourceSettings(rows_per_shard=self.shard)).manifest
         many, store = self.workers, self.folder / f"store-{time.time_ns()}"
         shares = [share.tolist() for share in np.array_split(np.arange(min(manifest.num_shards, 4 * many)), many)]
         backend = "channels_last" if self.backend == "auto" else self.backend

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from engine.images.decode import decode
-from engine.models.build import build, normalisation
+from engine.models.build import build_model, normalisation
 from engine.models.checkpoint import save
-from engine.settings import ModelSettings
+from engine.settings.run import ModelSettings
 
 MARGIN = 4
 """Pixels by which a batch is moved at most when a teacher learns from it."""
@@ -95,7 +95,7 @@ def make_teacher(folder: Path, model: str, size: int, num_classes: int = 1000) -
     """A model folder with random weights: good for speed, says nothing of agreement. Pass a trained folder for claims."""
     settings = ModelSettings(model=model, img_size=size)
     torch.manual_seed(0)
-    save(folder, build(settings, num_classes), settings, [f"class {i}" for i in range(num_classes)])
+    save(folder, build_model(settings, num_classes), settings, [f"class {i}" for i in range(num_classes)])
     return folder
 
 
@@ -110,7 +110,7 @@ def train_teacher(folder: Path, settings: ModelSettings, cifar: Path, kind: str,
         encoded = photos(encoded)
     names, size = sorted(set(labels)), settings.img_size
     torch.manual_seed(0)
-    network = build(settings, len(names)).train().to(memory_format=torch.channels_last)
+    network = build_model(settings, len(names)).train().to(memory_format=torch.channels_last)
     to = normalisation(settings, network)
     mean, std = (torch.tensor(one).view(1, 3, 1, 1) * 255 for one in (to.mean, to.std))
     pixels = torch.stack([decode(image, size) for image in encoded])

@@ -15,23 +15,23 @@ import psutil
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from engine import schema
+from engine.ground.progress import Progress
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Output, Part, Store
 from engine.images.collection import Collection
 from engine.images.columns import Columns
 from engine.images.manifest import Manifest
 from engine.images.scope import Scope
 from engine.predict import pipeline
 from engine.predict.job import PredictJob
-from engine.progress import Progress
-from engine.run import Run
-from engine.session import connect
-from engine.settings import ClusterSettings, PredictSettings
-from engine.steps import Output, Part, Store
+from engine.settings.run import ClusterSettings, PredictSettings
+from engine.tables import schema
 
 ROWS = 2048
 
 
-class NullActor(pipeline.LabelActor):
+class NullActor(pipeline.PredictActor):
     """Answers at once and writes nothing: what is left is what is measured."""
 
     def __init__(self, job: PredictJob) -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--wave", type=int, default=4096)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    pipeline.LabelActor = NullActor  # type: ignore[misc]
+    pipeline.PredictActor = NullActor  # type: ignore[misc]
     memory: list[int] = []
     honest = Progress.add
 

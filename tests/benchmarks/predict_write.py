@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine import schema
-from engine.labels.classes import ClassManifest
+from engine.ground.steps import Store
+from engine.labels.classes import ClassList
 from engine.predict.pipeline import PARQUET
 from engine.predict.predictor import top_log_odds
 from engine.select.histogram import Histogram
 from engine.select.scores import classes_of, pack, scores_of
-from engine.steps import Store
+from engine.tables import schema
 
 WARM_UP = 5
 """Shards before the clock starts: Arrow imports what it needs when it is first used."""
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=200)
     parser.add_argument("--top-p", type=int, default=8)
     arguments = parser.parse_args()
-    classes = ClassManifest(tuple(f"class {number}" for number in range(arguments.classes)))
+    classes = ClassList(tuple(f"class {number}" for number in range(arguments.classes)))
     predictions = schema.predictions(arguments.classes, classes.hash, arguments.top_p)
     made = [answers(arguments.rows, arguments.classes, arguments.top_p, seed) for seed in range(8)]
     spent: dict[str, list[float]] = {"pack": [], "put": [], "histogram": []}

@@ -13,12 +13,12 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from engine.config import load, parse
-from engine.run import Run, pointers
-from engine.search.trials import Records, run_name
-from engine.search_settings import SearchJobSettings
-from engine.settings import ClusterSettings, SelfTrainSettings
-from engine.steps import Store
+from engine.ground.run import Run, pointers
+from engine.ground.steps import Store
+from engine.search.trials import TrialRecords, run_name
+from engine.settings.block import load, parse
+from engine.settings.run import ClusterSettings, SelfTrainSettings
+from engine.settings.search import SearchJobSettings
 from jobs.search import search
 from jobs.self_train import self_train
 from tests.benchmarks.cifar10 import CONFIG, make_split
@@ -99,7 +99,7 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
 
 def passes(store: Store) -> str:
     """How many passes over the pool the trials wanted and how many there were."""
-    runs = [run_name("search", record.trial) for record in Records(Run(store, "search", ClusterSettings())).all()]
+    runs = [run_name("search", record.trial) for record in TrialRecords(Run(store, "search", ClusterSettings())).all()]
     wanted = [pointer.step for run in runs for pointer in pointers(store, run) if pointer.label.endswith("predict")]
     return f"{len(runs)} trials wanted {len(wanted)} passes over the pool and made {len(set(wanted))}"
 

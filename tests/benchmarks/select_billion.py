@@ -21,30 +21,30 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from engine import schema
-from engine.labels.classes import ClassManifest
+from engine.ground.steps import Output, Step, Store, read_output, read_part
+from engine.labels.classes import ClassList
 from engine.predict.pipeline import PARQUET
-from engine.select.route import pieces
-from engine.select.scores import pack, scores_of
-from engine.select.select import Selector
-from engine.select.shares import (
+from engine.select.part_groups import (
     COUNTED,
     PART_ROWS,
     SHARE_ROWS,
     SIFTED,
-    count_share,
+    count_group,
     counted_shares,
+    filter_group,
     forget,
     portioned,
-    rank_piece,
-    sift_share,
+    rank_classes,
 )
-from engine.settings import SelectSettings
-from engine.steps import Output, Step, Store, read_output, read_part
+from engine.select.route import pieces
+from engine.select.scores import pack, scores_of
+from engine.select.select import Selector
+from engine.settings.run import SelectSettings
+from engine.tables import schema
 from tests.benchmarks.select_topk import NUM_CLASSES, block, blocks
 from tests.fake_run import put_model
 
-CLASSES = ClassManifest(tuple(f"class {i:04d}" for i in range(NUM_CLASSES)))
+CLASSES = ClassList(tuple(f"class {i:04d}" for i in range(NUM_CLASSES)))
 
 
 def fitted(store: Store) -> Output:
@@ -98,18 +98,18 @@ def select_alone(folder: Path, rows: int) -> None:
     portions = portioned(predictions.parts(step.fs))
     started = time.time()
     print("begun", flush=True)
-    for unit in set(range(len(portions))) - step.beside(COUNTED):
-        count_share(*work, unit, portions[unit])
+    for unit in set(range(len(portions))) - step.sidecar_units(COUNTED):
+        count_group(*work, unit, portions[unit])
     print(f"counted {time.process_time():.0f} CPU s", flush=True)
     counted, quota, kept = counted_shares(step, empty, len(portions))
     lowest = counted.lowest(quota)
-    for unit in set(range(len(portions))) - step.beside(SIFTED):
-        sift_share(*work, unit, portions[unit], lowest)
+    for unit in set(range(len(portions))) - step.sidecar_units(SIFTED):
+        filter_group(*work, unit, portions[unit], lowest)
     print(f"sifted {time.process_time():.0f} CPU s", flush=True)
     parts = step.found_parts()
     for unit, classes in enumerate(pieces(kept, PART_ROWS)):
         if unit not in parts:
-            parts[unit] = rank_piece(step, empty, quota, len(portions), unit, classes)
+            parts[unit] = rank_classes(step, empty, quota, len(portions), unit, classes)
     print(f"ranked {time.process_time():.0f} CPU s", flush=True)
     tables = (read_part(step, step.fs, part, ["class", "score", "count"]) for part in parts.values())
     report = empty.report(tables, counted.available, counted.images)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from engine.cluster.checks import GIB, Facts, clock_ahead, examine
+from engine.cluster.checks import GIB, NodeFacts, check_cluster, clock_ahead
 from engine.cluster.probe import decode_rate, versions, write_and_read
-from engine.steps import Store
+from engine.ground.steps import Store
 
-WELL = Facts(
+WELL = NodeFacts(
     node="a",
     versions={"python": "3.11.7", "ray": "2.60.0", "torch": "2.15.0"},
     cpus=16.0,
@@ -30,7 +30,7 @@ HEAD = replace(WELL, node="head", cpus=0.0, gpus_declared=0, gpus_seen=0, decode
 
 
 def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
-    findings = examine(HEAD, [HEAD, WELL, replace(WELL, node="b")])
+    findings = check_cluster(HEAD, [HEAD, WELL, replace(WELL, node="b")])
     assert {finding.level for finding in findings} == {"ok"}
     assert any("3 nodes, 32 CPUs, 2 GPUs" in finding.told for finding in findings)
 
@@ -61,7 +61,7 @@ def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
 def test_each_illness_is_found_on_its_node_with_a_remedy(
     changed: dict[str, Any], level: str, what: str, told: str, remedy: str
 ) -> None:
-    findings = examine(HEAD, [HEAD, WELL, replace(WELL, node="sick", **changed)])
+    findings = check_cluster(HEAD, [HEAD, WELL, replace(WELL, node="sick", **changed)])
     [found] = [finding for finding in findings if finding.level != "ok"]
     assert (found.level, found.what) == (level, what)
     assert told in found.told
@@ -71,7 +71,7 @@ def test_each_illness_is_found_on_its_node_with_a_remedy(
 
 
 def test_a_cluster_without_workers_is_told() -> None:
-    found = examine(HEAD, [HEAD])[0]
+    found = check_cluster(HEAD, [HEAD])[0]
     assert (found.level, found.what) == ("wrong", "work")
 
 

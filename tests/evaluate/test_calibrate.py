@@ -5,12 +5,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from engine import schema
-from engine.config import SettingsError, parse
 from engine.evaluate.calibrate import fit_on
 from engine.predict.predictor import top_log_odds
 from engine.select.scores import pack, probability, scores_of
-from engine.settings import PredictSettings, SelfTrainSettings
+from engine.settings.block import SettingsError, parse
+from engine.settings.run import PredictSettings, SelfTrainSettings
+from engine.tables import schema
 from tests.select.tables import manifest
 
 

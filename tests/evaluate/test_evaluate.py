@@ -14,25 +14,25 @@ from engine.evaluate.calibrate import calibrate
 from engine.evaluate.evaluate import evaluate, shared_images
 from engine.evaluate.robustness import chosen_corruptions, robustness
 from engine.evaluate.soft import evaluate_soft
-from engine.images.collection import collect
+from engine.ground.run import Run, pointers
+from engine.ground.steps import Output, Store, read_output, read_tables
+from engine.images.collection import open_collection
 from engine.images.scope import Scope
 from engine.images.subset import Subset
-from engine.job_settings import SoftSettings
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.models.imported import find_model
 from engine.predict import pipeline
-from engine.predict.labelling import ShardLabeller
 from engine.predict.pipeline import TooManyRejectsError
 from engine.predict.predictor import Predictor
-from engine.run import Run, pointers
+from engine.predict.shard_predictor import ShardPredictor
 from engine.select.scores import classes_of, probability, scores_of
-from engine.settings import ClusterSettings, PredictSettings, SourceSettings
-from engine.steps import Output, Store, read_output, read_tables
-from tests.predict.test_labelling import teacher as teacher  # the fixture
+from engine.settings.jobs import SoftSettings
+from engine.settings.run import ClusterSettings, PredictSettings, SourceSettings
+from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
-CLASSES = ClassManifest(tuple(str(digit) for digit in range(10)))
+CLASSES = ClassList(tuple(str(digit) for digit in range(10)))
 SETTINGS = PredictSettings(top_p=3, batch_size=16, backend="eager")
 ROWS, SHARD = 60, 16
 
@@ -50,7 +50,7 @@ class Evaluated:
         self.run = Run(Store(str(folder / "store")), "run", ClusterSettings(num_workers=2))
         self.model: Output = find_model(self.run, str(teacher))
         source = SourceSettings(rows_per_shard=SHARD)
-        self.scope = Scope(collect(self.run, "test", str(folder / "test.parquet"), source, labelled=True))
+        self.scope = Scope(open_collection(self.run, "test", str(folder / "test.parquet"), source, labelled=True))
 
     def __call__(self, **scope: Any) -> Output:
         chosen = replace(self.scope, **scope)
@@ -68,7 +68,7 @@ class Evaluated:
     def alone(self, top_p: int = 1) -> pa.Table:
         """What the model predicts, without Ray and without steps."""
         predictor = Predictor(self.teacher, SETTINGS.model_copy(update={"top_p": top_p}))
-        labeller = ShardLabeller(self.scope, predictor)
+        labeller = ShardPredictor(self.scope, predictor)
         return pa.concat_tables(labeller(int(shard)).predictions for shard in self.scope.shards)
 
 
@@ -224,7 +224,7 @@ def test_several_labels_per_image_have_an_average_precision_per_class(
     evaluated = Evaluated(tmp_path, teacher, digits)
     logits = Predictor(teacher, SETTINGS.model_copy(update={"top_p": 10, "activation": "sigmoid"}))
     everything = pa.concat_tables(
-        ShardLabeller(evaluated.scope, logits)(int(shard)).predictions for shard in evaluated.scope.shards
+        ShardPredictor(evaluated.scope, logits)(int(shard)).predictions for shard in evaluated.scope.shards
     )
     scores = np.empty((ROWS, 10))
     np.put_along_axis(scores, classes_of(everything).astype(int), scores_of(everything).astype(float), axis=1)
@@ -260,6 +260,6 @@ def test_a_temperature_is_fitted_on_what_can_be_read_and_within_the_limit(
 
 def test_labels_of_other_classes_than_the_models_are_refused(digits: Path, teacher: Path, tmp_path: Path) -> None:
     evaluated = Evaluated(tmp_path, teacher, digits)
-    others = ClassManifest(tuple(reversed(CLASSES.names)))
+    others = ClassList(tuple(reversed(CLASSES.names)))
     with pytest.raises(ValueError, match="the model's classes are not those of the labels"):
         evaluate(evaluated.run, "test", evaluated.model, evaluated.scope, others, SETTINGS)

@@ -9,21 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine import schema
-from engine.export.active import Wish, next_to_label
-from engine.export.answers import find_answers
-from engine.images.collection import collect
-from engine.labels.classes import ClassManifest
-from engine.models.build import build
+from engine.export.active import ActiveQuery, next_to_label
+from engine.export.step_export import find_answers
+from engine.ground.run import Run
+from engine.ground.steps import Step, Store, read_output
+from engine.images.collection import open_collection
+from engine.labels.classes import ClassList
+from engine.models.build import build_model
 from engine.models.checkpoint import save
 from engine.models.imported import find_model
-from engine.run import Run
 from engine.select.scores import pack
-from engine.settings import ClusterSettings, ModelSettings, SourceSettings
-from engine.steps import Step, Store, read_output
+from engine.settings.run import ClusterSettings, ModelSettings, SourceSettings
+from engine.tables import schema
 from jobs import active, command
 
-CLASSES = ClassManifest(("cat", "dog"))
+CLASSES = ClassList(("cat", "dog"))
 GAPS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
 """Log-odds of the best class of images 0 to 7: the first four are cats, the others dogs; image 1 is nearly a copy of image 0."""
 
@@ -41,9 +41,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str]]:
     store = Store(str(folder / "store"))
     run = Run(store, "run", ClusterSettings())
     settings = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
-    save(folder / "model", build(settings, 2), settings, list(CLASSES.names))
+    save(folder / "model", build_model(settings, 2), settings, list(CLASSES.names))
     model = find_model(run, str(folder / "model"))
-    pool = collect(run, "pool", str(folder / "pool"), SourceSettings())
+    pool = open_collection(run, "pool", str(folder / "pool"), SourceSettings())
     first = np.array(GAPS)
     second = first * np.array([1, 1, 1, -1, 1, -9, 1, 1])  # the other teacher disagrees on 3, and strongly on 5
     steps = []
@@ -63,7 +63,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str]]:
     return store, steps
 
 
-def wanted(store: tuple[Store, list[str]], wish: Wish) -> list[str]:
+def wanted(store: tuple[Store, list[str]], wish: ActiveQuery) -> list[str]:
     answers = find_answers(store[0], store[1][0])
     other = read_output(store[0], store[1][1]) if wish.by == "disagreement" else None
     table = next_to_label(answers, wish, other)
@@ -74,16 +74,16 @@ def wanted(store: tuple[Store, list[str]], wish: Wish) -> list[str]:
 
 def test_the_most_uncertain_without_near_duplicates(store: tuple[Store, list[str]]) -> None:
     """Image 1 would be second of its class, but is image 0 once more."""
-    assert wanted(store, Wish("uncertainty", 2)) == ["0", "2", "4", "5"]
-    assert wanted(store, Wish("uncertainty", 9)) == ["0", "2", "3", "4", "5", "6", "7"]
+    assert wanted(store, ActiveQuery("uncertainty", 2)) == ["0", "2", "4", "5"]
+    assert wanted(store, ActiveQuery("uncertainty", 9)) == ["0", "2", "3", "4", "5", "6", "7"]
 
 
 def test_the_most_disputed(store: tuple[Store, list[str]]) -> None:
-    assert wanted(store, Wish("disagreement", 1)) == ["3", "5"]
+    assert wanted(store, ActiveQuery("disagreement", 1)) == ["3", "5"]
 
 
 def test_the_most_unlike_begin_with_the_most_uncertain(store: tuple[Store, list[str]]) -> None:
-    found = wanted(store, Wish("diversity", 3))
+    found = wanted(store, ActiveQuery("diversity", 3))
     assert set(found[:3]) == {"0", "2", "3"}
     assert (found[0], found[3]) == ("0", "4")
 

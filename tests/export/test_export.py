@@ -10,21 +10,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine import schema
-from engine.export.answers import find_answers
+from engine.export.step_export import find_answers
 from engine.export.writers import class_folders, export, file_name, safe_json
-from engine.images.collection import Collection, collect
+from engine.ground.run import Run
+from engine.ground.steps import Step, Store
+from engine.images.collection import Collection, open_collection
 from engine.labels.cells import cell, plain, plain_column
-from engine.labels.classes import ClassManifest
-from engine.labels.tables import read_soft
+from engine.labels.classes import ClassList
+from engine.labels.soft_tables import read_soft
 from engine.labels.targets import dense
-from engine.models.build import build
+from engine.models.build import build_model
 from engine.models.checkpoint import save
 from engine.models.imported import find_model
-from engine.run import Run
 from engine.select.scores import pack
-from engine.settings import ClusterSettings, ModelSettings, SourceSettings
-from engine.steps import Step, Store
+from engine.settings.run import ClusterSettings, ModelSettings, SourceSettings
+from engine.tables import schema
 
 NAMES = ("=cmd()", "cat", "<b>dog</b>")
 KEYS = ("+evil.png", "a.png", "sub/b.png", "c.png")
@@ -37,10 +37,10 @@ class Made:
         self.store = Store(str(folder / "store"))
         run = Run(self.store, "run", ClusterSettings())
         settings = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
-        save(folder / "model", build(settings, 3), settings, list(NAMES))
+        save(folder / "model", build_model(settings, 3), settings, list(NAMES))
         self.model = find_model(run, str(folder / "model"))
-        self.pool: Collection = collect(run, "pool", pool, SourceSettings())
-        self.classes = ClassManifest(NAMES)
+        self.pool: Collection = open_collection(run, "pool", pool, SourceSettings())
+        self.classes = ClassList(NAMES)
         self.predictions, self.selection = self._predict(), ""
         self.selection = self._select()
 

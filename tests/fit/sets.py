@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from engine import schema
 from engine.gather.training_set import TrainingSet, TrainingShard
-from engine.settings import FitSettings, ModelSettings
+from engine.settings.run import FitSettings, ModelSettings
+from engine.tables import schema
 
 NUM_CLASSES = 4
 HASH = "0" * 16

@@ -13,7 +13,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from engine.fit.trainer import train_workers
-from engine.settings import ClusterSettings
+from engine.settings.run import ClusterSettings
 from tests.driver import started
 from tests.small_run import small_tree, write_config
 

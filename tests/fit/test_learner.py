@@ -12,9 +12,9 @@ from engine.fit.learner import Learner
 from engine.fit.objective import create_objective
 from engine.fit.optimisers import optimiser
 from engine.fit.supervised import Supervised
-from engine.models.build import build
+from engine.models.build import build_model
 from engine.models.checkpoint import LoadReport, initialise, save
-from engine.settings import ModelSettings
+from engine.settings.run import ModelSettings
 from tests.fit.objectives import context, labelled, noise
 from tests.fit.sets import fit_settings
 
@@ -68,7 +68,7 @@ def test_what_has_no_classifier_cannot_be_frozen() -> None:
 
 
 def test_early_layers_learn_at_lower_rates() -> None:
-    model = build(SMALL, 4)
+    model = build_model(SMALL, 4)
     groups = optimiser(model, fit_settings(layer_decay=0.5, weight_decay=0.1)).param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     scales = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
@@ -80,14 +80,14 @@ def test_early_layers_learn_at_lower_rates() -> None:
     assert all((group["weight_decay"] > 0) == (group["params"][0].ndim > 1) for group in groups)
     learner = Learner(context("supervised", model=SMALL, layer_decay=0.5, opt="sgd", lr=0.4, sched="constant"), model)
     learner.begin(0)
-    learner.learn(learner(torch.randn(4, 3, 16, 16)).square().mean(), 0)
+    learner.update_weights(learner(torch.randn(4, 3, 16, 16)).square().mean(), 0)
     assert {group["lr"] for group in learner.optimiser.param_groups} == {0.4 * scale for scale in scales.values()}
 
 
 def test_the_report_names_what_was_taken(tmp_path: Path) -> None:
-    ten = build(SMALL, 10)
+    ten = build_model(SMALL, 10)
     save(tmp_path, ten, SMALL, [str(n) for n in range(10)])
-    deeper = build(SMALL.model_copy(update={"drop": 0.1}), 4)
+    deeper = build_model(SMALL.model_copy(update={"drop": 0.1}), 4)
     report = initialise(deeper, tmp_path, tuple("abcd"))
     assert report == LoadReport(
         matched=[name for name in deeper.state_dict() if not name.startswith("head.fc")],
@@ -95,5 +95,5 @@ def test_the_report_names_what_was_taken(tmp_path: Path) -> None:
         unexpected=[],
         mismatched=["head.fc.weight", "head.fc.bias"],
     )
-    same_classes = initialise(build(SMALL, 10), tmp_path, tuple(str(n) for n in range(10)))
+    same_classes = initialise(build_model(SMALL, 10), tmp_path, tuple(str(n) for n in range(10)))
     assert same_classes.matched == list(ten.state_dict())

@@ -19,10 +19,10 @@ from engine.fit.learner import own_statistics
 from engine.fit.loop import train
 from engine.fit.meta_pseudo_labels import MetaPseudoLabels
 from engine.fit.objective import create_objective
-from engine.fit.raw import RawSet
+from engine.fit.pool_stream import PoolSource
 from engine.fit.streams import open_stream
 from engine.gather.training_set import TrainingSet
-from engine.settings import NoiseSettings
+from engine.settings.run import NoiseSettings
 from tests.fit.objectives import context, labelled, noise, unlabelled
 from tests.fit.sets import write_set
 from tests.fit.test_loop import same
@@ -330,8 +330,8 @@ def test_two_moons_with_six_labels() -> None:
 def test_resumed_equals_undisturbed_on_a_raw_stream(tmp_path: Path) -> None:
     """The pool as it lies, two networks, the baseline: bit for bit, with the same loss curve."""
     making.folder(tmp_path / "pool", [f"{n}.png" for n in range(30)])
-    pool = RawSet(making.manifest(tmp_path / "pool", tmp_path / "list"))
-    sets: dict[str, TrainingSet | RawSet] = {"labelled": write_set(tmp_path / "labelled"), "pool": pool}
+    pool = PoolSource(making.manifest(tmp_path / "pool", tmp_path / "list"))
+    sets: dict[str, TrainingSet | PoolSource] = {"labelled": write_set(tmp_path / "labelled"), "pool": pool}
 
     def objective() -> MetaPseudoLabels:
         return made(

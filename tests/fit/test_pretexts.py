@@ -13,17 +13,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from engine.config import SettingsError
 from engine.fit.objective import create_objective
 from engine.fit.patches import ORDERS, Patches, placed
 from engine.fit.restoration import Inpainting, Restoration, squared_error
 from engine.fit.rotation import Rotation, four_ways
-from engine.fit.two_views import TwoViews, agreement, redundancy, variety
-from engine.images.chance import further
+from engine.fit.two_views import TwoViews, covariance_loss, invariance_loss, variance_loss
+from engine.images.counter_rng import view_seeds
 from engine.images.holes import holes
 from engine.models.checkpoint import initialise, load, save
 from engine.models.unet import UNet
-from engine.settings import ModelSettings, NoiseSettings
+from engine.settings.block import SettingsError
+from engine.settings.run import ModelSettings, NoiseSettings
 from tests.fit.objectives import context, noise, seeds, unlabelled
 
 SMALL = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
@@ -203,7 +203,7 @@ class Unchanged:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return images
 
-    def learn(self, loss: torch.Tensor, step: int) -> dict[str, float]:  # noqa: ARG002
+    def update_weights(self, loss: torch.Tensor, step: int) -> dict[str, float]:  # noqa: ARG002
         return {}
 
 
@@ -219,13 +219,13 @@ def test_what_is_aimed_at_is_the_picture_as_it_was() -> None:
         )
         assert isinstance(made, Restoration)
         pictures = made.views["pool"](batch.images, batch.seeds)[0]
-        damaged, _ = made.damage(pictures, further(batch.seeds, 1))
+        damaged, _ = made.damage(pictures, view_seeds(batch.seeds, 1))
         expected = float((damaged - pictures).square().mean())
         made.learner = Unchanged()  # type: ignore[assignment]
         assert float(made.step({"pool": batch}, 0)["loss"]) == pytest.approx(expected, rel=1e-6)
         assert expected > 0
         if task == "inpainting":
-            cut = torch.from_numpy(holes(further(batch.seeds, 1), 16, (2, 4), (3, 7)))[:, None].expand_as(pictures)
+            cut = torch.from_numpy(holes(view_seeds(batch.seeds, 1), 16, (2, 4), (3, 7)))[:, None].expand_as(pictures)
             assert expected == pytest.approx(float(pictures[cut].square().sum()) / pictures.numel(), rel=1e-6)
 
 
@@ -292,16 +292,16 @@ def test_all_three_terms_of_two_views_count() -> None:
 
 def test_the_order_of_the_views_does_not_matter_and_collapse_costs() -> None:
     first, second = torch.randn(2, 64, 8)
-    for measure in (agreement, variety, redundancy):
+    for measure in (invariance_loss, variance_loss, covariance_loss):
         torch.testing.assert_close(measure(first, second), measure(second, first))
     point = torch.zeros(64, 8)
-    assert float(agreement(point, point)) == 0
-    assert float(variety(point, point)) == pytest.approx(0.99)
+    assert float(invariance_loss(point, point)) == 0
+    assert float(variance_loss(point, point)) == pytest.approx(0.99)
     one = torch.randn(64)
     twins = torch.stack([one, one], 1)
-    torch.testing.assert_close(redundancy(twins, twins), 2 * one.var() ** 2)
+    torch.testing.assert_close(covariance_loss(twins, twins), 2 * one.var() ** 2)
     alternating = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    assert float(redundancy(alternating, alternating)) == 0
+    assert float(covariance_loss(alternating, alternating)) == 0
 
 
 @pytest.mark.parametrize("task", ["rotation", "patches", "inpainting", "colourisation", "two_views"])

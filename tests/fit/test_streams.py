@@ -10,11 +10,11 @@ from torch import Tensor
 
 from engine.fit import order as order_module
 from engine.fit.batch import Batch
-from engine.fit.order import Order
+from engine.fit.order import DrawOrder
 from engine.fit.streams import AHEAD, CachedStream, Stream, StreamedStream, decode_size, open_stream
 from engine.gather.training_set import TrainingSet
-from engine.images.bad import BadImage
-from engine.settings import NoiseSettings
+from engine.images.errors import RejectedImageError
+from engine.settings.run import NoiseSettings
 from tests.fit.sets import write_set
 
 CACHED, STREAMED = 2**30, 0
@@ -77,7 +77,7 @@ def test_an_epoch_draws_every_row_exactly_count_times(
 ) -> None:
     monkeypatch.setattr(order_module, "HELD_BYTES", held)
     draws = [shard.draws for shard in five_shards.shards]
-    order = Order(draws, batch_size, 3, "labelled")
+    order = DrawOrder(draws, batch_size, 3, "labelled")
     steps = sum(draws) // batch_size + order.lanes + 1
     seen: Counter[tuple[int, int, int]] = Counter()
     for step in range(steps):
@@ -111,7 +111,7 @@ def test_counts_and_targets_arrive(tmp_path: Path, cache: int) -> None:
 
 
 def test_seeds_differ_between_images_steps_and_streams() -> None:
-    seeds = [Order([10], 8, seed, name).seeds(step) for seed in (0, 1) for name in "ab" for step in range(50)]
+    seeds = [DrawOrder([10], 8, seed, name).seeds(step) for seed in (0, 1) for name in "ab" for step in range(50)]
     assert len(np.unique(np.concatenate(seeds))) == 8 * 200
 
 
@@ -139,7 +139,7 @@ def test_streamed_memory_is_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_damaged_image_names_shard_and_row(tmp_path: Path) -> None:
     def refuse(data: object, size: int) -> Tensor:  # noqa: ARG001
-        raise BadImage("corrupt", "made up")
+        raise RejectedImageError("corrupt", "made up")
 
     for cache in (CACHED, STREAMED):
         with pytest.raises(RuntimeError, match=r"part-0.parquet: row \d+ cannot be decoded.*corrupt"):

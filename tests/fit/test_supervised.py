@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from engine.config import SettingsError
 from engine.fit.batch import Batch
 from engine.fit.objective import Context, create_objective
 from engine.fit.optimisers import optimiser, set_rate
 from engine.fit.streams import open_stream
 from engine.fit.supervised import Supervised
 from engine.models import checkpoint
-from engine.settings import NoiseSettings
+from engine.settings.block import SettingsError
+from engine.settings.run import NoiseSettings
 from tests.fit.sets import MODEL, NUM_CLASSES, fit_settings, write_set
 
 NAMES = tuple("abcd")

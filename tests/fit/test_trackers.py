@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine import storage
 from engine.fit.trackers import KINDS, Place, Tracking
-from engine.steps import Store
+from engine.ground import storage
+from engine.ground.steps import Store
 
 
 @pytest.fixture

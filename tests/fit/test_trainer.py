@@ -8,8 +8,8 @@ from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from engine.fit.loop import DivergedError
-from engine.fit.trainer import of_workers
-from engine.steps import Store, StoreError
+from engine.fit.trainer import user_error_of
+from engine.ground.steps import Store, StoreError
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,6 @@ def test_what_a_person_can_mend_is_found_among_the_failures(
 ) -> None:
     step = Store(str(tmp_path / "store")).open().step("fit", 0, {}, {})
     failures = {0: RuntimeError("connection closed by peer"), 1: UserExceptionWithTraceback(raised, "Traceback …")}
-    found = of_workers(WorkerGroupError("…", failures), step)
+    found = user_error_of(WorkerGroupError("…", failures), step)
     assert type(found) is type(told)
     assert told is None or str(found).startswith(str(told))

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.config import SettingsError
 from engine.fit.batch import Batch
 from engine.fit.objective import create_objective
-from engine.fit.weak_strong import Targets, WeakStrong, WeakStrongArguments
-from engine.images.chance import further
-from engine.settings import NoiseSettings
+from engine.fit.weak_strong import ConfidenceThreshold, WeakStrong, WeakStrongArguments
+from engine.images.counter_rng import view_seeds
+from engine.settings.block import SettingsError
+from engine.settings.run import NoiseSettings
 from tests.fit.objectives import context, labelled, noise, seeds, unlabelled
 
 BATCH = {"labelled": 4, "pool": 12}
@@ -42,7 +42,7 @@ def test_the_loss_is_that_of_the_paper(name: str) -> None:
     batch = batches()
     known = logits(objective, "labelled", batch["labelled"].images, batch["labelled"].seeds)
     weak, strong = (
-        logits(objective, which, batch["pool"].images, further(batch["pool"].seeds, number))
+        logits(objective, which, batch["pool"].images, view_seeds(batch["pool"].seeds, number))
         for number, which in enumerate(("weak", "strong"), 1)
     )
     each = []
@@ -71,12 +71,12 @@ def test_targets_teach_but_are_not_taught() -> None:
 
 def test_weak_and_strong_views_draw_apart() -> None:
     own = seeds(1000)
-    assert len(set(own) | set(further(own, 1)) | set(further(own, 2))) == 3000
-    np.testing.assert_array_equal(further(own, 2)[10:20], further(own[10:20], 2))
+    assert len(set(own) | set(view_seeds(own, 1)) | set(view_seeds(own, 2))) == 3000
+    np.testing.assert_array_equal(view_seeds(own, 2)[10:20], view_seeds(own[10:20], 2))
 
 
 def test_freematch_cuts_are_those_of_its_paper() -> None:
-    targets = Targets(WeakStrongArguments(cut="freematch", momentum=0.9), 3)
+    targets = ConfidenceThreshold(WeakStrongArguments(cut="freematch", momentum=0.9), 3)
     confidence, classes = 1 / 3, np.full(3, 1 / 3)
     for step in range(30):
         p = np.random.default_rng(step).dirichlet((4.0, 1.0, 0.5), 16)
@@ -86,7 +86,7 @@ def test_freematch_cuts_are_those_of_its_paper() -> None:
         kept = targets(torch.tensor(p, dtype=torch.float32))
         np.testing.assert_array_equal(kept.numpy(), p.max(1) >= cut[p.argmax(1)])
     assert cut[0] > cut[2]
-    again = Targets(WeakStrongArguments(cut="freematch"), 3)
+    again = ConfidenceThreshold(WeakStrongArguments(cut="freematch"), 3)
     again.load_state_dict(targets.state_dict())
     assert torch.equal(again.classes, targets.classes)
 

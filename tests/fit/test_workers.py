@@ -15,8 +15,8 @@ from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
 from engine.fit.streams import open_stream
 from engine.gather.training_set import TrainingSet
-from engine.models.build import build
-from engine.settings import ModelSettings
+from engine.models.build import build_model
+from engine.settings.run import ModelSettings
 from tests.fit.sets import fit_settings, write_set
 
 # layer norm, or frozen batch norms: batch statistics are those of a rank's own rows
@@ -29,7 +29,7 @@ MODELS = {
 
 
 def batch_norms(model: ModelSettings) -> list[str]:
-    return [name for name, module in build(model, 4).named_modules() if isinstance(module, nn.BatchNorm2d)]
+    return [name for name, module in build_model(model, 4).named_modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 OBJECTIVES: dict[str, dict[str, Any]] = {

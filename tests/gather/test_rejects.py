@@ -8,21 +8,21 @@ import pyarrow as pa
 import pytest
 
 from engine.gather.pipeline import gather, gather_labelled
-from engine.images.collection import collect
+from engine.ground.budget import TooManyRejectsError
+from engine.ground.run import Run
+from engine.ground.steps import Output, Step, Store
+from engine.images.collection import open_collection
 from engine.images.scope import Scope
 from engine.images.subset import Subset
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.labels.targets import hard
-from engine.predict.budget import TooManyRejectsError
-from engine.run import Run
-from engine.schema import targets
-from engine.settings import ClusterSettings, SourceSettings
-from engine.steps import Output, Step, Store
+from engine.settings.run import ClusterSettings, SourceSettings
+from engine.tables.schema import targets
 from tests.images import making
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
-CLASSES = ClassManifest(("cat", "dog"))
+CLASSES = ClassList(("cat", "dog"))
 
 
 class Labelled:
@@ -35,7 +35,7 @@ class Labelled:
             (folder / "set" / name / f"{number % 10}.jpg").write_bytes(b"" if number % 2 else making.jpeg(1)[:60])
         self.run = Run(Store(str(folder / "store")), "run", ClusterSettings())
         source = SourceSettings(rows_per_shard=5)
-        self.scope = Scope(collect(self.run, "labelled", str(folder / "set"), source, labelled=True))
+        self.scope = Scope(open_collection(self.run, "labelled", str(folder / "set"), source, labelled=True))
 
     def gather(self, percent: float, chosen: Subset | None = None) -> Output:
         scope = replace(self.scope, max_rejected_percent=percent, chosen=chosen)
@@ -85,7 +85,7 @@ def test_images_with_targets_from_elsewhere_have_the_same_limit(tmp_path: Path) 
         columns = [number // 5, number % 5, np.ones(20, np.int32), *hard(number // 10, 2)]
         return step.commit([step.put_part(0, pa.table(columns, schema=targets(2, CLASSES.hash)))], {}, 0)
 
-    output = labelled.run.step("targets", "targets", 1, {}, {}, put)
+    output = labelled.run.find_or_run_step("targets", "targets", 1, {}, {}, put)
     scope = replace(labelled.scope, max_rejected_percent=10)
     assert gather(labelled.run, "gather", output, scope, CLASSES, check=True).summary["rows"] == 18
     with pytest.raises(TooManyRejectsError, match="gather: 2 of 20 images rejected"):

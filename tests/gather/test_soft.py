@@ -11,16 +11,16 @@ import pytest
 
 from engine.gather import soft
 from engine.gather.soft import import_soft
-from engine.images.collection import Collection, collect
-from engine.job_settings import SoftSettings
-from engine.labels.classes import ClassManifest
+from engine.ground.run import Run
+from engine.ground.steps import Output, Store, read_tables
+from engine.images.collection import Collection, open_collection
+from engine.labels.classes import ClassList
 from engine.labels.targets import Targets, dense
-from engine.run import Run
-from engine.settings import ClusterSettings, SourceSettings
-from engine.steps import Output, Store, read_tables
+from engine.settings.jobs import SoftSettings
+from engine.settings.run import ClusterSettings, SourceSettings
 from tests.images import making
 
-CLASSES = ClassManifest(("cat", "dog"))
+CLASSES = ClassList(("cat", "dog"))
 NAMED = ["d.jpg", "a.jpg", "c.jpg"]
 ROWS = [[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]]
 """Of cat and dog; `b.jpg` is not named."""
@@ -52,7 +52,7 @@ class Imported:
     def __init__(self, folder: Path) -> None:
         self.run = Run(Store(str(folder / "store")), "r", ClusterSettings())
         images = making.folder(folder / "pool", ["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
-        self.pool: Collection = collect(self.run, "pool", str(images), SourceSettings(rows_per_shard=2))
+        self.pool: Collection = open_collection(self.run, "pool", str(images), SourceSettings(rows_per_shard=2))
 
     def __call__(self, table: Path, **settings: object) -> Output:
         chosen = SoftSettings.model_validate({"table": str(table), **settings})

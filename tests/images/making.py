@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from engine import storage
+from engine.ground import storage
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
 

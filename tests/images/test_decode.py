@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
-from engine.images.bad import BadImage
-from engine.images.decode import content_hash, decode, decode_mask, pixels
+from engine.images.decode import content_hash, decode, decode_full_size, decode_mask
+from engine.images.errors import RejectedImageError
 
 from .making import encode, jpeg, picture
 
@@ -159,7 +159,7 @@ def by_pillow(data: bytes, upright: bool) -> np.ndarray:
 def test_usable_images_are_what_pillow_makes_of_them(name: str) -> None:
     data = USABLE[name]()
     expected = by_pillow(data, upright=name != "jpeg of unreadable exif")  # some Pillows raise on that, some let it be
-    found = pixels(data)
+    found = decode_full_size(data)
     np.testing.assert_array_equal(found, expected)
     assert decode(data, 12).shape == (3, 12, 12)
 
@@ -167,7 +167,7 @@ def test_usable_images_are_what_pillow_makes_of_them(name: str) -> None:
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_unusable_images_are_refused_with_a_reason(name: str) -> None:
     make, reason = UNUSABLE[name]
-    with pytest.raises(BadImage) as caught:
+    with pytest.raises(RejectedImageError) as caught:
         decode(make(), 12)
     assert caught.value.reason == reason
 
@@ -177,7 +177,7 @@ def test_there_are_thirty_kinds_and_more() -> None:
 
 
 def test_grey_of_16_bits_keeps_its_high_byte() -> None:
-    found = pixels(encode(Image.fromarray(wide)))
+    found = decode_full_size(encode(Image.fromarray(wide)))
     np.testing.assert_array_equal(found.transpose(2, 0, 1), np.repeat((wide >> 8).astype(np.uint8)[None], 3, 0))
 
 
@@ -200,7 +200,7 @@ def scene(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("shape", [(24, 16), (16, 24), (50, 49), (99, 20)])
 def test_geometry_is_that_of_timms_evaluation(size: int, crop_pct: float, mode: str, shape: tuple[int, int]) -> None:
-    whole = torch.from_numpy(pixels(scene(*shape))).permute(2, 0, 1)
+    whole = torch.from_numpy(decode_full_size(scene(*shape))).permute(2, 0, 1)
     resized = tvf.resize(whole, [int(size / crop_pct)], interpolation=InterpolationMode(mode), antialias=True)
     expected = tvf.center_crop(resized, [size, size])
     torch.testing.assert_close(decode(scene(*shape), size, crop_pct, mode), expected, rtol=0, atol=0)
@@ -215,7 +215,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     for wrong in ({"size": 0}, {"size": 8, "crop_pct": 0}, {"size": 8, "interpolation": "cubic"}):
         with pytest.raises(ValueError, match=r"crop_pct|interpolation"):
             decode(jpeg(), **wrong)
-    with pytest.raises(BadImage, match="more than 100"):
+    with pytest.raises(RejectedImageError, match="more than 100"):
         decode(jpeg(), 8, max_pixels=100)
 
 
@@ -226,7 +226,7 @@ def test_masks_keep_their_values() -> None:
         assert set(np.unique(decode_mask(encode(image), 24))) <= set(range(21))
     np.testing.assert_array_equal(decode_mask(encode(Image.fromarray(values[:, :40])), 40)[0], values[:, :40])
     for wrong in (encode(picture()), encode(Image.fromarray(wide))):
-        with pytest.raises(BadImage, match="not a mask"):
+        with pytest.raises(RejectedImageError, match="not a mask"):
             decode_mask(wrong, 24)
 
 
@@ -248,8 +248,8 @@ def test_a_damaged_jpeg_is_refused_or_what_pillow_makes_of_it(options: dict[str,
         for at in rng.integers(3, len(data), rng.integers(1, 4)):
             damaged[at] = rng.integers(256)
         try:
-            found = pixels(bytes(damaged))
-        except BadImage:
+            found = decode_full_size(bytes(damaged))
+        except RejectedImageError:
             continue
         kept += 1
         np.testing.assert_array_equal(found, by_pillow(bytes(damaged), upright=True))
@@ -266,10 +266,10 @@ def test_scaled_decoding_turns_as_full_decoding_does(turn: int) -> None:
 
 
 def test_damaged_bytes_never_end_the_process() -> None:
-    """torchvision's PNG decoder does that; ours, fuzzed in a process of its own, answers with pixels or BadImage."""
+    """torchvision's PNG decoder does that; ours, fuzzed in a process of its own, answers with pixels or RejectedImageError."""
     code = """
 import random
-from engine.images.bad import BadImage
+from engine.images.errors import RejectedImageError
 from engine.images.decode import decode
 from tests.images.making import encode, picture
 rng = random.Random(0)
@@ -282,7 +282,7 @@ for kind, options in kinds:
             damaged[rng.randrange(len(data))] = rng.randrange(256)
         try:
             decode(bytes(damaged[: rng.choice((len(data), rng.randrange(1, len(data))))]), 16)
-        except BadImage:
+        except RejectedImageError:
             pass
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine import schema, storage
+from engine.ground import storage
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
+from engine.tables import schema
 
 from .making import everything, folder, jpeg, manifest, tar
 
@@ -161,7 +162,7 @@ def test_missing_loose_images_are_null(tmp_path: Path) -> None:
 
 
 def test_uris_that_cannot_be_had_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.images.reading.PAUSES", ())
+    monkeypatch.setattr("engine.images.byte_reader.PAUSES", ())
     (tmp_path / "t.csv").write_text("uri\nhttp://127.0.0.1:1/a.jpg\ngopher://x/y\n/no/where.jpg\nfile:///no/such.jpg\n")
     assert everything(manifest(tmp_path / "t.csv", tmp_path / "store"))["image"].null_count == 4
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from engine.images.chance import uniforms
+from engine.images.counter_rng import uniforms
 from engine.images.randaugment import DRAWS, FILL, IGNORE, OPS, RandAugment, apply_ops
 
 GEOMETRIC = {"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"}

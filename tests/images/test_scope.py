@@ -11,7 +11,7 @@ import pytest
 from engine.images.collection import Collection
 from engine.images.corruptions import corrupt
 from engine.images.decode import content_hash
-from engine.images.overlap import HeldOut, fingerprints, held_out
+from engine.images.overlap import ExclusionSet, build_exclusion_set, read_content_hashes
 from engine.images.scope import Scope
 from engine.images.subset import Subset
 from tests.images import making
@@ -26,11 +26,11 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Scope:
 
 
 @pytest.fixture(scope="module")
-def evaluation_set(tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
+def evaluation_set(tmp_path_factory: pytest.TempPathFactory) -> ExclusionSet:
     """Image 5 of the pool."""
     folder = tmp_path_factory.mktemp("test")
     pq.write_table(pa.table({"image": [making.jpeg(5)]}), folder / "test.parquet")
-    return held_out({"test": fingerprints(making.manifest(folder / "test.parquet", folder / "list"))})
+    return build_exclusion_set({"test": read_content_hashes(making.manifest(folder / "test.parquet", folder / "list"))})
 
 
 def rows(scope: Scope) -> list[tuple[int, int]]:
@@ -56,7 +56,7 @@ def test_chosen_rows_alone_are_read_and_shards_without_any_are_not(pool: Scope) 
 
 
 def test_an_image_of_another_set_is_excluded_and_one_that_cannot_be_had_is_not(
-    pool: Scope, evaluation_set: HeldOut
+    pool: Scope, evaluation_set: ExclusionSet
 ) -> None:
     scope = replace(pool, exclusions=evaluation_set)
     reasons = {
@@ -80,7 +80,7 @@ def test_a_corruption_is_drawn_from_the_image_and_from_nothing_else(pool: Scope)
     assert np.array_equal(pool.corrupted(pixels, image), pixels)
 
 
-def test_the_digest_names_what_is_read_and_answered_and_nothing_else(pool: Scope, evaluation_set: HeldOut) -> None:
+def test_the_digest_names_what_is_read_and_answered_and_nothing_else(pool: Scope, evaluation_set: ExclusionSet) -> None:
     others = [
         replace(pool, exclusions=evaluation_set),
         replace(pool, chosen=Subset.of(np.array([0]), np.array([1]))),
@@ -93,7 +93,7 @@ def test_the_digest_names_what_is_read_and_answered_and_nothing_else(pool: Scope
     assert pool.digest == pool.collection.digest  # fits on raw images are named by it
 
 
-def test_it_travels_small_and_reads_the_same_there(pool: Scope, evaluation_set: HeldOut) -> None:
+def test_it_travels_small_and_reads_the_same_there(pool: Scope, evaluation_set: ExclusionSet) -> None:
     scope = replace(pool, exclusions=evaluation_set, chosen=Subset.of(np.array([2, 0]), np.array([3, 1])))
     read, digest = rows(scope), scope.digest
     packed = pickle.dumps(scope)

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import schema
+from engine.images.file_listing import without_credentials
 from engine.images.loose import group
-from engine.images.parquet import cut
+from engine.images.parquet import split_row_groups
 from engine.images.sources import list_images
-from engine.images.walk import public
+from engine.tables import schema
 
 from .making import folder, jpeg, tar
 
@@ -26,7 +26,7 @@ NAMES = ["cat/1.jpg", "cat/2.JPEG", "cat/old/3.jpg", "dog/1.jpg", "dog/2.jpg"]
 
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 12))
 def test_parquet_rows_are_cut_without_gap_or_overlap(groups: list[int], rows_per_shard: int) -> None:
-    shards = cut(tuple(groups), rows_per_shard)
+    shards = split_row_groups(tuple(groups), rows_per_shard)
     assert [row for start, rows in shards for row in range(start, start + rows)] == list(range(sum(groups)))
     assert all(0 < rows <= rows_per_shard for _, rows in shards)
     first = 0
@@ -241,6 +241,6 @@ def test_damaged_tar_is_named(tmp_path: Path) -> None:
 
 
 def test_credentials_are_not_shown() -> None:
-    assert public("s3://key:se%2Fcret@bucket/a?region=x") == "s3://bucket/a?region=x"
-    assert public("s3://key:secret@bucket/a@b/c") == "s3://bucket/a@b/c"
-    assert public("/data/me@home") == "/data/me@home"
+    assert without_credentials("s3://key:se%2Fcret@bucket/a?region=x") == "s3://bucket/a?region=x"
+    assert without_credentials("s3://key:secret@bucket/a@b/c") == "s3://bucket/a@b/c"
+    assert without_credentials("/data/me@home") == "/data/me@home"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.report.preview import foretell
-from engine.select import counting
-from engine.select.counting import histograms
+from engine.report.preview import preview_thresholds
+from engine.select import histogram_step
+from engine.select.histogram_step import histograms
 from jobs import preview
 from tests.fake_run import FakeRun, Image, fake_run
 
@@ -20,11 +20,11 @@ def finished(tmp_path: Path) -> FakeRun:
 def test_the_second_preview_reads_no_predictions(finished: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = finished.steps["generation 1 predict"]
     first = histograms(finished.store, predictions, 2)
-    monkeypatch.setattr(counting, "count", lambda *_: pytest.fail("counted twice"))
+    monkeypatch.setattr(histogram_step, "count", lambda *_: pytest.fail("counted twice"))
     again = histograms(finished.store, predictions, 2)
     assert again.best.table().equals(first.best.table())
     assert again.stored.table().equals(first.stored.table())
-    (outcome,) = foretell(again.best, [0.8], per_class=1)
+    (outcome,) = preview_thresholds(again.best, [0.8], per_class=1)
     assert outcome.available.tolist() == [2, 1]
     assert outcome.kept.tolist() == [1, 1]
     assert outcome.lowest[0] == pytest.approx(1 / (1 + 2.718281828**-5), abs=1e-6)

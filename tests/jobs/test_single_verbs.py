@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.run import pointers
-from engine.steps import Store, read_output, read_tables
+from engine.ground.run import pointers
+from engine.ground.steps import Store, read_output, read_tables
 from jobs import command
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]

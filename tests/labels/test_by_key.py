@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.labels.by_key import ABSENT, EMPTY, labels_by_key
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 
 KEYS = pa.array(["007", "a,b", "c", "d"])
-CLASSES = ClassManifest(("0", "01"))
+CLASSES = ClassList(("0", "01"))
 
 
 def test_keys_and_labels_of_a_csv_stay_text(tmp_path: Path) -> None:

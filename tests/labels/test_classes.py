@@ -3,34 +3,34 @@
 import pyarrow as pa
 import pytest
 
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 
 
 def test_names_are_sorted_numerically_when_all_are_numbers() -> None:
     """10 comes after 9 for digits; one word makes it alphabetical."""
-    assert ClassManifest.from_names(["10", "9", "1", "9"]).names == ("1", "9", "10")
-    assert ClassManifest.from_names(["10", "9", "cat"]).names == ("10", "9", "cat")
+    assert ClassList.from_names(["10", "9", "1", "9"]).names == ("1", "9", "10")
+    assert ClassList.from_names(["10", "9", "cat"]).names == ("10", "9", "cat")
 
 
 def test_hash_follows_names_and_order() -> None:
     """Same names, same hash; another order or another split of the letters, another hash."""
-    hashes = {ClassManifest(names).hash for names in [("a", "b"), ("b", "a"), ("ab", ""), ('a", "b', "")]}
+    hashes = {ClassList(names).hash for names in [("a", "b"), ("b", "a"), ("ab", ""), ('a", "b', "")]}
     assert len(hashes) == 4
-    assert ClassManifest(("a", "b")).hash == ClassManifest.from_names(["b", "a"]).hash
-    assert len(ClassManifest(("a", "b")).hash) == 16
+    assert ClassList(("a", "b")).hash == ClassList.from_names(["b", "a"]).hash
+    assert len(ClassList(("a", "b")).hash) == 16
 
 
 def test_unusable_lists_are_refused() -> None:
     """Fewer than two classes or a repeated name cannot be a class list."""
     with pytest.raises(ValueError, match="at least 2 classes, found 1: 'cat'"):
-        ClassManifest(("cat",))
+        ClassList(("cat",))
     with pytest.raises(ValueError, match="more than once: 'cat'"):
-        ClassManifest(("cat", "dog", "cat"))
+        ClassList(("cat", "dog", "cat"))
 
 
 def test_index_suggests_the_nearest_name() -> None:
     """A mistyped class is answered with the nearest one."""
-    manifest = ClassManifest(("tench", "goldfish"))
+    manifest = ClassList(("tench", "goldfish"))
     assert manifest.index("goldfish") == 1
     with pytest.raises(ValueError, match="did you mean 'goldfish'"):
         manifest.index("goldfisch")
@@ -38,7 +38,7 @@ def test_index_suggests_the_nearest_name() -> None:
 
 def test_indices_of_a_column() -> None:
     """A label column becomes indices, nulls become -1, strangers are named."""
-    manifest = ClassManifest(("a", "b"))
+    manifest = ClassList(("a", "b"))
     assert manifest.indices(pa.array(["b", None, "a"]), "labels").tolist() == [1, -1, 0]
     with pytest.raises(ValueError, match=r"set\.parquet: 1 names are not among the 2 classes: 'c'"):
         manifest.indices(pa.array(["b", "c"]), "set.parquet")
@@ -46,9 +46,9 @@ def test_indices_of_a_column() -> None:
 
 def test_check_same_says_what_differs() -> None:
     """Missing and added names, or the first place where the order differs."""
-    manifest = ClassManifest(("a", "b", "c"))
-    manifest.check_same(ClassManifest(("a", "b", "c")), "x")
+    manifest = ClassList(("a", "b", "c"))
+    manifest.check_same(ClassList(("a", "b", "c")), "x")
     with pytest.raises(ValueError, match=r"checkpoint: .* it lacks 'c'; it adds 'd', 'e'"):
-        manifest.check_same(ClassManifest(("a", "b", "d", "e")), "checkpoint")
+        manifest.check_same(ClassList(("a", "b", "d", "e")), "checkpoint")
     with pytest.raises(ValueError, match="first at index 1: 'b' here, 'c' there"):
-        manifest.check_same(ClassManifest(("a", "c", "b")), "checkpoint")
+        manifest.check_same(ClassList(("a", "c", "b")), "checkpoint")

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine import schema
 from engine.labels.mixture import mix, mixed, mixed_table
 from engine.labels.targets import check, dense, hard, sparse
+from engine.tables import schema
 
 C, P, N = 6, 3, 200
 

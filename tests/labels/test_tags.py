@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.fit.losses import sparse_soft_ce
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.labels.tags import (
     Synonyms,
     Tagged,
@@ -26,8 +26,8 @@ from engine.labels.tags import (
     threshold_for,
 )
 from engine.labels.targets import Targets, dense
-from engine.recipe_settings import TagSettings
 from engine.recipes.tagging import as_targets
+from engine.settings.recipe import TagSettings
 
 PAIRS = [("#BrownBear", "bear"), ("ursus arctos", "brown_bear"), ("grizzly", "bear"), ("Tabby", "cat"), ("cat", "cat")]
 
@@ -95,7 +95,7 @@ def test_a_vocabulary_is_given_or_made_of_what_is_frequent() -> None:
 def zipf(tags: int = 40) -> Tagged:
     """Images of one tag each, tag h on about 2000 / (h + 1) of them."""
     counts = (2000 / (np.arange(tags) + 1)).astype(np.int64)
-    names = ClassManifest(tuple(f"t{i:03d}" for i in range(tags)))
+    names = ClassList(tuple(f"t{i:03d}" for i in range(tags)))
     return Tagged(names, np.ones(counts.sum(), np.int64), np.repeat(np.arange(tags), counts))
 
 
@@ -122,7 +122,7 @@ def test_rarer_tags_are_drawn_more_often_and_the_list_has_the_wanted_length(how:
 
 
 def test_an_image_follows_its_rarest_tag_and_one_without_tags_is_not_drawn() -> None:
-    names = ClassManifest(("common", "rare"))
+    names = ClassList(("common", "rare"))
     tagged = Tagged(names, np.array([1, 0, 2, 1, 1]), np.array([0, 0, 1, 0, 0]))
     assert image_factors(tagged, 4.0, "uniform").tolist() == [1, 0, 4, 1, 1]
     assert threshold_for(tagged, 4, "uniform") == 0

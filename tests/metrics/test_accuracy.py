@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.metrics.accuracy import accuracy, mcnemar, over_states, share_of, wilson
+from engine.metrics.accuracy import accuracy, mcnemar, mean_over_seeds, proportion, wilson
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (1, 10), (81, 263), (148, 148), (9_650, 10_000)])
 def test_wilson_equals_scipy(correct: int, total: int) -> None:
     """The interval of scipy.stats.binomtest(method="wilson")."""
     wanted = stats.binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    found = share_of(correct, total)
+    found = proportion(correct, total)
     assert (found.value, found.low, found.high) == pytest.approx((correct / total, wanted.low, wanted.high), abs=1e-12)
 
 
@@ -49,6 +49,6 @@ def test_mcnemar_known_values() -> None:
 
 def test_mean_over_states() -> None:
     """Student's t: 1, 2, 3 has mean 2 and half-width 4.303 / sqrt(3)."""
-    interval = over_states([1, 2, 3])
+    interval = mean_over_seeds([1, 2, 3])
     assert interval.high - 2 == pytest.approx(2.4841, abs=1e-4)
-    assert over_states([0.5]).low == -np.inf
+    assert mean_over_seeds([0.5]).low == -np.inf

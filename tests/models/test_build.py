@@ -5,13 +5,13 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 
-from engine.models.build import build, normalisation
-from engine.settings import ModelSettings
+from engine.models.build import build_model, normalisation
+from engine.settings.run import ModelSettings
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("wrn_28_2", 1_467_610), ("resnet8_cifar", 1_646_122)])
 def test_own_networks_work_with_timm(name: str, parameters: int) -> None:
-    model = build(ModelSettings(model=name, img_size=32), 10)
+    model = build_model(ModelSettings(model=name, img_size=32), 10)
     assert sum(tensor.numel() for tensor in model.parameters()) == parameters
     images = torch.randn(2, 3, 32, 32)
     features = model.forward_features(images)  # type: ignore[operator]
@@ -26,7 +26,7 @@ def test_own_networks_work_with_timm(name: str, parameters: int) -> None:
 
 @pytest.mark.parametrize("name", ["wrn_28_2", "resnet8_cifar", "resnet10t", "test_vit", "test_efficientnet"])
 def test_regularisation_reaches_the_network(name: str) -> None:
-    model = build(ModelSettings(model=name, img_size=32, drop=0.35, drop_path=0.25), 10)
+    model = build_model(ModelSettings(model=name, img_size=32, drop=0.35, drop_path=0.25), 10)
     rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
     assert 0.2 <= max(rates) <= 0.25  # efficientnets stop one block short
     assert rates == sorted(rates)
@@ -36,7 +36,7 @@ def test_regularisation_reaches_the_network(name: str) -> None:
 
 
 def test_noise_acts_in_training_only() -> None:
-    model = build(ModelSettings(model="wrn_28_2", img_size=32, drop=0.5, drop_path=0.5), 10)
+    model = build_model(ModelSettings(model="wrn_28_2", img_size=32, drop=0.5, drop_path=0.5), 10)
     images = torch.randn(8, 3, 32, 32)
     assert not torch.equal(model(images), model(images))
     model.eval()
@@ -44,7 +44,7 @@ def test_noise_acts_in_training_only() -> None:
 
 
 def test_stochastic_depth_keeps_the_expectation_and_grows_with_depth() -> None:
-    model = build(ModelSettings(model="wrn_28_2", img_size=32, drop_path=0.5), 10).train()
+    model = build_model(ModelSettings(model="wrn_28_2", img_size=32, drop_path=0.5), 10).train()
     paths = [module for module in model.modules() if isinstance(module, DropPath)]
     rates = [path.drop_prob for path in paths]
     assert rates == sorted(rates)
@@ -75,17 +75,19 @@ def test_stochastic_depth_keeps_the_expectation_and_grows_with_depth() -> None:
 )
 def test_what_cannot_be_built_is_told(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build(ModelSettings(img_size=32, **settings) if "img_size" not in settings else ModelSettings(**settings), 10)
+        build_model(
+            ModelSettings(img_size=32, **settings) if "img_size" not in settings else ModelSettings(**settings), 10
+        )
 
 
 def test_img_size_goes_where_it_is_taken() -> None:
-    assert build(ModelSettings(model="test_vit", img_size=48), 10)(torch.randn(1, 3, 48, 48)).shape == (1, 10)
-    assert build(ModelSettings(model="resnet10t", img_size=48), 10)(torch.randn(1, 3, 48, 48)).shape == (1, 10)
+    assert build_model(ModelSettings(model="test_vit", img_size=48), 10)(torch.randn(1, 3, 48, 48)).shape == (1, 10)
+    assert build_model(ModelSettings(model="resnet10t", img_size=48), 10)(torch.randn(1, 3, 48, 48)).shape == (1, 10)
 
 
 def test_normalisation_prefers_the_settings() -> None:
     settings = ModelSettings(model="test_vit", img_size=32, mean=(0.1, 0.2, 0.3))
-    model = build(settings, 10)
+    model = build_model(settings, 10)
     found = normalisation(settings, model)
     assert found.mean == (0.1, 0.2, 0.3)
     assert found.std == tuple(model.pretrained_cfg["std"])  # type: ignore[index]

@@ -8,9 +8,9 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.models.build import build
+from engine.models.build import build_model
 from engine.models.checkpoint import class_names, initialise, load, save
-from engine.settings import ModelSettings
+from engine.settings.run import ModelSettings
 
 NAMES = ["cat", "dog", "newt"]
 KINDS = {
@@ -24,13 +24,13 @@ KINDS = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     settings = KINDS["own"]
-    save(tmp_path / "model", build(settings, 3), settings, NAMES, {"note": "x"})
+    save(tmp_path / "model", build_model(settings, 3), settings, NAMES, {"note": "x"})
     return tmp_path / "model"
 
 
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS.keys())
 def test_a_saved_model_comes_back_here_and_in_timm(settings: ModelSettings, tmp_path: Path) -> None:
-    model = build(settings, 3).eval()
+    model = build_model(settings, 3).eval()
     save(tmp_path, model, settings, NAMES)
     state = torch.random.get_rng_state()
     loaded = load(tmp_path)
@@ -52,7 +52,7 @@ def test_a_saved_model_comes_back_here_and_in_timm(settings: ModelSettings, tmp_
 
 def test_a_state_dict_saves_the_same_bytes_as_its_model(tmp_path: Path) -> None:
     settings = KINDS["own"]
-    model = build(settings, 3)
+    model = build_model(settings, 3)
     save(tmp_path / "model", model, settings, NAMES)
     save(tmp_path / "weights", model.to(memory_format=torch.channels_last).state_dict(), settings, NAMES)
     for file in ("config.json", "model.safetensors"):
@@ -131,7 +131,7 @@ def test_weights_of_another_model_are_told(folder: Path) -> None:
 
 def test_initial_weights_leave_out_a_head_of_other_classes(folder: Path) -> None:
     settings = KINDS["own"]
-    model = build(settings, 5)
+    model = build_model(settings, 5)
     head = model.get_classifier().weight.clone()  # type: ignore[operator]
     report = initialise(model, folder)
     assert report.mismatched == ["head.fc.weight", "head.fc.bias"]
@@ -145,4 +145,4 @@ def test_initial_weights_leave_out_a_head_of_other_classes(folder: Path) -> None
 
 def test_initial_weights_of_another_architecture_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="does not fit this model"):
-        initialise(build(KINDS["fixed size"], 3), folder)
+        initialise(build_model(KINDS["fixed size"], 3), folder)

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from engine.config import SettingsError, load, parse
-from engine.job_settings import PlanJobSettings
-from engine.plan.estimate import Machines, Measured, Pool, duration, estimate, volume
+from engine.plan.estimate import ClusterCapacity, MeasuredCosts, PoolTotals, duration, estimate, volume
 from engine.plan.measure import combined
+from engine.settings.block import SettingsError, load, parse
+from engine.settings.jobs import PlanJobSettings
 from jobs.plan import described_machines, present_machines, scaled_pool, total
 
-MEASURED = Measured(
+MEASURED = MeasuredCosts(
     images=2000,
     read=0.0001,
     decode=0.001,
@@ -23,12 +23,12 @@ MEASURED = Measured(
     start_up=10.0,
     select=1e-6,
 )
-POOL = Pool(images=1_000_000, bytes=10**11, shards=500)
+POOL = PoolTotals(images=1_000_000, bytes=10**11, shards=500)
 
 
 def test_on_cpus_the_stages_add_up() -> None:
     """10 ms an image, 20 workers, 25 rounds of 2000 images: 500 s."""
-    predict, select, gather = estimate(MEASURED, POOL, Machines(nodes=5, cpus=20, price=3.6), selected=0.1)
+    predict, select, gather = estimate(MEASURED, POOL, ClusterCapacity(nodes=5, cpus=20, price=3.6), selected=0.1)
     assert predict.seconds == pytest.approx(500 + 10)
     assert predict.cost == pytest.approx(510 / 3600 * 5 * 3.6)
     assert (predict.read, predict.written, predict.memory) == (10**11, 24_000_000, 10**9)
@@ -40,24 +40,24 @@ def test_on_cpus_the_stages_add_up() -> None:
 
 
 def test_on_gpus_decoding_and_inference_overlap() -> None:
-    gpus = Machines(nodes=1, cpus=10, gpus=2, infer=0.0001)
+    gpus = ClusterCapacity(nodes=1, cpus=10, gpus=2, infer=0.0001)
     predict = estimate(MEASURED, POOL, gpus)[0]
     assert predict.seconds == pytest.approx(1_000_000 / 2 * (0.0001 + 0.0009) + 10)
-    few_cpus = Machines(nodes=1, cpus=2, gpus=2, infer=0.0001)
+    few_cpus = ClusterCapacity(nodes=1, cpus=2, gpus=2, infer=0.0001)
     slower = estimate(MEASURED, POOL, few_cpus)[0]
     assert slower.seconds == pytest.approx(1_000_000 / 2 * 0.0011 + 10)
     assert slower.bound == "decode"
 
 
 def test_more_workers_than_shards_do_not_help() -> None:
-    few = Pool(images=1000, bytes=10**8, shards=2)
-    times = [estimate(MEASURED, few, Machines(nodes=n, cpus=2 * n))[0] for n in (1, 100)]
+    few = PoolTotals(images=1000, bytes=10**8, shards=2)
+    times = [estimate(MEASURED, few, ClusterCapacity(nodes=n, cpus=2 * n))[0] for n in (1, 100)]
     assert times[0].seconds == times[1].seconds
     assert times[1].bound == "too few shards for the workers"
 
 
 def test_the_network_bounds_what_would_be_faster() -> None:
-    predict = estimate(MEASURED, POOL, Machines(nodes=100, cpus=6400, bandwidth=10**6))[0]
+    predict = estimate(MEASURED, POOL, ClusterCapacity(nodes=100, cpus=6400, bandwidth=10**6))[0]
     assert predict.bound == "network"
     assert predict.seconds == pytest.approx(10**11 / (100 * 10**6) + 10)
 
@@ -67,8 +67,8 @@ def test_twice_the_images_take_twice_the_time() -> None:
         {"model": "m", "images": {"uri": "u"}, "plan": {"pool_images": 2_000_000}}
     ).plan
     doubled = scaled_pool(POOL, plan)
-    assert doubled == Pool(2_000_000, 2 * 10**11, 1000)
-    once, twice = (estimate(MEASURED, pool, Machines(5, 20)) for pool in (POOL, doubled))
+    assert doubled == PoolTotals(2_000_000, 2 * 10**11, 1000)
+    once, twice = (estimate(MEASURED, pool, ClusterCapacity(5, 20)) for pool in (POOL, doubled))
     assert twice[0].seconds - 10 == pytest.approx(2 * (once[0].seconds - 10))
     assert total(once).seconds == pytest.approx(sum(step.seconds for step in once))
 
@@ -86,7 +86,7 @@ def test_workers_sums_become_costs_an_image() -> None:
 def test_the_shipped_config_loads_and_a_described_cluster_is_understood() -> None:
     wanted = ["plan.cluster={nodes: 3, cpus_per_node: 8, gpus_per_node: 2, images_per_second: 500, gbits_per_node: 8}"]
     settings = load(PlanJobSettings, "jobs/configs/plan.yaml", [*wanted, "plan.price_node_hour=2"])
-    assert described_machines(settings.plan) == Machines(3, 24, 6, 2.0, 1 / 500, 1e9)
+    assert described_machines(settings.plan) == ClusterCapacity(3, 24, 6, 2.0, 1 / 500, 1e9)
 
 
 def test_a_head_without_work_and_uneven_nodes_are_counted_as_they_are() -> None:
@@ -95,7 +95,7 @@ def test_a_head_without_work_and_uneven_nodes_are_counted_as_they_are() -> None:
     gpu_nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 1.0}} for _ in range(3)]
     dead = {"Alive": False, "Resources": {"CPU": 16.0, "GPU": 1.0}}
     machines = present_machines([head, *gpu_nodes, dead], plan)
-    assert machines == Machines(3, 48, 3, 2.0)
+    assert machines == ClusterCapacity(3, 48, 3, 2.0)
     assert machines.workers == 3
     assert present_machines([{"Alive": True, "Resources": {"CPU": n}} for n in (3.0, 6.0)], plan).workers == 9
     with pytest.raises(ValueError, match="no worker at all"):

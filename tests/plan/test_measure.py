@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.ground.resources import predict_actors
+from engine.ground.steps import Store
 from engine.images.scope import Scope
 from engine.plan.measure import measure
-from engine.resources import labelling_actors
-from engine.steps import Store
 from tests.predict.test_faults import SETTINGS, Pool
-from tests.predict.test_labelling import teacher as teacher  # the fixture
+from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 def test_a_sample_is_measured_and_nothing_is_left_behind(digits: Path, teacher: Path, tmp_path: Path) -> None:
     pool = Pool(tmp_path / "store", teacher, digits)
     before = sorted(path for path in (tmp_path / "store").rglob("*") if path.is_file())
-    actors = labelling_actors(pool.run.cluster, pool.images.manifest.num_shards)
+    actors = predict_actors(pool.run.cluster, pool.images.manifest.num_shards)
     found, plan = measure(Store(str(tmp_path / "store")), Scope(pool.images), pool.model, SETTINGS, actors, 128)
     assert 128 <= found.images < 128 + 64, "more shards than the sample needs"
     assert min(found.decode, found.infer, found.write, found.select, found.boot, found.resident) > 0

@@ -13,17 +13,17 @@ from typing import Any
 
 import ray
 
-from engine.images.collection import collect
+from engine.ground.run import Run
+from engine.ground.session import connect
+from engine.ground.steps import Store
+from engine.images.collection import open_collection
 from engine.images.scope import Scope
 from engine.models.imported import find_model
 from engine.predict import pipeline
-from engine.run import Run
-from engine.session import connect
-from engine.settings import ClusterSettings, PredictSettings, SourceSettings
-from engine.steps import Store
+from engine.settings.run import ClusterSettings, PredictSettings, SourceSettings
 
 
-class MarkingActor(pipeline.LabelActor):
+class MarkingActor(pipeline.PredictActor):
     """Takes its time over a shard, so that there is a middle to kill it in."""
 
     marks: Path
@@ -56,12 +56,12 @@ def main(
     cluster: dict[str, Any],
 ) -> None:
     MarkingActor.marks, MarkingActor.seconds = Path(marks), seconds  # travel with the class: it belongs to __main__
-    pipeline.LabelActor = MarkingActor  # type: ignore[misc]
+    pipeline.PredictActor = MarkingActor  # type: ignore[misc]
     pipeline.TASK_IMAGES = 0  # a pool of actors, however few images
     settings = ClusterSettings.model_validate(cluster)
     run = Run(Store(store), "run", settings)
     model = find_model(run, teacher)
-    images = collect(run, "images", pool, SourceSettings(rows_per_shard=rows_per_shard))
+    images = open_collection(run, "images", pool, SourceSettings(rows_per_shard=rows_per_shard))
     with connect(settings):
         if together:
             ray.data.DataContext.get_current().wait_for_min_actors_s = 600

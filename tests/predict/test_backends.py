@@ -11,12 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from engine.config import SettingsError, parse
 from engine.images.decode import decode
-from engine.models.build import build as build_model
+from engine.models.build import build_model as build_model
 from engine.predict import backends
-from engine.predict.backends import BACKENDS, Norm, UnavailableError, build, check_openvino
-from engine.predict.choice import (
+from engine.predict.backend_choice import (
     TOLERANCE,
     Agreement,
     agreement,
@@ -24,7 +22,9 @@ from engine.predict.choice import (
     choose_backend,
     pick,
 )
-from engine.settings import ModelSettings, PredictSettings
+from engine.predict.backends import BACKENDS, Norm, UnavailableError, build, check_openvino
+from engine.settings.block import SettingsError, parse
+from engine.settings.run import ModelSettings, PredictSettings
 
 CPU = torch.device("cpu")
 SIZE, BATCH = 16, 8

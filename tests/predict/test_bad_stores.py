@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import storage
-from engine.steps import StoreError
+from engine.ground import storage
+from engine.ground.steps import StoreError
 from tests.flaky_s3 import Moods, flaky
 from tests.predict.test_faults import Pool
-from tests.predict.test_labelling import teacher as teacher  # the fixture
+from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("local_ray")]
 

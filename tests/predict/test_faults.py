@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from engine import storage
-from engine.images.collection import Collection, collect
+from engine.ground import storage
+from engine.ground.failures import WorkersFailedError
+from engine.ground.run import Run
+from engine.ground.steps import Output, Store, StoreError, read_tables
+from engine.images.collection import Collection, open_collection
 from engine.images.scope import Scope
 from engine.models.imported import find_model
 from engine.predict import pipeline
-from engine.predict.failures import WorkersFailedError
-from engine.predict.labelling import LabelledShard
 from engine.predict.predictor import Predictor
-from engine.run import Run
-from engine.settings import ClusterSettings, PredictSettings, SourceSettings
-from engine.steps import Output, Store, StoreError, read_tables
-from tests.predict.test_labelling import teacher as teacher  # the fixture
+from engine.predict.shard_predictor import PredictedShard
+from engine.settings.run import ClusterSettings, PredictSettings, SourceSettings
+from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -38,7 +38,7 @@ class Pool:
         self.run = Run(Store(str(store)), "run", ClusterSettings(**{"num_workers": 1, **cluster}))
         self.model: Output = find_model(self.run, str(teacher))
         source = SourceSettings(rows_per_shard=64)
-        self.images: Collection = collect(self.run, "images", str(digits / "pool.parquet"), source)
+        self.images: Collection = open_collection(self.run, "images", str(digits / "pool.parquet"), source)
 
     def label(self) -> Output:
         return pipeline.predict(self.run, "predict", self.model, Scope(self.images), SETTINGS)
@@ -55,7 +55,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     marks = tmp_path / "marks"
     marks.mkdir()
 
-    class Dying(pipeline.LabelActor):
+    class Dying(pipeline.PredictActor):
         """Kills its own process three times over the third shard: once more than Ray hands it out again by itself."""
 
         def _label(self, shard: int) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
                 os.kill(os.getpid(), signal.SIGKILL)
             return super()._label(shard)
 
-    monkeypatch.setattr(pipeline, "LabelActor", Dying)
+    monkeypatch.setattr(pipeline, "PredictActor", Dying)
     broken = Pool(tmp_path / "broken", teacher, digits)
     output = broken.label()
     assert len(list(marks.iterdir())) == 3, "the worker was not killed"
@@ -76,7 +76,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 def test_a_constructor_that_always_raises_ends_the_job_with_its_error(
     digits: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(pipeline.LabelActor):
+    class Broken(pipeline.PredictActor):
         def __init__(self, *arguments: Any, **keywords: Any) -> None:
             def no_device(*_: object) -> None:
                 raise RuntimeError("the device is on fire")
@@ -84,7 +84,7 @@ def test_a_constructor_that_always_raises_ends_the_job_with_its_error(
             Predictor.__init__ = no_device  # type: ignore[assignment, method-assign]
             super().__init__(*arguments, **keywords)
 
-    monkeypatch.setattr(pipeline, "LabelActor", Broken)
+    monkeypatch.setattr(pipeline, "PredictActor", Broken)
     pool = Pool(tmp_path / "store", teacher, digits, max_failures=1)
     with pytest.raises(WorkersFailedError, match="the device is on fire"):
         pool.label()
@@ -93,15 +93,15 @@ def test_a_constructor_that_always_raises_ends_the_job_with_its_error(
 def test_a_store_that_fills_up_is_told_and_the_work_is_resumed(
     digits: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Full(pipeline.LabelActor):
-        def _commit(self, labelled: LabelledShard) -> Any:
+    class Full(pipeline.PredictActor):
+        def _commit(self, labelled: PredictedShard) -> Any:
             if labelled.shard == 3:
                 raise OSError(28, "No space left on device", "/disk/part")
             return super()._commit(labelled)
 
     pool = Pool(tmp_path / "store", teacher, digits)
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "LabelActor", Full)
+        patched.setattr(pipeline, "PredictActor", Full)
         with pytest.raises(StoreError, match=r"/disk/part: cannot be written, no space is left on it.*run the same"):
             pool.label()
     kept = {path.name for path in (tmp_path / "store/steps").glob("predict-*/parts/*.parquet")}

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.models.build import build
+from engine.models.build import build_model
 from engine.models.checkpoint import save
 from engine.predict.predictor import Predictor, top_log_odds
-from engine.settings import ModelSettings, PredictSettings
+from engine.settings.run import ModelSettings, PredictSettings
 
 
 def test_log_odds_match_high_precision() -> None:
@@ -43,7 +43,7 @@ def test_log_odds_are_the_same_for_logits_and_log_probabilities() -> None:
 def test_with_a_sigmoid_every_class_has_a_probability_of_its_own(tmp_path: Path) -> None:
     settings = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
     torch.manual_seed(0)
-    save(tmp_path, build(settings, 5), settings, list("abcde"))
+    save(tmp_path, build_model(settings, 5), settings, list("abcde"))
     images = torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8)
     one = Predictor(tmp_path, PredictSettings(top_p=5, activation="sigmoid", backend="eager", temperature=2))
     logits = one.logits(images)[0] / 2

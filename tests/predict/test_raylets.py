@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from engine.steps import Store, read_output, read_tables
+from engine.ground.steps import Store, read_output, read_tables
 from tests.driver import started
-from tests.predict.test_labelling import teacher as teacher  # the fixture
+from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 

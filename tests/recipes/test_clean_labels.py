@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine import storage
-from engine.run import pointers
-from engine.steps import Output, Store, read_output, read_tables
+from engine.ground import storage
+from engine.ground.run import pointers
+from engine.ground.steps import Output, Store, read_output, read_tables
 from jobs.self_train import self_train
 from tests.small_run import small_settings, small_tree
 

@@ -7,20 +7,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine import schema
-from engine.config import parse
 from engine.evaluate.evaluate import ANSWERS
-from engine.labels.classes import ClassManifest
-from engine.recipes.guard import evidence_of, next_teacher, starved, weigh
+from engine.ground.run import Run
+from engine.ground.steps import Output, Store
+from engine.labels.classes import ClassList
+from engine.recipes.context import Generation
+from engine.recipes.guard import evidence_of, make_verdict, next_teacher, stop_without_labels
 from engine.recipes.noisy_student import noisy_student
-from engine.recipes.setup import Generation
 from engine.recipes.threshold import threshold
 from engine.report.table import metrics, show
-from engine.run import Run
-from engine.settings import ClusterSettings, GuardSettings, SelfTrainSettings
-from engine.steps import Output, Store
+from engine.settings.block import parse
+from engine.settings.run import ClusterSettings, GuardSettings, SelfTrainSettings
+from engine.tables import schema
 
-CLASSES = ClassManifest(("cat", "dog"))
+CLASSES = ClassList(("cat", "dog"))
 
 
 def answers(right: np.ndarray, confidence: float = 0.8) -> pa.Table:
@@ -69,14 +69,14 @@ def test_two_models_are_compared_on_the_images_that_both_could_read() -> None:
 
 def test_without_validation_or_with_the_rails_off_a_verdict_only_warns() -> None:
     worse = evidence_of(labels([0, 1]), None, answers(np.ones(400, bool)), answers(np.arange(400) > 100), 2)
-    assert weigh(worse, None, GuardSettings()).rejects
-    off = weigh(worse, None, GuardSettings(enabled=False))
+    assert make_verdict(worse, None, GuardSettings()).rejects
+    off = make_verdict(worse, None, GuardSettings(enabled=False))
     assert off.decision.action == "keep the old teacher"
     assert not off.rejects
     assert "only" in off.sentence
     lost = evidence_of(labels([0] * 30), labels([1] * 30), None, None, 2)
-    assert weigh(lost, None, GuardSettings()).decision.reason == "classes lost"
-    assert not weigh(lost, None, GuardSettings()).obeyed
+    assert make_verdict(lost, None, GuardSettings()).decision.reason == "classes lost"
+    assert not make_verdict(lost, None, GuardSettings()).obeyed
 
 
 class FakeSetup:
@@ -105,7 +105,7 @@ class FakeSetup:
         self.inits: list[str | None] = []
 
     def put(self, verb: str, label: str, table: pa.Table, inputs: dict[str, str], **summary: Any) -> Output:
-        return self.run.step(
+        return self.run.find_or_run_step(
             label, verb, 1, {"label": label}, inputs, lambda step: step.commit([step.put_part(0, table)], summary, 0)
         )
 
@@ -198,4 +198,4 @@ def test_the_last_verdict_is_told_in_the_log(tmp_path: Path, capsys: pytest.Capt
     generations: list[Generation] = noisy_student(setup)
     assert next_teacher(setup, 1, generations[0], generations[1]) is generations[0]
     assert "worse than its teacher" in capsys.readouterr().out
-    assert not starved("x", generations[0], setup.put("select", "s", labels([0]), {}, selected=1))
+    assert not stop_without_labels("x", generations[0], setup.put("select", "s", labels([0]), {}, selected=1))

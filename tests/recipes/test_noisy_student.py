@@ -5,9 +5,9 @@ import torch
 
 from engine.fit.losses import soft_ce
 from engine.fit.supervised import stream_weights
-from engine.models.build import num_parameters, tell_smaller
+from engine.models.build import num_parameters, warn_if_smaller
 from engine.recipes.efficientnet import SIZES, published
-from engine.settings import FitSettings, ModelSettings
+from engine.settings.run import FitSettings, ModelSettings
 
 FIT = FitSettings(steps=1, batch={"labelled": 8, "pseudo": 8})
 
@@ -50,8 +50,8 @@ def test_without_noise_soft_labels_of_an_identical_net_teach_nothing() -> None:
 def test_a_smaller_student_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     small, large = (ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": width}) for width in (8, 16))
     assert num_parameters(small, 10) < num_parameters(large, 10)
-    assert tell_smaller(large, small, 10)
+    assert warn_if_smaller(large, small, 10)
     assert "fewer than its teacher's" in capsys.readouterr().out
-    assert not tell_smaller(small, large, 10)
-    assert not tell_smaller(small, small, 10)
+    assert not warn_if_smaller(small, large, 10)
+    assert not warn_if_smaller(small, small, 10)
     assert capsys.readouterr().out == ""

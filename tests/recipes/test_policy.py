@@ -6,7 +6,7 @@ import pytest
 from engine.metrics.accuracy import Interval, PairedTest, mcnemar
 from engine.metrics.calibration import gap_change
 from engine.metrics.churn import Churn
-from engine.recipes.policy import Evidence, judge
+from engine.recipes.policy import Evidence, judge_generation
 
 SELECTED = np.array([100, 100, 100])
 
@@ -37,7 +37,7 @@ def compared(only_teacher: int, only_student: int) -> PairedTest:
 )
 def test_decision(evidence: Evidence, action: str, reason: str) -> None:
     """Only what is significant moves the decision; the gravest finding decides."""
-    decision = judge(evidence)
+    decision = judge_generation(evidence)
     assert (decision.action, decision.reason) == (action, reason)
     assert decision.detail
 

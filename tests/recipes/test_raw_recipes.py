@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from engine import storage
-from engine.config import SettingsError, parse
-from engine.settings import SelfTrainSettings
-from engine.steps import Store, read_output
+from engine.ground import storage
+from engine.ground.steps import Store, read_output
+from engine.settings.block import SettingsError, parse
+from engine.settings.run import SelfTrainSettings
 from jobs.self_train import self_train
 from tests.small_run import small_tree, write_config
 from tests.test_kill_and_resume import finish, kill_when, steps

@@ -6,10 +6,10 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from engine.config import SettingsError, parse
-from engine.recipe_settings import REFUSED
 from engine.recipes.registry import RECIPES
-from engine.settings import SelfTrainSettings
+from engine.settings.block import SettingsError, parse
+from engine.settings.recipe import REFUSED
+from engine.settings.run import SelfTrainSettings
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
 
-from engine.config import SettingsError, parse
 from engine.labels.mixture import mixed
 from engine.recipes import self_distillation as module
-from engine.settings import SelfTrainSettings
+from engine.settings.block import SettingsError, parse
+from engine.settings.run import SelfTrainSettings
 
 LAMBDA, GAMMA = 0.2, 20.0
 X = np.linspace(0, 1, 11)[:, None]
@@ -70,7 +70,7 @@ class Kernel:
 
 def rounds(monkeypatch: pytest.MonkeyPatch, number: int, truth_share: float) -> tuple[list[Any], list[int]]:
     monkeypatch.setattr(module, "next_teacher", lambda *args, **_: args[3])
-    monkeypatch.setattr(module, "starved", lambda *_: False)
+    monkeypatch.setattr(module, "stop_without_labels", lambda *_: False)
     setup: Any = Kernel(number, truth_share)
     return [generation.model for generation in module.self_distillation(setup)], setup.seeds
 
@@ -124,7 +124,7 @@ def test_the_rounds_are_watched_on_validation_images_but_not_for_settled_labels(
         asked.append(SimpleNamespace(number=args[1], settles=settles))
 
     monkeypatch.setattr(module, "next_teacher", stop)
-    monkeypatch.setattr(module, "starved", lambda *_: False)
+    monkeypatch.setattr(module, "stop_without_labels", lambda *_: False)
     setup: Any = Kernel(5, 0.0)
     assert len(module.self_distillation(setup)) == 2, "the guard said stop"
     assert [(one.number, one.settles) for one in asked] == [(1, False)]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import parse
-from engine.metrics.accuracy import over_states
-from engine.settings import SelfTrainSettings
+from engine.metrics.accuracy import mean_over_seeds
+from engine.settings.block import parse
+from engine.settings.run import SelfTrainSettings
 from jobs.self_train import self_train
 from tests.small_run import small_tree
 
@@ -33,7 +33,7 @@ def test_two_train_workers_end_where_one_does(digits: Path, tmp_path: Path) -> N
         workers: [accuracy(digits, str(tmp_path / str(workers)), workers, seed) for seed in STATES]
         for workers in (1, 2)
     }
-    one, two = (over_states(values) for values in reached.values())
+    one, two = (mean_over_seeds(values) for values in reached.values())
     assert one.value > 0.8, reached
     assert one.low <= two.value <= one.high, reached
     assert two.low <= one.value <= two.high, reached

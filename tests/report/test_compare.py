@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.config import load, parse
 from engine.metrics.accuracy import wilson
 from engine.recipes import efficientnet
 from engine.report.compare import Arm, Outcome, accuracy_of, difference_to, markdown, refuse_unlike, rows, svg
 from engine.report.cost import Cost, evaluated, of_step, planned
-from engine.settings import SelfTrainSettings
+from engine.settings.block import load, parse
+from engine.settings.run import SelfTrainSettings
 from jobs.compare import APART, compare, in_state
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"

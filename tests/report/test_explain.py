@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.ground.run import Run
+from engine.ground.steps import Output
 from engine.labels.mixture import mixed_table
-from engine.report.explain import explain, lineage, records
-from engine.run import Run
+from engine.report.explain import explain, lineage, read_history
 from engine.select.reassign import reassign
 from engine.select.select import Selector
 from engine.select.sticky import carry_over
-from engine.settings import ClusterSettings, SelectSettings
-from engine.steps import Output
+from engine.settings.run import ClusterSettings, SelectSettings
 from jobs import explain as job
 from tests.fake_run import CLASSES, FakeRun, Image, fake_run, made, table_of
 
@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 
 
 def story(finished: FakeRun, key: str) -> str:
-    return "\n".join(explain(records(finished.store, "r"), key))
+    return "\n".join(explain(read_history(finished.store, "r"), key))
 
 
 def test_chosen_with_rank_score_and_teacher(finished: FakeRun) -> None:
@@ -52,11 +52,11 @@ def test_quarantined_and_unknown(finished: FakeRun) -> None:
     with pytest.raises(ValueError, match="no image of this run's pool has this key"):
         story(finished, "stranger.jpg")
     with pytest.raises(FileNotFoundError, match="runs here: r"):
-        records(finished.store, "nothing")
+        read_history(finished.store, "nothing")
 
 
 def test_lineage_goes_down_to_the_labelled_images(finished: FakeRun) -> None:
-    told = lineage(records(finished.store, "r"), finished.steps["generation 2 select"])
+    told = lineage(read_history(finished.store, "r"), finished.steps["generation 2 select"])
     text = "\n".join(told)
     for label in ("generation 2 predict", "generation 1 fit", "generation 1 select", "teacher fit", "gather labelled"):
         assert f"({label})" in text

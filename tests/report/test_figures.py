@@ -11,9 +11,9 @@ from engine.report import figures
 from engine.report.figures import accuracy_range, comparison_svg, height, position, preview_svg, shown
 from engine.report.preview import CURVE_THRESHOLDS, survivors
 from engine.search.importance import Importance
-from engine.search_settings import Dimension
 from engine.select.histogram import Histogram
 from engine.select.scores import probability
+from engine.settings.search import Dimension
 from tests.search.making import record
 from tests.select.tables import random_pool
 

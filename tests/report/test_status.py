@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from engine.ground.run import Pointer
+from engine.ground.steps import Step, Store
 from engine.report.status import pace, step_status
-from engine.run import Pointer
-from engine.steps import Step, Store
 
 
 @pytest.fixture

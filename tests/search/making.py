@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from engine.config import parse
-from engine.search.trials import Record, Report, Trial
-from engine.search_settings import SearchJobSettings
+from engine.search.trials import Trial, TrialRecord, TrialReport
+from engine.settings.block import parse
+from engine.settings.search import SearchJobSettings
 
 SPACE = {
     "select.threshold": {"uniform": [0.1, 0.9]},
@@ -30,8 +30,8 @@ def searched(store: str | Path = "store", search: dict[str, Any] | None = None, 
     return parse(SearchJobSettings, tree, "the test's search")
 
 
-def record(cohort: int, number: int, *accuracies: float, **changed: Any) -> Record:
+def record(cohort: int, number: int, *accuracies: float, **changed: Any) -> TrialRecord:
     """A finished trial with these accuracies after generations 1, 2, …"""
-    reports = tuple(Report(g, a, a - 0.01, a + 0.01) for g, a in enumerate(accuracies, 1))
+    reports = tuple(TrialReport(g, a, a - 0.01, a + 0.01) for g, a in enumerate(accuracies, 1))
     trial = Trial(cohort, number, changed.pop("values", {}), changed.pop("before", None), changed.pop("parent", None))
-    return Record(trial, **{"state": "finished", "reports": reports, **changed})
+    return TrialRecord(trial, **{"state": "finished", "reports": reports, **changed})

@@ -2,11 +2,11 @@
 
 import pytest
 
-from engine.search.cohorts import cohorts, exploit, propose, start_values
-from engine.search.share import share
+from engine.search.allocation import allocate_trials
+from engine.search.strategies import cohorts, exploit, propose, start_values
 from engine.search.trials import best, run_name, settings_of
-from engine.search_settings import PopulationSettings
-from engine.settings import ClusterSettings
+from engine.settings.run import ClusterSettings
+from engine.settings.search import PopulationSettings
 from tests.search.making import record, searched
 
 A, B = {"select.threshold": 0.5}, {"select.threshold": 0.7}
@@ -124,7 +124,7 @@ def test_trials_at_once_are_those_that_the_cluster_feeds(
     train_cpus: int | None,
     labelling: int,
 ) -> None:
-    decision = share(resources, ClusterSettings(**cluster), trials, wanted)
+    decision = allocate_trials(resources, ClusterSettings(**cluster), trials, wanted)
     assert decision.concurrent == concurrent
     assert (decision.cluster.train_cpus, decision.cluster.num_workers) == (train_cpus, labelling)
     fits = decision.concurrent * decision.cluster.train_workers * (decision.cluster.train_cpus or 1)
@@ -132,16 +132,16 @@ def test_trials_at_once_are_those_that_the_cluster_feeds(
 
 
 def test_a_trials_worker_fits_on_one_machine() -> None:
-    decision = share({"CPU": 12}, ClusterSettings(), 8, 2, nodes=[4, 4, 4])
+    decision = allocate_trials({"CPU": 12}, ClusterSettings(), 8, 2, nodes=[4, 4, 4])
     assert (decision.concurrent, decision.cluster.train_cpus) == (2, 4)
 
 
 def test_a_trials_fit_does_not_grow_into_the_share_of_another() -> None:
     elastic = ClusterSettings(train_workers=4, min_train_workers=1)
-    decision = share({"CPU": 64, "GPU": 8}, elastic, 8)
+    decision = allocate_trials({"CPU": 64, "GPU": 8}, elastic, 8)
     assert (decision.concurrent, decision.cluster.train_workers, decision.cluster.min_train_workers) == (2, 4, None)
 
 
 def test_a_trial_that_fits_nowhere_is_refused() -> None:
     with pytest.raises(ValueError, match=r"bound by 2 CPUs, 8 for a fit; lower cluster\.train_workers"):
-        share({"CPU": 2}, ClusterSettings(train_workers=8), 4)
+        allocate_trials({"CPU": 2}, ClusterSettings(train_workers=8), 4)

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from engine.ground.run import Run
+from engine.ground.steps import Store
 from engine.report import figures, search_page, search_table
-from engine.run import Run
 from engine.search.importance import correlation_ratio, importances, rank_correlation
 from engine.search.savings import Saving, Used, savings, steps_used
-from engine.search.search import Found
+from engine.search.search import SearchResult
 from engine.search.trials import run_name, settings_of
-from engine.search_settings import Dimension
-from engine.settings import ClusterSettings
-from engine.steps import Store
+from engine.settings.run import ClusterSettings
+from engine.settings.search import Dimension
 from tests.search.making import record, searched
 
 SPACE = {"a.x": Dimension(uniform=(0, 1)), "b": Dimension(choice=["p", "q"]), "c": Dimension(loguniform=(1e-3, 1))}
@@ -69,22 +69,24 @@ def test_steps_are_read_from_the_store_and_unfinished_ones_are_left_out(tmp_path
     records = [record(1, 0, 0.5), record(1, 1, 0.6), record(1, 2)]
     for one in records[:2]:
         run = Run(store, run_name("s", one.trial), ClusterSettings())
-        run.step("predict", "predict", 1, {}, {}, lambda step: step.commit([], {}, 0.0))
+        run.find_or_run_step("predict", "predict", 1, {}, {}, lambda step: step.commit([], {}, 0.0))
         with pytest.raises(KeyboardInterrupt):
-            run.step("fit", "fit", 1, {"n": one.trial.number}, {}, lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+            run.find_or_run_step(
+                "fit", "fit", 1, {"n": one.trial.number}, {}, lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+            )
     used = steps_used(store, "s", records)
     assert [(use.trial, use.verb) for use in used] == [("1-000", "predict"), ("1-001", "predict")]
     assert savings(used)[0].made == 1
 
 
-def found() -> Found:
+def found() -> SearchResult:
     values = {"select.threshold": 0.5, "student.noise.pseudo.aa_magnitude": 5}
     records = [
         record(1, n, 0.7 + n / 100, before=(), values={**values, "select.threshold": 0.1 * n}) for n in range(1, 6)
     ]
     records += [record(1, 6, state="failed", values={}, before=())]
     records += [record(2, 0, 0.74, 0.9, before=(values,), values=values, parent=5)]
-    return Found(records, records[-1], settings_of(searched().base(), records[-1].trial, "s-best"))
+    return SearchResult(records, records[-1], settings_of(searched().base(), records[-1].trial, "s-best"))
 
 
 def test_the_tables_show_trials_schedule_and_savings() -> None:

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from engine.run import Run
+from engine.ground.run import Run
+from engine.ground.steps import Store
+from engine.search.allocation import TrialAllocation
 from engine.search.cohort import Cohort
-from engine.search.cohorts import propose
-from engine.search.search import Found, check_search, run_search
-from engine.search.share import Share
-from engine.search.trials import Record, Records, Report, Trial
-from engine.search_settings import HalvingSettings, SearchJobSettings
-from engine.settings import ClusterSettings, SelfTrainSettings
-from engine.steps import Store
+from engine.search.search import SearchResult, check_search, run_search
+from engine.search.strategies import propose
+from engine.search.trials import Trial, TrialRecord, TrialRecords, TrialReport
+from engine.settings.run import ClusterSettings, SelfTrainSettings
+from engine.settings.search import HalvingSettings, SearchJobSettings
 from tests.search.making import SPACE, record, searched
 
-SHARE = Share(1, ClusterSettings(), "one at a time")
+SHARE = TrialAllocation(1, ClusterSettings(), "one at a time")
 
 
 def accuracy(trial: Trial, generation: int) -> float:
@@ -34,9 +34,11 @@ class Tuner:
     def __init__(self, dies: int | None = None) -> None:
         self.left, self.worked = dies, list[str]()
 
-    def __call__(self, search: Run, cohort: Cohort, base: SelfTrainSettings, share: Share) -> list[Record]:
+    def __call__(
+        self, search: Run, cohort: Cohort, base: SelfTrainSettings, share: TrialAllocation
+    ) -> list[TrialRecord]:
         assert share.concurrent == 1
-        records = Records(search)
+        records = TrialRecords(search)
         while (trial := cohort.next()) is not None:
             record = records.get(trial.name)
             for generation in range(1, len(trial.schedule or [0] * base.generations) + 1):
@@ -44,7 +46,7 @@ class Tuner:
                     raise KeyboardInterrupt
                 self.left = None if self.left is None else self.left - 1
                 self.worked.append(f"{trial.name} generation {generation}")
-                report = Report(generation, accuracy(trial, generation), 0.0, 1.0)
+                report = TrialReport(generation, accuracy(trial, generation), 0.0, 1.0)
                 record = records.put(record.after(report))
                 if not cohort.reported(trial.name, report).goes_on:
                     break
@@ -53,7 +55,7 @@ class Tuner:
         return cohort.ended({})
 
 
-def go(settings: SearchJobSettings, tuner: Tuner) -> Found:
+def go(settings: SearchJobSettings, tuner: Tuner) -> SearchResult:
     return run_search(Run(Store(settings.store), settings.run, settings.cluster), settings, SHARE, tuner)
 
 
@@ -70,7 +72,7 @@ def test_killed_anywhere_and_restored_it_finds_the_same_and_repeats_no_finished_
         with pytest.raises(KeyboardInterrupt):
             go(settings, first)
         run = Run(Store(settings.store), settings.run, settings.cluster)
-        over = {record.trial.name for record in Records(run).all() if record.over}
+        over = {record.trial.name for record in TrialRecords(run).all() if record.over}
         second = Tuner()
         found = go(settings, second)
         assert found.records == undisturbed.records
@@ -107,7 +109,7 @@ def test_runs_are_stopped_at_generation_boundaries_and_the_best_is_not(tmp_path:
 
 
 def test_a_trial_that_comes_by_again_keeps_what_it_reported_and_is_not_judged_again(tmp_path: Path) -> None:
-    records = Records(Run(Store(str(tmp_path)), "s", ClusterSettings()))
+    records = TrialRecords(Run(Store(str(tmp_path)), "s", ClusterSettings()))
     ahead, behind = (records.put(record(1, n, *a, state="running")) for n, a in enumerate([(0.5, 0.9), (0.4,)]))
     others = [record(1, n, 0.8, 0.7) for n in (2, 3, 4)]
     cohort = Cohort(records, [ahead, behind, *others], 5, partial(propose, searched(), 1, []), HalvingSettings(), 3)
@@ -136,7 +138,7 @@ def test_the_records_of_two_searches_are_not_mixed(tmp_path: Path) -> None:
 def test_failed_trials_are_told_and_tried_again_by_the_next_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def dies(search: Run, cohort: Cohort, base: SelfTrainSettings, share: Share) -> list[Record]:  # noqa: ARG001
+    def dies(search: Run, cohort: Cohort, base: SelfTrainSettings, share: TrialAllocation) -> list[TrialRecord]:  # noqa: ARG001
         while cohort.next() is not None:
             pass
         return cohort.ended({"1-000": "out of memory"})

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.config import SettingsError, parse
-from engine.search.cohorts import propose
 from engine.search.search import check_search
 from engine.search.space import draw, draw_one, from_unit, grid_point, perturb, to_unit
-from engine.search_settings import Dimension
+from engine.search.strategies import propose
+from engine.settings.block import SettingsError, parse
+from engine.settings.search import Dimension
 from tests.search.making import SPACE, searched
 
 UNIFORM = Dimension(uniform=(0.2, 0.8))

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.config import load
-from engine.run import Run, pointers
-from engine.search.trials import Record, Records
-from engine.settings import ClusterSettings, SelfTrainSettings
-from engine.steps import Store
+from engine.ground.run import Run, pointers
+from engine.ground.steps import Store
+from engine.search.trials import TrialRecord, TrialRecords
+from engine.settings.block import load
+from engine.settings.run import ClusterSettings, SelfTrainSettings
 from tests.small_run import small_tree, write_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -47,8 +47,8 @@ def finish(path: Path) -> str:
     return path.with_suffix(".log").read_text()
 
 
-def records(folder: Path) -> list[Record]:
-    return Records(Run(Store(str(folder / "store")), "s", ClusterSettings())).all()
+def records(folder: Path) -> list[TrialRecord]:
+    return TrialRecords(Run(Store(str(folder / "store")), "s", ClusterSettings())).all()
 
 
 def labels(folder: Path, run: str) -> dict[str, str]:
@@ -60,7 +60,7 @@ def steps(folder: Path, verb: str) -> list[Path]:
     return list((folder / "store" / "steps").glob(f"{verb}-*/step.json"))
 
 
-def killed_after_a_trial(path: Path, folder: Path) -> dict[str, Record]:
+def killed_after_a_trial(path: Path, folder: Path) -> dict[str, TrialRecord]:
     """Start the search, kill its driver once a trial is over; returns the records of those that are."""
     process = start(path)
     deadline = time.monotonic() + PATIENCE

@@ -6,17 +6,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine import schema
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.select import scores
-from engine.settings import SelectSettings
+from engine.settings.run import SelectSettings
+from engine.tables import schema
 
 
 @dataclass(frozen=True)
 class Pool:
     """Predictions as plain arrays: addresses (N,), classes and log-odds (N, P)."""
 
-    manifest: ClassManifest
+    manifest: ClassList
     shard: npt.NDArray[np.int32]
     row: npt.NDArray[np.int32]
     classes: npt.NDArray[np.integer]
@@ -29,9 +29,9 @@ class Pool:
         return scores.pack(*columns, expected)
 
 
-def manifest(num_classes: int) -> ClassManifest:
+def manifest(num_classes: int) -> ClassList:
     """A class list of any length."""
-    return ClassManifest(tuple(f"class {i}" for i in range(num_classes)))
+    return ClassList(tuple(f"class {i}" for i in range(num_classes)))
 
 
 def random_pool(num_rows: int, num_classes: int, top_p: int, seed: int, confidence: float = 2.0) -> Pool:
@@ -81,7 +81,7 @@ def brute_force(pool: Pool, settings: SelectSettings) -> dict[tuple[int, int, in
     return chosen
 
 
-def quota_of(settings: SelectSettings, classes: ClassManifest) -> list[int] | None:
+def quota_of(settings: SelectSettings, classes: ClassList) -> list[int] | None:
     """K of each class: one image after the other goes to the class that lacks most of its share."""
     if settings.per_class is None:
         return None

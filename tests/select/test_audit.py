@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine import schema
-from engine.select.audit import SCORED, disagreements, found, relabelled, scored, stratified_folds
+from engine.select.audit import SCORED, audit_quality, disagreements, relabelled, scored, stratified_folds
 from engine.select.scores import pack
+from engine.tables import schema
 
 
 def table(given: list[int], predicted: list[int], score: list[float]) -> pa.Table:
@@ -70,8 +70,8 @@ def test_the_cut_is_strict_and_relabels_denials_alone() -> None:
 
 def test_precision_at_m_and_recall_by_hand() -> None:
     given, truth = np.array([0, 0, 0, 0, 0]), np.array([1, 0, 1, 0, 1])
-    judged = found(np.array([0, 1, 2]), given, truth, at=(1, 2, 10))
+    judged = audit_quality(np.array([0, 1, 2]), given, truth, at=(1, 2, 10))
     assert judged.precision == {1: 1.0, 2: 0.5, 3: pytest.approx(2 / 3)}
     assert judged.recall == pytest.approx(2 / 3)
     assert judged.wrong == 3
-    assert np.isnan(found(np.array([], np.int64), given, given).recall)
+    assert np.isnan(audit_quality(np.array([], np.int64), given, given).recall)

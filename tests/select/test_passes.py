@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.run import Run
-from engine.select import passes, shares
-from engine.select.reduce import select
-from engine.select.two_pass import Coarse
-from engine.settings import ClusterSettings, SelectSettings
-from engine.steps import Output, Step, Store
+from engine.ground.run import Run
+from engine.ground.steps import Output, Step, Store
+from engine.select import part_groups, passes
+from engine.select.pipeline import select
+from engine.select.two_pass import ScoreBins
+from engine.settings.run import ClusterSettings, SelectSettings
 from tests.select.tables import Pool, random_pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -26,7 +26,7 @@ def predicted(run: Run, pool: Pool, num_parts: int = 5) -> Output:
         pieces = np.array_split(np.arange(len(pool.shard)), num_parts)
         return step.commit([step.put_part(unit, pool.table(piece)) for unit, piece in enumerate(pieces)], {}, 0.0)
 
-    return run.step("predict", "predict", 1, {}, {}, work)
+    return run.find_or_run_step("predict", "predict", 1, {}, {}, work)
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def pool() -> Pool:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "SHARE_ROWS", 700)
-    monkeypatch.setattr(shares, "PART_ROWS", 120)
+    monkeypatch.setattr(part_groups, "SHARE_ROWS", 700)
+    monkeypatch.setattr(part_groups, "PART_ROWS", 120)
 
 
 def selected(folder: Path, pool: Pool, cluster: ClusterSettings, **settings: Any) -> tuple[Output, Run]:
@@ -67,7 +67,7 @@ def test_a_selection_that_was_cut_off_goes_on(tmp_path: Path, pool: Pool, monkey
     """Cut off after it has counted, and again after some classes are ranked: what is there is not made again."""
     whole, _ = selected(tmp_path / "whole", pool, ON_DISK, per_class=50)
     with monkeypatch.context() as patched:
-        patched.setattr(Coarse, "lowest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(ScoreBins, "lowest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             selected(tmp_path / "cut", pool, ON_DISK, per_class=50)
     with monkeypatch.context() as patched:

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine import schema
 from engine.select.reassign import reassign
+from engine.tables import schema
 
 
 def table(rows: list[tuple[int, int, float, int]]) -> pa.Table:

@@ -5,34 +5,34 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.config import SettingsError, parse
 from engine.select import scores
-from engine.select.counting import Counted
 from engine.select.histogram import Histogram
-from engine.select.rule import Seen, rule_of
+from engine.select.histogram_step import ScoreHistograms
+from engine.select.rule import PassStatistics, make_rule
 from engine.select.select import Selector
-from engine.settings import SelectSettings
+from engine.settings.block import SettingsError, parse
+from engine.settings.run import SelectSettings
 from tests.select.tables import Pool, random_pool
 
 CONFIDENCE = np.random.default_rng(9).uniform(0.4, 0.9, 50)
 
 
-def seen_of(pool: Pool, settings: SelectSettings, pieces: int = 1) -> Seen:
+def seen_of(pool: Pool, settings: SelectSettings, pieces: int = 1) -> PassStatistics:
     """The histograms counted by several workers."""
     workers = []
     for piece in np.array_split(np.arange(len(pool.shard)), pieces):
-        counted = Counted(settings.score, Histogram(len(pool.manifest)), Histogram(len(pool.manifest)))
+        counted = ScoreHistograms(settings.score, Histogram(len(pool.manifest)), Histogram(len(pool.manifest)))
         counted.update(pool.table(piece))
         workers.append(counted)
     first, *others = workers
     for other in others:
         first.merge(other)
-    return Seen(first.best, first.stored, CONFIDENCE)
+    return PassStatistics(first.best, first.stored, CONFIDENCE)
 
 
 def selected(pool: Pool, settings: SelectSettings, pieces: int = 1) -> Any:
     """The table and report of a selection whose two passes were split among workers."""
-    rule = rule_of(settings, pool.manifest, seen_of(pool, settings, pieces))
+    rule = make_rule(settings, pool.manifest, seen_of(pool, settings, pieces))
     random = np.random.default_rng(pieces)
     workers = []
     for piece in np.array_split(random.permutation(len(pool.shard)), pieces):
@@ -99,7 +99,7 @@ def test_thresholds_of_single_classes() -> None:
     assert chosen(table) == addresses(pool, p > cuts[pool.classes[:, 0]])
     assert report.cut[1] == pytest.approx(0.8, abs=1e-3)
     with pytest.raises(ValueError, match="no class is called stranger"):
-        rule_of(SelectSettings(thresholds={"stranger": 0.5}), pool.manifest)
+        make_rule(SelectSettings(thresholds={"stranger": 0.5}), pool.manifest)
 
 
 def test_quantile_keeps_the_best_share_of_each_class() -> None:
@@ -120,7 +120,7 @@ def test_adamatch_is_a_share_of_the_labelled_confidence() -> None:
     table, _ = selected(pool, SelectSettings(cut="adamatch", share=0.8))
     assert chosen(table) == addresses(pool, p > 0.8 * CONFIDENCE.mean())
     with pytest.raises(ValueError, match=r"select inside jobs\.self_train"):
-        rule_of(SelectSettings(cut="adamatch"), pool.manifest, Seen(Histogram(5)))
+        make_rule(SelectSettings(cut="adamatch"), pool.manifest, PassStatistics(Histogram(5)))
 
 
 def test_softmatch_keeps_an_image_with_its_weight() -> None:
@@ -184,7 +184,7 @@ def test_rules_of_other_predictions_differ_and_their_states_do_not_merge(tree: d
     """The settings are the same, what they come to on other predictions is not."""
     settings = SelectSettings(**tree)
     pool, other = (random_pool(600, 6, 3, seed=seed) for seed in (1, 2))
-    rule, again, strange = (rule_of(settings, pool.manifest, seen_of(one, settings)) for one in (pool, pool, other))
+    rule, again, strange = (make_rule(settings, pool.manifest, seen_of(one, settings)) for one in (pool, pool, other))
     assert rule == again
     assert rule != strange
     assert rule != "a rule"
@@ -195,6 +195,6 @@ def test_rules_of_other_predictions_differ_and_their_states_do_not_merge(tree: d
 
 
 def test_counts_of_another_score_do_not_merge() -> None:
-    counted = Counted("margin", Histogram(2), Histogram(2))
+    counted = ScoreHistograms("margin", Histogram(2), Histogram(2))
     with pytest.raises(ValueError, match="cannot merge histograms of entropy and margin"):
-        counted.merge(Counted("entropy", Histogram(2), Histogram(2)))
+        counted.merge(ScoreHistograms("entropy", Histogram(2), Histogram(2)))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import schema
 from engine.select import scores
+from engine.tables import schema
 from tests.select.tables import manifest, random_pool
 
 NUMBERS = np.arange(65536, dtype=np.uint16).view(np.float16)
@@ -29,16 +29,16 @@ def test_cut_splits_where_the_probability_does(threshold: float) -> None:
     """For every float16 value: probability above the threshold exactly when the score is above the cut."""
     if threshold in (0, 1):
         return
-    above = scores.cut(threshold) < NUMBERS
+    above = scores.cut_for(threshold) < NUMBERS
     assert np.array_equal(above, scores.probability(NUMBERS) > threshold)
 
 
 def test_cut_at_the_ends() -> None:
     """Threshold 0 passes whatever is finite; 1 is not a threshold."""
-    assert (NUMBERS[np.isfinite(NUMBERS)] > scores.cut(0)).all()
-    assert scores.cut(0.5) == 0
+    assert (NUMBERS[np.isfinite(NUMBERS)] > scores.cut_for(0)).all()
+    assert scores.cut_for(0.5) == 0
     with pytest.raises(ValueError, match="not a probability below 1"):
-        scores.cut(1.0)
+        scores.cut_for(1.0)
 
 
 def test_probability_never_falls() -> None:

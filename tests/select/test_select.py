@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import schema
 from engine.labels import targets
 from engine.select import scores, topk
 from engine.select.select import Selector, soften
-from engine.settings import Score, SelectSettings
+from engine.settings.run import RankBy, SelectSettings
+from engine.tables import schema
 from tests.select.tables import as_dict, brute_force, manifest, random_pool
 
 PRIORS = st.lists(st.sampled_from([0, 1, 2, 5, 16]), min_size=6, max_size=6).filter(any)
@@ -137,7 +137,7 @@ def test_sharpening_needs_the_sum_over_all_classes() -> None:
 
 
 @pytest.mark.parametrize("score", ["entropy", "energy"])
-def test_stored_scores_rank(score: Score) -> None:
+def test_stored_scores_rank(score: RankBy) -> None:
     """The K best of each class by the column that was stored; an energy is told as it is."""
     pool = random_pool(300, 4, 2, seed=8)
     column = np.random.default_rng(8).normal(0, 5, 300).astype(np.float16)

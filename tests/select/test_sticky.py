@@ -7,16 +7,16 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import SelfTrainingClassifier
 
-from engine import schema
-from engine.labels.classes import ClassManifest
+from engine.labels.classes import ClassList
 from engine.select.scores import pack
 from engine.select.select import Selector
 from engine.select.sticky import carry_over
-from engine.settings import SelectSettings
+from engine.settings.run import SelectSettings
+from engine.tables import schema
 from tests.select.tables import random_pool
 
 
-def predictions(probabilities: np.ndarray, rows: np.ndarray, classes: ClassManifest) -> pa.Table:
+def predictions(probabilities: np.ndarray, rows: np.ndarray, classes: ClassList) -> pa.Table:
     """The two best classes of each row as a table of predictions."""
     best = np.argsort(-probabilities, axis=1)[:, :2]
     p = np.clip(np.take_along_axis(probabilities, best, axis=1), 1e-7, 1 - 1e-7)
@@ -36,7 +36,7 @@ def test_reproduces_scikit_learn(threshold: float) -> None:
     estimator = LogisticRegression(max_iter=60)
     reference = SelfTrainingClassifier(estimator, threshold=threshold, max_iter=3).fit(images, labels)
 
-    classes = ClassManifest(tuple(map(str, range(10))))
+    classes = ClassList(tuple(map(str, range(10))))
     pool = np.flatnonzero(~given)
     accepted: pa.Table | None = None
     for _ in range(3):

@@ -11,10 +11,10 @@ from engine.select import topk
 from engine.select.quota import truncated, weights
 from engine.select.route import pieces, route
 from engine.select.select import Selector
-from engine.select.two_pass import Coarse, ranked, sifted
-from engine.settings import SelectSettings
+from engine.select.two_pass import ScoreBins, filter_candidates, rank_candidates
+from engine.settings.run import SelectSettings
 from tests.select.tables import Pool, as_dict, brute_force, random_pool
-from tests.select.test_rule import rule_of, seen_of
+from tests.select.test_rule import make_rule, seen_of
 from tests.select.test_select import MODES
 
 C = 6
@@ -41,9 +41,9 @@ def on_disk(pool: Pool, empty: Selector, seed: int, part_rows: int) -> tuple[Any
     random = np.random.default_rng(seed)
     cut = np.sort(random.integers(0, len(pool.shard), 4))
     split = [pool.table(piece) for piece in np.split(random.permutation(len(pool.shard)), cut)]
-    counted = Coarse(empty.rule.cuts)
+    counted = ScoreBins(empty.rule.cuts)
     for table in split:
-        mine = Coarse(empty.rule.cuts)
+        mine = ScoreBins(empty.rule.cuts)
         mine.images = table.num_rows
         for classes, score, *_ in empty.candidates(table):
             mine.update(classes, score)
@@ -53,11 +53,11 @@ def on_disk(pool: Pool, empty: Selector, seed: int, part_rows: int) -> tuple[Any
     if empty.settings.balance == "truncate":
         quota = kept = truncated(kept, weights(empty.settings, empty.classes))
     lowest = counted.lowest(quota)
-    kept_back = [sifted(empty.candidates(table), empty.rule.cuts, lowest) for table in split]
+    kept_back = [filter_candidates(empty.candidates(table), empty.rule.cuts, lowest) for table in split]
     tables = []
     for first, end in pieces(kept, part_rows):
         mine_only = [t.filter((t["class"].to_numpy() >= first) & (t["class"].to_numpy() < end)) for t in kept_back]
-        tables.append(empty.table(ranked(mine_only, empty, quota, first, end)))
+        tables.append(empty.table(rank_candidates(mine_only, empty, quota, first, end)))
     assert [table.num_rows for table in tables] == [
         int(kept[first:end].sum()) for first, end in pieces(kept, part_rows)
     ]
@@ -65,7 +65,7 @@ def on_disk(pool: Pool, empty: Selector, seed: int, part_rows: int) -> tuple[Any
 
 
 def same(pool: Pool, mode: SelectSettings, seed: int) -> Any:
-    rule = rule_of(mode, pool.manifest, seen_of(pool, mode))
+    rule = make_rule(mode, pool.manifest, seen_of(pool, mode))
     one = Selector(mode, pool.manifest, rule)
     one.update(pool.table())
     table, report = one.finish()
@@ -99,11 +99,11 @@ def test_only_what_can_win_is_sifted() -> None:
     """Of many candidates little more than K a class goes to the disk."""
     pool = random_pool(3000, C, 1, seed=4)
     empty = Selector(SelectSettings(per_class=20), pool.manifest)
-    counted = Coarse(empty.rule.cuts)
+    counted = ScoreBins(empty.rule.cuts)
     for classes, score, *_ in empty.candidates(pool.table()):
         counted.update(classes, score)
     lowest = counted.lowest(empty.rule.quota)
-    kept = sifted(empty.candidates(pool.table()), empty.rule.cuts, lowest)
+    kept = filter_candidates(empty.candidates(pool.table()), empty.rule.cuts, lowest)
     assert 20 * C <= kept.num_rows < 30 * C
 
 

@@ -1,0 +1,23 @@
+"""Which steps no run needs any more."""
+
+import json
+
+from engine.ground import storage
+from engine.ground.run import pointers
+from engine.ground.steps import Store
+
+
+def unused(store: Store) -> list[str]:
+    """Names of steps to which neither a run nor a remembered listing points."""
+    steps = store.steps()  # before the pointers: a step that a run begins meanwhile is not in this list
+    runs = storage.folders(store.fs, f"{store.root}/runs")
+    used = {
+        pointer.step
+        for run in runs
+        if storage.names(store.fs, f"{store.root}/runs/{run}/steps")
+        for pointer in pointers(store, run)
+    }
+    listings = f"{store.root}/listings"
+    for name in storage.names(store.fs, listings):
+        used.add(json.loads(storage.get(store.fs, f"{listings}/{name}"))["folder"].rsplit("/", 1)[1])
+    return [name for name in steps if name not in used]

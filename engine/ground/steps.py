@@ -1,0 +1,341 @@
+"""Durable steps: what a verb makes is named by what it was made from, is committed once, and is found again by whoever needs it.
+
+    STORE/store.json                      the store's version
+    STORE/steps/<verb>-<fingerprint>/     record.json   what the step is made from (written first)
+                                          plan.json     choices made once and obeyed by every worker and resume (optional)
+                                          parts/…       part-<unit>-<attempt>.parquet, each put whole, in any order, by anyone
+                                          parts.parquet the parts that count, with rows and checksums
+                                          step.json     digest, summary, lineage (written last: the commit)
+    STORE/runs/<run>/                     settings.yaml and, a step, a small file that points to it
+
+The fingerprint is a hash of the verb, its revision, the settings that matter and the *digests of the outputs* it reads: a refitted teacher has
+another digest, so stale predictions are never reused. Machine, worker count and absolute paths are lineage: written down, not fingerprinted.
+Readers trust `step.json` alone, so a killed writer or a zombie can waste work but never corrupt.
+"""
+
+import hashlib
+import io
+import json
+import platform
+import re
+import time
+import uuid
+from collections.abc import Callable, Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from engine import __version__
+from engine.ground import storage
+
+STORE_VERSION = 1
+PART = re.compile(r"part-(\d+)-[0-9a-f]{8}((?:\.[a-z]+\d+)*)\.parquet")
+"""A part's name: its unit, its attempt, and what it cost in milliseconds: part-00000012-1a2b3c4d.read16.infer3632.parquet. Costs differ from
+attempt to attempt, so they stand in the name and not in the contents, and one listing tells `status` where the time goes."""
+STATS = b"stats"
+SIDECAR_ROWS = 65_536
+"""Rows of a row group of a table beside the parts: what a filter reads at least."""
+
+PARTS = pa.schema(
+    [
+        ("unit", pa.int64()),
+        ("name", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("stats", pa.string()),
+    ]
+)
+
+
+class StoreError(ValueError):
+    """The store cannot be used as it is; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A committed piece of a step's output: `unit` is the piece of work (a shard), `stats` what its maker measured."""
+
+    unit: int
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A finished step: where it is, what it is called, and the digest of its contents."""
+
+    step: str
+    folder: str  # path inside the store's filesystem
+    uri: str
+    digest: str
+    summary: dict[str, Any]
+
+    def parts(self, fs: storage.FileSystem) -> list[Part]:
+        """The parts that count, in unit order."""
+        return _read_parts(storage.get(fs, f"{self.folder}/parts.parquet"))
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def fingerprint(record: dict[str, Any]) -> str:
+    """16 hex digits that name everything in `record`."""
+    return hashlib.sha256(canonical(record).encode()).hexdigest()[:16]
+
+
+def content_digest(value: Any) -> str:
+    """SHA-256 in hex of a plain value, for what decides a step and is not the output of one."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """What changed between two records, field by field: `settings.lr: 0.1 -> 0.2`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [
+            line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if old == new else [f"{path}: {old} -> {new}"]
+
+
+def seconds_from_name(name: str) -> dict[str, float]:
+    """Seconds by kind of work, from a part's name."""
+    match = PART.fullmatch(name)
+    pairs = re.findall(r"\.([a-z]+)(\d+)", match.group(2)) if match else []
+    return {key: int(value) / 1000 for key, value in pairs}
+
+
+class Store:
+    """A folder or URI of steps and runs. Cheap to make and to send to workers: it opens its filesystem when first used."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = storage.absolute(uri)
+
+    @cached_property
+    def _resolved(self) -> tuple[storage.FileSystem, str]:
+        return storage.resolve(self.uri)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"uri": self.uri}  # filesystems are opened where they are used
+
+    @property
+    def fs(self) -> storage.FileSystem:
+        return self._resolved[0]
+
+    @property
+    def root(self) -> str:
+        return self._resolved[1]
+
+    def open(self) -> "Store":
+        """Check the store's version, making the store when it does not exist. Raises StoreError for a store made by another version."""
+        path = f"{self.root}/store.json"
+        if not storage.exists(self.fs, path):
+            storage.put(self.fs, path, canonical({"version": STORE_VERSION}).encode())
+        try:
+            found = json.loads(storage.get(self.fs, path))["version"]
+        except (ValueError, KeyError):
+            raise StoreError(f"{self.uri}: store.json cannot be read; is this a store of this engine?") from None
+        if found != STORE_VERSION:
+            raise StoreError(
+                f"{self.uri}: made by store version {found}, this engine reads {STORE_VERSION}: use another store or the engine that made it"
+            )
+        return self
+
+    def step(self, verb: str, revision: int, settings: dict[str, Any], inputs: dict[str, str]) -> "Step":
+        """The step that `verb` would make from these settings and input digests."""
+        return Step(self, {"verb": verb, "revision": revision, "settings": settings, "inputs": inputs})
+
+    def steps(self) -> list[str]:
+        """Names of all steps, finished or not."""
+        return storage.folders(self.fs, f"{self.root}/steps")
+
+    def step_json(self, step: str, name: str) -> dict[str, Any]:
+        """A JSON file of the step called `step` (its record or plan); empty when there is none."""
+        try:
+            return json.loads(storage.get(self.fs, f"{self.root}/steps/{step}/{name}"))
+        except FileNotFoundError:
+            return {}
+
+
+class Step:
+    """One durable unit of work of a verb. See the module's docstring for its files."""
+
+    def __init__(self, store: Store, record: dict[str, Any]) -> None:
+        self.store = store
+        self.record = json.loads(canonical(record))
+        self.name = f"{record['verb']}-{fingerprint(record)}"
+
+    @property
+    def fs(self) -> storage.FileSystem:
+        return self.store.fs
+
+    @property
+    def folder(self) -> str:
+        return f"{self.store.root}/steps/{self.name}"
+
+    @property
+    def uri(self) -> str:
+        return storage.join(self.store.uri, "steps", self.name)
+
+    def put_json(self, name: str, value: Any) -> None:
+        storage.put(self.fs, f"{self.folder}/{name}", json.dumps(value, indent=1, sort_keys=True, default=str).encode())
+
+    def read_json(self, name: str) -> Any:
+        """What `put_json` wrote, or None."""
+        try:
+            return json.loads(storage.get(self.fs, f"{self.folder}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def begin(self) -> None:
+        """Write down what the step is made from, so that `status` and `explain` know it before it is finished."""
+        if not storage.exists(self.fs, f"{self.folder}/record.json"):
+            self.put_json("record.json", self.record)
+
+    def output(self) -> Output | None:
+        """The committed output, or None while the step is unfinished."""
+        return read_output(self.store, self.name)
+
+    def plan(self, choose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The step's plan: chosen by `choose` the first time, read back ever after."""
+        if (chosen := self.read_json("plan.json")) is not None:
+            return chosen
+        self.put_json("plan.json", choose())
+        return self.read_json("plan.json")
+
+    def put_part(
+        self,
+        unit: int,
+        table: pa.Table,
+        stats: dict[str, Any] | None = None,
+        seconds: dict[str, float] | None = None,
+        **parquet: Any,
+    ) -> Part:
+        """Encode `table` in memory and put it once, under a name of its own.
+
+        `stats` must be as reproducible as the table: the digest covers them. `seconds`, what the part cost, goes into the name.
+        """
+        stats = stats or {}
+        buffer = io.BytesIO()
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), STATS: canonical(stats).encode()})
+        pq.write_table(table, buffer, **{"compression": "zstd", "use_compliant_nested_type": False, **parquet})
+        data = buffer.getbuffer()
+        cost = "".join(f".{key}{round(1000 * value)}" for key, value in (seconds or {}).items())
+        name = f"part-{unit:08d}-{uuid.uuid4().hex[:8]}{cost}.parquet"
+        storage.put(self.fs, f"{self.folder}/parts/{name}", data)
+        return Part(unit, name, table.num_rows, len(data), hashlib.sha256(data).hexdigest(), stats)
+
+    def put_sidecar(self, folder: str, unit: int, table: pa.Table) -> None:
+        """Put a table that belongs to a unit but is not its part (its quarantine)."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd", row_group_size=SIDECAR_ROWS)
+        storage.put(self.fs, f"{self.folder}/{folder}/{unit:08d}.parquet", buffer.getbuffer())
+
+    def sidecar_units(self, folder: str) -> set[int]:
+        """Units that have a table in `folder`."""
+        return {int(name.partition(".")[0]) for name in storage.names(self.fs, f"{self.folder}/{folder}")}
+
+    def read_sidecar(self, folder: str, unit: int, filters: pc.Expression | None = None) -> pa.Table:
+        """What `put_sidecar` wrote, or the rows of it that pass `filters`; row groups without any are not read."""
+        path = f"{self.folder}/{folder}/{unit:08d}.parquet"
+        return pq.read_table(path, filesystem=self.fs, filters=filters, use_threads=False)
+
+    def drop_sidecars(self, folder: str) -> None:
+        """Remove the tables in `folder`, once nothing needs them."""
+        if storage.exists(self.fs, f"{self.folder}/{folder}"):
+            self.fs.delete_dir(f"{self.folder}/{folder}")
+
+    def found_parts(self, besides: Container[int] = ()) -> dict[int, Part]:
+        """Parts that earlier attempts left, one a unit, each read back and checked; unreadable ones are passed over and made again.
+
+        `besides`: units that are known already and are not looked at."""
+        chosen: dict[int, Part] = {}
+        matches = [PART.fullmatch(name) for name in storage.names(self.fs, f"{self.folder}/parts")]
+        names = [match.group() for match in matches if match and int(match.group(1)) not in besides]
+        with ThreadPoolExecutor(16) as pool:
+            for part in pool.map(self._inspect, names):
+                if part is not None:
+                    chosen.setdefault(part.unit, part)
+        return chosen
+
+    def _inspect(self, name: str) -> Part | None:
+        data = storage.get(self.fs, f"{self.folder}/parts/{name}")
+        try:
+            metadata = pq.read_metadata(io.BytesIO(data))
+        except pa.ArrowException:
+            return None
+        unit = int(PART.fullmatch(name).group(1))  # type: ignore[union-attr]
+        stats = json.loads((metadata.metadata or {}).get(STATS, b"{}"))
+        return Part(unit, name, metadata.num_rows, len(data), hashlib.sha256(data).hexdigest(), stats)
+
+    def commit(self, parts: Iterable[Part], summary: dict[str, Any], started: float) -> Output:
+        """Name the parts that count and finish the step. `started`: time.time() when the work began, for the lineage."""
+        ordered = sorted(parts, key=lambda part: part.unit)
+        storage.put(self.fs, f"{self.folder}/parts.parquet", _write_parts(ordered))
+        digest = hashlib.sha256(
+            canonical([[part.unit, part.rows, part.sha256] for part in ordered]).encode()
+        ).hexdigest()
+        lineage = {
+            "engine": __version__,
+            "host": platform.node(),
+            "seconds": round(time.time() - started, 3),
+            "finished": time.time(),
+        }
+        self.put_json(
+            "step.json",
+            {"digest": digest, "summary": summary, "lineage": lineage, "rows": sum(part.rows for part in ordered)},
+        )
+        return Output(self.name, self.folder, self.uri, digest, summary)
+
+
+def read_output(store: Store, name: str) -> Output | None:
+    """The output of the step called `name`, or None while it is unfinished."""
+    folder = f"{store.root}/steps/{name}"
+    try:
+        committed = json.loads(storage.get(store.fs, f"{folder}/step.json"))
+    except FileNotFoundError:
+        return None
+    return Output(name, folder, storage.join(store.uri, "steps", name), committed["digest"], committed["summary"])
+
+
+def read_tables(
+    output: Output, fs: storage.FileSystem, columns: list[str] | None = None
+) -> Iterator[tuple[Part, pa.Table]]:
+    """The step's parts one by one, checksums verified. Raises StoreError for a part that was changed after the commit."""
+    for part in output.parts(fs):
+        yield part, read_part(output, fs, part, columns)
+
+
+def read_part(output: Output | Step, fs: storage.FileSystem, part: Part, columns: list[str] | None = None) -> pa.Table:
+    """One part, of a finished step or of one in the making, checksum verified."""
+    data = storage.get(fs, f"{output.folder}/parts/{part.name}")
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise StoreError(
+            f"{output.folder}/parts/{part.name}: its contents changed after it was committed; delete the folder of the step and run again"
+        )
+    table = pq.read_table(io.BytesIO(data), columns=columns)
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != STATS}
+    return table.replace_schema_metadata(metadata)
+
+
+def _write_parts(parts: list[Part]) -> memoryview:
+    rows = [{**part.__dict__, "stats": canonical(part.stats)} for part in parts]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=PARTS), buffer, compression="zstd")
+    return buffer.getbuffer()
+
+
+def _read_parts(data: bytes) -> list[Part]:
+    rows = pq.read_table(io.BytesIO(data)).to_pylist()
+    return [Part(**{**row, "stats": json.loads(row["stats"])}) for row in rows]

@@ -1,0 +1,234 @@
+"""What every recipe stands on: the run, its collections and classes, and the verbs with the run's settings filled in."""
+
+import time
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine.dedup.hashing import hash_images
+from engine.evaluate.calibrate import calibrate
+from engine.evaluate.evaluate import evaluate
+from engine.fit.pool_stream import PoolSource
+from engine.fit.trainer import Source, fit
+from engine.gather.pipeline import gather, gather_labelled, training_set
+from engine.gather.training_set import TrainingSet
+from engine.ground.run import Run
+from engine.ground.steps import Output, Step, read_output, read_tables
+from engine.images.collection import Collection, open_collection
+from engine.images.overlap import ExclusionSet, build_exclusion_set, refuse_overlaps
+from engine.images.scope import Scope
+from engine.images.subset import Subset
+from engine.labels.classes import ClassList
+from engine.labels.mixture import mixed_table
+from engine.predict.pipeline import predict
+from engine.recipes.policy import Verdict
+from engine.select.exclusion import ReferenceSets
+from engine.select.pipeline import select
+from engine.select.reassign import reassign
+from engine.settings.run import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
+
+MIX_REVISION = REASSIGN_REVISION = 1
+
+Stream = tuple[Output, TrainingSet]
+
+
+@dataclass
+class Generation:
+    """One trained model of a run and where it came from. Generation 0 is the teacher that only saw labels."""
+
+    name: str
+    model: Output
+    steps: list[Output]
+    validation: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
+    pseudo: dict[str, Any] = field(default_factory=dict)
+    guard: Verdict | None = None
+    """What was decided when it stood beside its teacher."""
+
+
+class RecipeContext:
+    """Collections, classes and verbs of one run of the main job."""
+
+    def __init__(self, run: Run, settings: SelfTrainSettings) -> None:
+        self.run, self.settings = run, settings
+        data = settings.data
+        wanted = {"labelled": data.labelled, "validation": data.validation, "test": data.test, "pool": data.pool}
+        self.collections: dict[str, Collection] = {
+            name: open_collection(run, name, uri, data, labelled=name != "pool")
+            for name, uri in wanted.items()
+            if uri is not None
+        }
+        self.classes = class_list(self.collections["labelled"], data.classes)
+        self.known = {name: c for name, c in self.collections.items() if name != "pool"}
+        for name in self.known:
+            self.collections[name].class_indices(self.classes)  # a wrong label is told before anything is trained
+        self.fingerprints = {name: hash_images(run, collection) for name, collection in self.known.items()}
+        refuse_overlaps(self.fingerprints)
+
+    @cached_property
+    def held(self) -> ExclusionSet:
+        """Hashes of every labelled and evaluation image: such images are left out of the pool while it is labelled."""
+        return build_exclusion_set(self.fingerprints)
+
+    @cached_property
+    def labelled(self) -> Stream:
+        """The true labels as a training set."""
+        output = gather_labelled(self.run, "gather labelled", self.scope("labelled"), self.classes)
+        return output, training_set(output, self.run.store, self.classes)
+
+    @cached_property
+    def pool(self) -> PoolSource:
+        """The pool as it lies, without the images held out: for objectives that train on raw images."""
+        if "pool" not in self.collections:
+            raise ValueError("a stream called pool draws from the pool: set data.pool")
+        return PoolSource(self.collections["pool"].manifest, self.held, self.settings.data.max_rejected_percent)
+
+    @cached_property
+    def pretext(self) -> Output | None:
+        """What `settings.pretext` makes of raw images; None without it. The run's labels have no part in it."""
+        settings, wanted = self.settings, self.settings.pretext
+        if wanted is None:
+            return None
+        streams: dict[str, Source] = {
+            name: getattr(self, name) for name in wanted.batch if name in ("labelled", "pool")
+        }
+        return fit(self.run, "pretext fit", settings.teacher_model, wanted, streams, self.classes)
+
+    def labelled_of(self, label: str, only: Subset) -> Stream:
+        """The true labels of some labelled images as a training set."""
+        output = gather_labelled(self.run, label, replace(self.scope("labelled"), chosen=only), self.classes)
+        return output, training_set(output, self.run.store, self.classes)
+
+    def fit(
+        self,
+        label: str,
+        model: ModelSettings,
+        settings: FitSettings,
+        init: Output | None = None,
+        classes: ClassList | None = None,
+        **streams: Source,
+    ) -> Output:
+        """A model of the run's classes, or of those given, trained on the streams that `settings.batch` asks for.
+
+        It starts from `init`, else from the pretext when it is of the teacher's architecture, else at random.
+        """
+        used = {name: stream for name, stream in streams.items() if name in settings.batch}
+        if init is None and model.architecture == self.settings.teacher_model.architecture:
+            init = self.pretext
+        return fit(self.run, label, model, settings, used, classes or self.classes, init)
+
+    def predict(self, label: str, model: Output, on: str = "pool", only: Subset | None = None) -> Output:
+        """Answers of `model` on the collection called `on`, or on `only` some of its images; the pool's without the images held out."""
+        settings = self.settings.predict
+        if settings.calibrate:
+            fitted = calibrate(self.run, f"{label} calibrate", model, self.scope("validation"), self.classes, settings)
+            settings = settings.model_copy(update={"temperature": fitted.summary["temperature"]})
+        return predict(self.run, label, model, replace(self.scope(on), chosen=only), settings)
+
+    def scope(self, on: str) -> Scope:
+        """The images of the collection called `on`; the pool's without those that stand in a labelled or evaluation set."""
+        exclusions = self.held if on == "pool" else None
+        percent = self.settings.data.max_rejected_percent
+        return Scope(self.collections[on], exclusions, max_rejected_percent=percent)
+
+    def select(
+        self,
+        label: str,
+        predictions: Output,
+        settings: SelectSettings,
+        keep: Output | None = None,
+        on: str = "pool",
+    ) -> Output:
+        """What `settings` choose from answers on the collection called `on`."""
+        labelled = None
+        if settings.cut == "adamatch":
+            teacher = read_output(self.run.store, predictions.summary["model"])
+            assert teacher is not None, "predictions were made by a model of the store"
+            # the labelled images must be scored as the pool was, at the temperature that was fitted for it
+            scored = self.run.store.step_json(predictions.step, "record.json")["settings"]
+            same = self.settings.predict.model_copy(update={"temperature": scored.get("temperature", 1.0)})
+            labelled = evaluate(self.run, f"{label} labelled", teacher, self.scope("labelled"), self.classes, same)
+        known = {name: collection for name, collection in self.known.items() if name != on}
+        around = ReferenceSets(self.collections[on], known)
+        return select(self.run, label, predictions, self.classes, settings, keep, labelled, around)
+
+    def mix(self, label: str, answers: Output, truth_share: float) -> Output:
+        """`answers`, a selection of the labelled images, with their true labels mixed into its targets."""
+        if truth_share == 0:
+            return answers
+        labelled = self.collections["labelled"]
+        truth = labelled.class_indices(self.classes)
+
+        def work(step: Step) -> Output:
+            started = time.time()
+            parts = [
+                step.put_part(part.unit, mixed_table(table, truth[labelled.at(table)], truth_share, len(self.classes)))
+                for part, table in read_tables(answers, self.run.store.fs)
+            ]
+            return step.commit(parts, answers.summary, started)
+
+        inputs = {"answers": answers.digest, "labelled": labelled.digest, "classes": self.classes.hash}
+        return self.run.find_or_run_step(label, "mix", MIX_REVISION, {"truth_share": truth_share}, inputs, work)
+
+    def selected_images(self, pseudo: Output) -> Subset:
+        """The images that a selection holds."""
+        tables = [table for _, table in read_tables(pseudo, self.run.store.fs, ["shard", "row"])]
+        table = pa.concat_tables(tables)
+        return Subset.of(table["shard"].to_numpy(), table["row"].to_numpy())
+
+    def reassign(self, label: str, predictions: Output, filtered: Output, settings: SelectSettings) -> Output:
+        """The images of the selection `filtered` with the labels that `predictions` give them, whatever their scores."""
+        everything = SelectSettings(targets=settings.targets, temperature=settings.temperature)
+        fresh = self.select(f"{label} all", predictions, everything)
+
+        def work(step: Step) -> Output:
+            started = time.time()
+            tables = [pa.concat_tables(t for _, t in read_tables(one, step.fs)) for one in (filtered, fresh)]
+            table = reassign(*tables)
+            return step.commit([step.put_part(0, table)], {"selected": table.num_rows}, started)
+
+        inputs = {"filtered": filtered.digest, "fresh": fresh.digest}
+        return self.run.find_or_run_step(label, "reassign", REASSIGN_REVISION, {}, inputs, work)
+
+    def gather(self, label: str, pseudo: Output, on: str = "pool") -> Stream:
+        """Training shards of the images of `on` that have targets."""
+        check = on != "pool"  # the pool's images were decoded when they were labelled
+        scope = replace(self.scope(on), exclusions=None)  # predictions know none of those that are excluded
+        output = gather(self.run, label, pseudo, scope, self.classes, check=check)
+        return output, training_set(output, self.run.store, self.classes)
+
+    def evaluate(self, label: str, model: Output, on: str) -> dict[str, Any] | None:
+        """Metrics of `model` on the collection called `on`, and the `step` with the answers; None when the run has no such collection."""
+        if on not in self.collections:
+            return None
+        output = evaluate(self.run, label, model, self.scope(on), self.classes, self.settings.predict)
+        return output.summary | {"step": output.step}
+
+    def pseudo_quality(self, pseudo: Output, on: str = "pool") -> dict[str, Any]:
+        """How many pseudo-labels there are and, where the truth is known, how many of them are right. For the report, never for training."""
+        table = pa.concat_tables(t for _, t in read_tables(pseudo, self.run.store.fs, ["shard", "row", "class"]))
+        quality: dict[str, Any] = {"kept": table.num_rows, "accuracy": None, "step": pseudo.step}
+        images = self.collections[on]
+        if table.num_rows and images.has_labels:
+            truth = images.class_indices(self.classes)[images.at(table)]
+            quality["accuracy"] = float(np.mean(truth == table["class"].to_numpy()))
+        return quality
+
+
+def class_list(labelled: Collection, given: list[str] | None) -> ClassList:
+    """The run's classes: as given, else the sorted names of the labelled set. Raises ValueError for a class without a labelled image."""
+    seen = labelled.label_names
+    if not seen:
+        raise ValueError(
+            "labelled: no image has a label; use class folders (class/x.jpg) or name the column with data.label_column"
+        )
+    classes = ClassList(tuple(given)) if given else ClassList.from_names(seen)
+    empty = [name for name in classes.names if name not in seen]
+    if empty:
+        raise ValueError(
+            f"labelled: no image for the classes {empty[:10]}; label some or take them out of data.classes"
+        )
+    return classes

@@ -1,0 +1,121 @@
+"""Single flight: of several that want a step one makes it; a killed holder is passed over; on disks and object stores."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from engine.ground import storage
+from engine.ground.lease import Contender, Lease, holder
+from engine.ground.run import Run
+from engine.ground.steps import Output, Step, Store
+from engine.settings.run import ClusterSettings
+
+
+def test_the_earliest_living_claim_holds_and_equal_times_go_by_name() -> None:
+    dead, late, early, tied = (Contender(*one) for one in (("d", 1, 50), ("a", 9, 99), ("c", 5, 95), ("b", 5, 99)))
+    assert holder([late, dead, early, tied], now=100, expiry=10) == tied
+    assert holder([late, dead, early], now=100, expiry=10) == early
+    assert holder([dead], now=100, expiry=10) is None
+    assert holder([dead], now=100, expiry=50) == dead
+
+
+def one_at_a_time(uri: str, contenders: int) -> list[tuple[str, int]]:
+    """Contenders as threads that all want the same step; returns (what, who) in order."""
+    store = Store(uri).open()
+    events: list[tuple[str, int]] = []
+
+    def want(number: int) -> None:
+        def work(step: Step) -> Output:
+            events.append(("begins", number))
+            time.sleep(0.3)
+            output = step.commit([step.put_part(0, pa.table({"x": [7]}))], {}, time.time())
+            events.append(("ends", number))
+            return output
+
+        Run(Store(uri), f"run{number}", ClusterSettings(), shared=True).find_or_run_step("fit", "fit", 1, {}, {}, work)
+
+    threads = [threading.Thread(target=want, args=(number,)) for number in range(contenders)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [step] = store.steps()
+    assert storage.names(store.fs, f"{store.root}/steps/{step}/lease") == [], "a lease was left behind"
+    return events
+
+
+def test_a_step_that_many_want_is_made_once(tmp_path: Path) -> None:
+    events = one_at_a_time(str(tmp_path), 8)
+    assert [what for what, _ in events] == ["begins", "ends"]
+
+
+def test_the_same_on_an_object_store(s3: str) -> None:
+    events = one_at_a_time(s3.format("lease"), 3)
+    assert [what for what, _ in events] == ["begins", "ends"]
+
+
+def test_work_that_fails_is_tried_by_the_next(tmp_path: Path) -> None:
+    run = Run(Store(str(tmp_path)), "r", ClusterSettings(), shared=True)
+
+    def fails(_: Step) -> Output:
+        raise RuntimeError("no luck")
+
+    with pytest.raises(RuntimeError, match="no luck"):
+        run.find_or_run_step("fit", "fit", 1, {}, {}, fails)
+    output = run.find_or_run_step("fit", "fit", 1, {}, {}, lambda step: step.commit([], {}, 0.0))
+    assert output.step.startswith("fit-")
+
+
+HOLD = """
+import sys, time
+from engine import storage
+from engine.lease import Lease
+fs, folder = storage.resolve(sys.argv[1])
+with Lease(fs, folder, expiry=2.0) as lease:
+    print(lease.mine(), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_holder_is_passed_over_when_its_beats_are_old(tmp_path: Path) -> None:
+    folder = str(tmp_path / "lease")
+    process = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline().strip() == "True"
+        fs, path = storage.resolve(folder)
+        with Lease(fs, path, expiry=2.0) as lease:
+            time.sleep(2.5)
+            assert not lease.mine(), "the holder lives and beats"
+            os.kill(process.pid, signal.SIGKILL)
+            killed = time.monotonic()
+            while not lease.mine():
+                assert time.monotonic() - killed < 20
+                time.sleep(0.05)
+            assert time.monotonic() - killed > 0.5, "passed over although its last beat was young"
+            time.sleep(2.5)
+            lease.mine()
+            assert {name.split(".")[0] for name in storage.names(fs, path)} == {lease.name}, "the dead are removed"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_who_was_taken_for_dead_queues_again(tmp_path: Path) -> None:
+    fs, folder = storage.resolve(str(tmp_path))
+    with Lease(fs, folder) as first:
+        assert first.mine()
+        for name in storage.names(fs, folder):
+            fs.delete_file(f"{folder}/{name}")
+        with Lease(fs, folder) as second:
+            assert second.mine()
+            assert not first.mine()
+            assert not first.mine()
+        assert first.mine()
