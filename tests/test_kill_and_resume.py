@@ -76,9 +76,15 @@ def test_killed_in_fit_in_predict_and_between_steps(finished: str, digits: Path,
     folder = Path(broken) / "steps"
     kill_when(disturbed, lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")))
     assert not any(folder.glob("fit-*/step.json")), "the fit was already over"
-    kill_when(disturbed, lambda: any(folder.glob("predict-*/parts/*.parquet")))
-    done_before = {path.name for path in folder.glob("predict-*/parts/*.parquet")}
-    assert not any(folder.glob("predict-*/step.json")), "the labelling was already over"
+
+    def predicted_parts() -> set[str]:
+        """Parts of the pool's predictions; those of the validation images come before them."""
+        pointer = steps(broken).get("generation 1 predict")
+        return {path.name for path in (folder / pointer.step / "parts").glob("*.parquet")} if pointer else set()
+
+    kill_when(disturbed, lambda: any(predicted_parts()))
+    done_before = predicted_parts()
+    assert not (folder / steps(broken)["generation 1 predict"].step / "step.json").exists(), "predict was already over"
     kill_when(disturbed, lambda: any(folder.glob("select-*/step.json")))
 
     def kill_the_training_worker(process: subprocess.Popen[str]) -> None:

@@ -158,7 +158,8 @@ class _Labelling:
             for wave in np.array_split(missing, -(-len(missing) // self.cluster.wave_shards)):
                 actors = predict_actors(self.cluster, len(wave))  # machines come and go between waves
                 self._wave(wave, actors)
-                gc.collect()  # what Ray Data leaves of a wave points to itself, and would wait for long
+                if not self._is_small:  # it takes half a second
+                    gc.collect()  # what Ray Data leaves of a wave points to itself, and would wait for long
             if before == (len(self.parts), self.history):
                 raise RuntimeError(f"{len(missing)} shards came back neither labelled nor failed, first {missing[:5]}")
         if self.budget.excluded:

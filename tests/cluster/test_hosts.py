@@ -137,10 +137,11 @@ def undisturbed_and_disturbed(one: RayCluster, folder: Path) -> None:
 
     broken = folder / "broken"
     with submitted(one, "broken", log) as process:
-        wait(lambda: any(broken.glob("steps/predict-*/parts/*.parquet")), log, process)
-        assert one.hosts.running("a", "LabelActor"), "the host had no work to lose"
+        wait(lambda: begun(broken, "generation 1 predict"), log, process)
+        assert one.hosts.running("a", "predict_shards"), "the host had no work to lose"
         one.hosts.lose("a")
-        assert not any(broken.glob("steps/predict-*/step.json")), "the labelling was already over"
+        predicting = steps(str(broken))["generation 1 predict"].step
+        assert not (broken / "steps" / predicting / "step.json").exists(), "predict was already over"
         one.add("c")
 
         wait(lambda: logged(broken) >= 100, log, process)
@@ -170,6 +171,14 @@ def submitted(one: RayCluster, name: str, log: Path) -> Iterator[subprocess.Pope
     command += ["--working-dir", str(one.folder / "w")]
     with started(["env", *(f"{key}={value}" for key, value in one.environment.items()), *command], log) as process:
         yield process
+
+
+def begun(store: Path, label: str) -> bool:
+    """Whether the step called `label` has its first part."""
+    if not (store / "runs" / "run" / "steps").exists():
+        return False
+    pointer = steps(str(store)).get(label)
+    return pointer is not None and any((store / "steps" / pointer.step / "parts").glob("*.parquet"))
 
 
 def logged(store: Path) -> int:

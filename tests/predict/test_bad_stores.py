@@ -12,6 +12,7 @@ from engine.ground import storage
 from engine.ground.steps import StoreError
 from tests.flaky_s3 import Moods, flaky
 from tests.predict.test_faults import Pool
+from tests.predict.test_faults import a_pool_of_actors as a_pool_of_actors  # the fixture
 from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("local_ray")]
