@@ -11,7 +11,7 @@ SHARED = """
 import resource
 import numpy as np
 import psutil
-from engine import heap
+from engine.ground import allocator
 
 def work() -> None:
     for _ in range(10):
@@ -37,14 +37,14 @@ def told(script: str) -> list[float]:
 
 
 def test_what_is_freed_is_used_again_without_a_fault() -> None:
-    before, after = told("print(faults()); heap.keep_freed(); work(); print(faults())")
+    before, after = told("print(faults()); allocator.keep_freed(); work(); print(faults())")
     assert before >= 10 * 32, "64 MiB are at least 32 pages, be they as large as they may"
     assert after < 32
 
 
 def test_a_task_gives_back_what_it_kept_and_the_next_one_keeps_nothing() -> None:
     start, inside, end, later = told(
-        "print(resident())\nwith heap.freed_kept():\n    work(); print(resident())\nprint(resident()); work(); print(resident())"
+        "print(resident())\nwith allocator.freed_kept():\n    work(); print(resident())\nprint(resident()); work(); print(resident())"
     )
     assert inside - start > 50
     assert end - start < 10
@@ -53,9 +53,9 @@ def test_a_task_gives_back_what_it_kept_and_the_next_one_keeps_nothing() -> None
 
 ARENAS = """
 import ctypes, os, re, tempfile, threading
-from engine import heap
+from engine.ground import allocator
 
-heap.few_arenas()
+allocator.few_arenas()
 all_here = threading.Barrier(17)
 
 def allocate() -> None:

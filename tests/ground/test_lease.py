@@ -75,8 +75,8 @@ def test_work_that_fails_is_tried_by_the_next(tmp_path: Path) -> None:
 
 HOLD = """
 import sys, time
-from engine import storage
-from engine.lease import Lease
+from engine.ground import storage
+from engine.ground.lease import Lease
 fs, folder = storage.resolve(sys.argv[1])
 with Lease(fs, folder, expiry=2.0) as lease:
     print(lease.mine(), flush=True)
