@@ -34,6 +34,11 @@ class ClusterSettings(Block):
         ge=1,
         description="CPUs and threads of a training worker; as many as each can have on one machine when not given",
     )
+    train_in_driver: bool = Field(
+        True,
+        description="a fit of one worker on the CPUs of an embedded local Ray runs in the driver process, without the half minute that Ray Train's"
+        " own processes take to start",
+    )
     gpus_per_worker: float | None = Field(
         None,
         ge=0,

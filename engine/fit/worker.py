@@ -1,0 +1,162 @@
+"""One rank of a fit: builds everything from the step's settings, resumes from the last checkpoint, trains, and on rank 0 writes the model."""
+
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from engine.fit.checkpoints import Reporter
+from engine.fit.loop import train
+from engine.fit.objective import Context, Objective, create_objective
+from engine.fit.pool_stream import PoolSource
+from engine.fit.precision import choose_precision, cpu_gains_from_bf16
+from engine.fit.streams import Stream, decode_size, open_stream
+from engine.gather.training_set import TrainingSet
+from engine.ground import allocator, storage
+from engine.ground.steps import Step, read_output
+from engine.models import checkpoint as model_folder
+from engine.models.fetch import FILES, fetch_model
+from engine.settings.run import FitSettings, ModelSettings
+
+LOADED = "loaded.json"
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """All that a training worker needs; small enough to be sent to each. `init`: the fitted step, of the same store, whose weights it starts from."""
+
+    step: Step
+    model: ModelSettings
+    settings: FitSettings
+    streams: Mapping[str, TrainingSet | PoolSource]
+    class_names: tuple[str, ...]
+    init: str | None
+    reporter: Reporter
+    driver_threads: int | None = None
+    """Torch's threads when the worker is the driver itself; None: a process of its own, with the CPUs that Ray assigned to it."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This worker among the workers of the fit."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Train as one rank of the job `config["job"]`."""
+    job: FitJob = config["job"]
+    context = ray.train.get_context()
+    rank = Rank(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    if rank.device.type == "cpu":
+        assigned = job.driver_threads or int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
+        torch.set_num_threads(max(1, assigned))
+    objective = make_objective(job, rank)
+    streams = open_streams(job, rank)
+    start, saved = 0, job.reporter.latest(rank.device)
+    if saved is not None:
+        objective.load_state_dict(saved["objective"])
+        start = saved["step"]
+    if job.driver_threads is None:
+        allocator.keep_freed()
+    run_loop(job, rank, objective, streams, start)
+
+
+def make_objective(job: FitJob, rank: Rank) -> Objective:
+    """The objective of the job, its initial weights loaded; rank 0 writes down which."""
+    init = read_output(job.step.store, job.init) if job.init else None
+    plan = agreed_plan(job.step, job.settings, rank)
+    context = Context(
+        device=rank.device,
+        rank=rank.rank,
+        world=rank.world,
+        settings=job.settings,
+        model=job.model,
+        class_names=job.class_names,
+        init=fetch_model(init, job.step.fs) if init else None,
+        precision=plan["precision"],
+        targets={name: one.kind for name, one in job.streams.items() if isinstance(one, TrainingSet)},
+    )
+    objective = create_objective(context)
+    if objective.loaded is not None and rank.rank == 0:
+        job.step.put_json(LOADED, asdict(objective.loaded))
+    return objective
+
+
+def open_streams(job: FitJob, rank: Rank) -> dict[str, Stream]:
+    """This rank's part of every stream of the job."""
+    return {
+        name: open_stream(
+            name,
+            source,
+            batch_size=job.settings.batch[name],
+            seed=job.settings.seed,
+            size=decode_size(job.model.img_size, job.settings.noise.get(name)),
+            cache_bytes=job.settings.cache_bytes,
+            rank=rank.rank,
+            world=rank.world,
+        )
+        for name, source in job.streams.items()
+    }
+
+
+def run_loop(job: FitJob, rank: Rank, objective: Objective, streams: Mapping[str, Stream], start: int) -> None:
+    """The training loop from step `start`, reporting through the job's reporter."""
+    last: dict[str, Any] = {}
+    announced = False
+
+    def on_checkpoint(at: int, state: dict[str, Any]) -> None:
+        metrics: dict[str, Any] = {**last, "step": at}
+        if at == job.settings.steps and rank.rank == 0:
+            metrics["model"] = put_model(job.step, objective.export(), job.model, list(objective.class_names))
+        job.reporter.save(metrics, {"step": at, "objective": state})
+
+    def on_log(metrics: dict[str, Any]) -> None:
+        last.update(metrics, workers=rank.world)
+        job.reporter.report(dict(last))
+
+    def should_save() -> bool:
+        """True once, when a preemption is first announced: what was learnt since the last checkpoint is saved."""
+        nonlocal announced
+        before, announced = announced, job.reporter.is_preemption_announced()
+        return announced and not before
+
+    train(
+        objective,
+        streams,
+        job.settings,
+        start_step=start,
+        on_checkpoint=on_checkpoint,
+        on_log=on_log,
+        should_save=should_save,
+    )
+
+
+def agreed_plan(step: Step, settings: FitSettings, rank: Rank) -> dict[str, Any]:
+    """The step's plan: rank 0 chooses it the first time, every rank obeys it."""
+    shared: list[Any] = [None]
+    if rank.rank == 0:
+        shared = [step.plan(lambda: asdict(choose_precision(settings, rank.device, cpu_gains_from_bf16())))]
+    if rank.world > 1:
+        torch.distributed.broadcast_object_list(shared, device=rank.device)
+    return shared[0]
+
+
+def put_model(step: Step, weights: nn.Module, model: ModelSettings, class_names: list[str]) -> str:
+    """Put the model folder below the step under a name of its own; returns that name."""
+    name = f"model-{uuid.uuid4().hex[:8]}"
+    with tempfile.TemporaryDirectory() as folder:
+        model_folder.save(Path(folder), weights, model, class_names)
+        for file in FILES:
+            storage.put(step.fs, f"{step.folder}/{name}/{file}", (Path(folder) / file).read_bytes())
+    return name
