@@ -74,7 +74,7 @@ def test_killed_in_fit_in_predict_and_between_steps(finished: str, digits: Path,
     disturbed = write_config(tmp_path / "broken.yaml", small_tree(digits, broken))
 
     folder = Path(broken) / "steps"
-    kill_when(disturbed, lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")))
+    kill_when(disturbed, lambda: any(folder.glob("fit-*/train/state-*.pt")))
     assert not any(folder.glob("fit-*/step.json")), "the fit was already over"
 
     def predicted_parts() -> set[str]:
@@ -88,16 +88,18 @@ def test_killed_in_fit_in_predict_and_between_steps(finished: str, digits: Path,
     kill_when(disturbed, lambda: any(folder.glob("select-*/step.json")))
 
     def kill_the_training_worker(process: subprocess.Popen[str]) -> None:
-        wait_until(lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")), process, disturbed)
-        workers = [
+        wait_until(lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")), process, on_workers)
+        found = [
             child
             for child in psutil.Process(process.pid).children(recursive=True)
             if "RayTrainWorker" in " ".join(child.cmdline())
         ]
-        assert workers, "no training worker found to kill"
-        workers[0].kill()
+        assert found, "no training worker found to kill"
+        found[0].kill()
 
-    said = finish(disturbed, kill_the_training_worker)
+    workers = {"train_cpus": 1, "train_in_driver": False}
+    on_workers = write_config(tmp_path / "workers.yaml", small_tree(digits, broken, cluster=workers))
+    said = finish(on_workers, kill_the_training_worker)
 
     assert "found predict-" in said
     predicted = steps(broken)["generation 1 predict"].step

@@ -60,7 +60,7 @@ def test_killed_in_a_fit_and_between_steps(recipe: str, digits: Path, tmp_path: 
     if "tags" in changed:
         changed = {**changed, "tags": {**changed["tags"], "table": write_tags(digits, tmp_path / "tags.parquet")}}
     config = write_config(tmp_path / "config.yaml", small_tree(digits, str(store), recipe=recipe, **changed))
-    kill_when(config, lambda: any(store.glob("steps/fit-*/train/checkpoint_*/state.pt")))
+    kill_when(config, lambda: any(store.glob("steps/fit-*/train/state-*.pt")))
     assert not any(store.glob("steps/fit-*/step.json")), "the fit was already over"
     kill_when(config, lambda: any(store.glob("steps/fit-*/step.json")))
     finished = {path.parent.name: path.stat().st_mtime_ns for path in store.glob("steps/*/step.json")}

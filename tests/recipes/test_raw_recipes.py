@@ -108,7 +108,7 @@ def test_killed_in_the_raw_fit_and_resumed_it_goes_the_same_way(recipe: str, dig
     ]
     finish(configs[0])
     folder = Path(broken) / "steps"
-    kill_when(configs[1], lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")))
+    kill_when(configs[1], lambda: any(folder.glob("fit-*/train/state-*.pt")))
     assert not any(folder.glob("fit-*/step.json")), "the fit was already over"
     finish(configs[1])
     fits = [label for label in steps(whole) if label.endswith(" fit")]
