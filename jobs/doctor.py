@@ -31,7 +31,7 @@ def main() -> None:
     with connect(ClusterSettings(address=arguments.address)):
         findings = check_cluster(*probe(Store(arguments.store)))
     show(findings)
-    if any(finding.level == "wrong" for finding in findings):
+    if any(finding.level == "error" for finding in findings):
         sys.exit(1)
 
 

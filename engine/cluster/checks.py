@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["ok", "warning", "wrong"]
+Level = Literal["ok", "warning", "error"]
 
 GIB = 2**30
 FREE_DISK = 20 * GIB
@@ -55,7 +55,7 @@ def check_cluster(driver: NodeFacts, nodes: list[NodeFacts]) -> list[Finding]:
     findings = [*_versions(driver, nodes), *_whole(nodes)]
     for node in nodes:
         findings += [finding for check in CHECKS for finding in check(node)]
-    order = {"wrong": 0, "warning": 1, "ok": 2}
+    order = {"error": 0, "warning": 1, "ok": 2}
     return sorted(findings, key=lambda finding: order[finding.level])
 
 
@@ -68,7 +68,7 @@ def _versions(driver: NodeFacts, nodes: list[NodeFacts]) -> Iterator[Finding]:
             continue
         told = ", ".join(f"{found} on {name}" for name, found in odd.items())
         # other versions of these read what the driver sends in another way; the rest can only change results
-        level: Level = "wrong" if package in ("python", "ray", "engine") else "warning"
+        level: Level = "error" if package in ("python", "ray", "engine") else "warning"
         remedy = "start all nodes from one image (cluster/Dockerfile)"
         yield Finding(level, f"version of {package}", "", f"{version} here, but {told}", remedy)
 
@@ -78,7 +78,7 @@ def _whole(nodes: list[NodeFacts]) -> Iterator[Finding]:
     told = f"{len(nodes)} nodes, {cpus:.0f} CPUs, {sum(node.gpus_declared for node in nodes)} GPUs"
     if cpus < 1:
         yield Finding(
-            "wrong",
+            "error",
             "work",
             "",
             f"{told}: no node takes work",
@@ -90,7 +90,7 @@ def _whole(nodes: list[NodeFacts]) -> Iterator[Finding]:
         open_nodes = ", ".join(node.node for node in nodes if not node.token)
         remedy = "set RAY_AUTH_MODE=token on every node and for whoever submits (cluster/README.md)"
         yield Finding(
-            "wrong", "authentication", "", f"off on {open_nodes}: whoever reaches its ports runs programs there", remedy
+            "error", "authentication", "", f"off on {open_nodes}: whoever reaches its ports runs programs there", remedy
         )
     else:
         yield Finding("ok", "authentication", "", "by token")
@@ -100,7 +100,7 @@ def _gpus(node: NodeFacts) -> Iterator[Finding]:
     if node.gpus_seen < node.gpus_declared:
         remedy = "check nvidia-smi there; the container needs the NVIDIA runtime, and torch a driver that is new enough"
         told = f"Ray hands out {node.gpus_declared} GPUs, torch sees {node.gpus_seen}"
-        yield Finding("wrong", "GPUs", node.node, told, remedy)
+        yield Finding("error", "GPUs", node.node, told, remedy)
     elif node.gpus_seen > node.gpus_declared:
         told = f"torch sees {node.gpus_seen} GPUs, Ray hands out {node.gpus_declared}"
         yield Finding(
@@ -115,7 +115,7 @@ def _store(node: NodeFacts) -> Iterator[Finding]:
         remedy = (
             "give the node the same mount or credentials as the driver (instance profile, service account, environment)"
         )
-        yield Finding("wrong", "store", node.node, node.store_error, remedy)
+        yield Finding("error", "store", node.node, node.store_error, remedy)
     elif node.store_seconds > STORE_SECONDS:
         told = f"a small file takes {node.store_seconds:.1f} s to write, read and delete"
         yield Finding("warning", "store", node.node, told, "take a store in the same region or network")

@@ -38,7 +38,7 @@ def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
 @pytest.mark.parametrize(
     ("changed", "level", "what", "told", "remedy"),
     [
-        ({"versions": {**WELL.versions, "ray": "2.59.0"}}, "wrong", "version of ray", "2.59.0 on sick", "one image"),
+        ({"versions": {**WELL.versions, "ray": "2.59.0"}}, "error", "version of ray", "2.59.0 on sick", "one image"),
         (
             {"versions": {"python": "3.11.7", "ray": "2.60.0"}},
             "warning",
@@ -46,16 +46,16 @@ def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
             "missing on sick",
             "one image",
         ),
-        ({"gpus_seen": 0}, "wrong", "GPUs", "hands out 1 GPUs, torch sees 0", "nvidia-smi"),
+        ({"gpus_seen": 0}, "error", "GPUs", "hands out 1 GPUs, torch sees 0", "nvidia-smi"),
         ({"gpus_seen": 4}, "warning", "GPUs", "sees 4", "--num-gpus"),
-        ({"store_error": "s3://b: access denied"}, "wrong", "store", "access denied", "credentials"),
+        ({"store_error": "s3://b: access denied"}, "error", "store", "access denied", "credentials"),
         ({"store_seconds": 9.0}, "warning", "store", "9.0 s", "same region"),
         ({"disk_free": GIB}, "warning", "disk", "1 GiB free at /tmp/ray", "larger volume"),
         ({"object_store": GIB // 4}, "warning", "object store", "0.2 GiB of 64 GiB", "/dev/shm"),
         ({"ahead": -7.0}, "warning", "clock", "7.0 s behind", "NTP"),
         ({"ahead": 7.0}, "warning", "clock", "7.0 s ahead of", "NTP"),
         ({"decode_rate": 40.0}, "warning", "decoding", "40 JPEGs/s", "simplejpeg"),
-        ({"token": False}, "wrong", "authentication", "off on sick", "RAY_AUTH_MODE=token"),
+        ({"token": False}, "error", "authentication", "off on sick", "RAY_AUTH_MODE=token"),
     ],
 )
 def test_each_illness_is_found_on_its_node_with_a_remedy(
@@ -72,7 +72,7 @@ def test_each_illness_is_found_on_its_node_with_a_remedy(
 
 def test_a_cluster_without_workers_is_told() -> None:
     found = check_cluster(HEAD, [HEAD])[0]
-    assert (found.level, found.what) == ("wrong", "work")
+    assert (found.level, found.what) == ("error", "work")
 
 
 def test_a_clock_is_off_only_by_what_the_way_cannot_explain() -> None:

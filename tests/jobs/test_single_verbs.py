@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from engine.ground.run import pointers
@@ -84,7 +85,7 @@ def test_a_student_learns_from_soft_labels_of_another_tool(
 ) -> None:
     """Twenty pool images have a distribution; gather copies these, with their targets, and fit draws from them."""
     store = Store(finished)
-    keys = [f"pool.parquet:{row}" for row in range(0, 100, 5)]
+    keys = pq.read_table(digits / "pool.parquet", columns=["key"])["key"].to_pylist()[:100:5]
     rows = np.full((len(keys), 10), 0.1 / 9)
     rows[np.arange(len(keys)), np.arange(len(keys)) % 10] = 0.9
     lines = [f"{key},{','.join(map(str, row))}" for key, row in zip(keys, rows, strict=True)]
