@@ -9,22 +9,27 @@ from engine.ground.budget import TooManyRejectsError
 from engine.ground.failures import StalledError, classify_worker_error
 from engine.ground.progress import log_event
 from engine.ground.steps import Store
+from engine.settings.block import Block
+from engine.settings.describe import help_text
 
 MISTAKES = (ValueError, FileNotFoundError, PermissionError, TooManyRejectsError, StalledError)
 """What a person can mend: shown as one paragraph. Anything else is a bug of ours or of the cluster and keeps its traceback."""
 
 
-def parser(job: str, description: str) -> argparse.ArgumentParser:
-    """A parser with CONFIG and key=value overrides."""
+def parser(job: str, description: str, kind: type[Block]) -> argparse.ArgumentParser:
+    """A parser with CONFIG and key=value overrides; its help lists the settings of `kind`."""
     made = argparse.ArgumentParser(
-        prog=f"python -m jobs.{job}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m jobs.{job}",
+        description=description,
+        epilog=help_text(kind),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("config", help="YAML file of settings; examples stand in jobs/configs/")
     made.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="settings that replace those of the file, e.g. student.lr=0.05 data.pool=/images",
+        help="settings that replace those of the file, e.g. fits.student.lr=0.05 data.pool=/images",
     )
     return made
 

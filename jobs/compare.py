@@ -18,16 +18,12 @@ from engine.ground.progress import log_event
 from engine.ground.run import Run, pointers
 from engine.ground.session import connect
 from engine.ground.steps import Store, read_output
+from engine.recipes.registry import SelfTrainSettings
 from engine.report.compare import Arm, Outcome, markdown, refuse_unlike, rows, svg
 from engine.report.cost import planned, run_cost
-from engine.settings.block import load, parse
-from engine.settings.run import SelfTrainSettings
+from engine.settings.block import load
 from jobs import command
 from jobs.self_train import self_train
-
-FITS = ("pretext", "teacher", "student", "finetune", "tagging")
-APART = 1000
-"""Between the seeds of two random states: recipes count on from a seed."""
 
 
 def main() -> None:
@@ -86,7 +82,9 @@ def compare(
     first = next(iter(arms.values()))
     with connect(first.cluster):
         made = [
-            Arm(arm, settings.recipe, [outcome(in_state(settings, f"{name}-{arm}-{seed}", seed)) for seed in seeds])
+            Arm(
+                arm, settings.recipe.name, [outcome(in_state(settings, f"{name}-{arm}-{seed}", seed)) for seed in seeds]
+            )
             for arm, settings in arms.items()
         ]
     table = rows(made, budget)
@@ -101,12 +99,8 @@ def compare(
 
 
 def in_state(settings: SelfTrainSettings, run: str, seed: int) -> SelfTrainSettings:
-    """The arm as a run of its own, every fit in another random state."""
-    tree = settings.model_dump()
-    for fit in FITS:
-        if tree[fit] is not None:
-            tree[fit]["seed"] += APART * seed
-    return parse(SelfTrainSettings, {**tree, "run": run}, run)
+    """The arm as a run of its own, in another random state."""
+    return settings.model_copy(update={"run": run, "seed": settings.seed + seed})
 
 
 def outcome(settings: SelfTrainSettings) -> Outcome:

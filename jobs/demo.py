@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from engine.recipes.registry import SelfTrainSettings
 from engine.settings.block import load
-from engine.settings.run import SelfTrainSettings
 from jobs import command
 from jobs.self_train import self_train
 

@@ -17,7 +17,7 @@ from engine.cluster.probe import probe
 from engine.ground.session import connect
 from engine.ground.steps import Store
 from engine.report.table import WIDTH
-from engine.settings.run import ClusterSettings
+from engine.settings.cluster import ClusterSettings
 from jobs import command
 
 

@@ -23,7 +23,7 @@ from jobs import command
 
 
 def main() -> None:
-    arguments = command.parser("evaluate", __doc__).parse_args()
+    arguments = command.parser("evaluate", __doc__, EvaluateJobSettings).parse_args()
     settings = load(EvaluateJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)

@@ -23,13 +23,13 @@ from engine.models.fetch import model_path
 from engine.models.imported import find_model
 from engine.recipes.context import class_list
 from engine.settings.block import load
+from engine.settings.data import DataSettings
 from engine.settings.jobs import FitJobSettings
-from engine.settings.run import DataSettings
 from jobs import command
 
 
 def main() -> None:
-    arguments = command.parser("fit", __doc__).parse_args()
+    arguments = command.parser("fit", __doc__, FitJobSettings).parse_args()
     settings = load(FitJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)

@@ -28,7 +28,7 @@ from jobs import command
 
 
 def main() -> None:
-    arguments = command.parser("plan", __doc__).parse_args()
+    arguments = command.parser("plan", __doc__, PlanJobSettings).parse_args()
     settings = load(PlanJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     model = find_model(run, settings.model)

@@ -21,7 +21,7 @@ from jobs import command
 
 
 def main() -> None:
-    arguments = command.parser("predict", __doc__).parse_args()
+    arguments = command.parser("predict", __doc__, PredictJobSettings).parse_args()
     settings = load(PredictJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)

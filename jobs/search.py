@@ -20,18 +20,18 @@ from engine.plan import resource_plan
 from engine.report import search_page, search_table
 from engine.search.allocation import allocate_trials
 from engine.search.importance import importances
+from engine.search.job import SearchJobSettings
 from engine.search.savings import savings, steps_used
 from engine.search.search import SearchResult, check_search, run_search
 from engine.search.strategies import cohorts
 from engine.search.tuner import run_cohort
 from engine.settings.block import dump, load
-from engine.settings.search import SearchJobSettings
 from jobs import command
 from jobs.self_train import self_train
 
 
 def main() -> None:
-    arguments = command.parser("search", __doc__).parse_args()
+    arguments = command.parser("search", __doc__, SearchJobSettings).parse_args()
     search(load(SearchJobSettings, arguments.config, arguments.overrides))
 
 

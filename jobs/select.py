@@ -13,13 +13,13 @@ from engine.predict.pool import pool_of
 from engine.select.exclusion import ReferenceSets
 from engine.select.pipeline import select
 from engine.settings.block import load
+from engine.settings.data import SourceSettings
 from engine.settings.jobs import SelectJobSettings
-from engine.settings.run import SourceSettings
 from jobs import command
 
 
 def main() -> None:
-    arguments = command.parser("select", __doc__).parse_args()
+    arguments = command.parser("select", __doc__, SelectJobSettings).parse_args()
     settings = load(SelectJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)

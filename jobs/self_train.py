@@ -16,15 +16,14 @@ from engine.ground.session import connect
 from engine.ground.steps import Store
 from engine.plan import resource_plan
 from engine.recipes.context import RecipeContext
-from engine.recipes.registry import run_recipe
+from engine.recipes.registry import SelfTrainSettings, run_recipe
 from engine.report import table
 from engine.settings.block import load
-from engine.settings.run import SelfTrainSettings
 from jobs import command
 
 
 def main() -> None:
-    arguments = command.parser("self_train", __doc__).parse_args()
+    arguments = command.parser("self_train", __doc__, SelfTrainSettings).parse_args()
     self_train(load(SelfTrainSettings, arguments.config, arguments.overrides))
 
 

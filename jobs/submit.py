@@ -19,20 +19,20 @@ from engine.cluster.package import EXCLUDED, package
 from engine.cluster.submission import Submission, connect, follow, submit
 from engine.ground.progress import log_event
 from engine.ground.steps import fingerprint
-from engine.settings import jobs
+from engine.recipes.registry import SelfTrainSettings
+from engine.search.job import SearchJobSettings
+from engine.settings import jobs as jobs_settings
 from engine.settings.block import Block, load
-from engine.settings.run import SelfTrainSettings
-from engine.settings.search import SearchJobSettings
 from jobs import command
 
 CONFIGURED: dict[str, type[Block]] = {
     "self_train": SelfTrainSettings,
     "search": SearchJobSettings,
-    "predict": jobs.PredictJobSettings,
-    "plan": jobs.PlanJobSettings,
-    "select": jobs.SelectJobSettings,
-    "fit": jobs.FitJobSettings,
-    "evaluate": jobs.EvaluateJobSettings,
+    "predict": jobs_settings.PredictJobSettings,
+    "plan": jobs_settings.PlanJobSettings,
+    "select": jobs_settings.SelectJobSettings,
+    "fit": jobs_settings.FitJobSettings,
+    "evaluate": jobs_settings.EvaluateJobSettings,
 }
 """Jobs that take a config, and what it has to be."""
 PLAIN = ("doctor", "status", "prune", "preview", "explain", "export", "active")

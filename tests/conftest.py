@@ -33,7 +33,7 @@ def cifar10() -> Path:
 def local_ray() -> Iterator[None]:
     """One embedded Ray for all tests that need one."""
     from engine.ground.session import connect
-    from engine.settings.run import ClusterSettings
+    from engine.settings.cluster import ClusterSettings
 
     with connect(ClusterSettings()):
         yield

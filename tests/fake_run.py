@@ -15,7 +15,9 @@ from engine.images.collection import Collection, open_collection
 from engine.labels.classes import ClassList
 from engine.select.scores import pack
 from engine.select.select import Selector
-from engine.settings.run import ClusterSettings, SelectSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
+from engine.settings.select import SelectSettings
 from engine.tables import schema
 from tests.images import making
 

@@ -44,7 +44,9 @@ from engine.select.histogram_step import ScoreHistograms
 from engine.select.rule import PassStatistics, make_rule
 from engine.select.scores import classes_of, scores_of
 from engine.select.select import Selector
-from engine.settings.run import ModelSettings, PredictSettings, SelectSettings
+from engine.settings.model import ModelSettings
+from engine.settings.predict import PredictSettings
+from engine.settings.select import SelectSettings
 from engine.tables import schema
 from tests.fit.sets import fit_settings, write_set
 from tests.images.making import folder, jpeg, tar

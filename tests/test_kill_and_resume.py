@@ -97,7 +97,7 @@ def test_killed_in_fit_in_predict_and_between_steps(finished: str, digits: Path,
         assert found, "no training worker found to kill"
         found[0].kill()
 
-    workers = {"train_cpus": 1, "train_in_driver": False}
+    workers = {"train": {"cpus": 1, "in_driver": False}}
     on_workers = write_config(tmp_path / "workers.yaml", small_tree(digits, broken, cluster=workers))
     said = finish(on_workers, kill_the_training_worker)
 

@@ -14,7 +14,7 @@ from engine.labels.classes import ClassList
 from engine.metrics.calibration import Temperature, fit_temperature
 from engine.predict.pipeline import predict
 from engine.select.scores import classes_of, log_probability, scores_of
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 
 REVISION = 2
 

@@ -16,7 +16,7 @@ from engine.metrics.accuracy import wilson
 from engine.metrics.calibration import expected_calibration_error
 from engine.predict.pipeline import predict
 from engine.select.scores import classes_of, probability, scores_of
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 from engine.tables.schema import CLASSES_HASH
 
 VERB, REVISION = "evaluate", 3

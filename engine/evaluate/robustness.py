@@ -12,7 +12,7 @@ from engine.ground.steps import Output
 from engine.images.corruptions import FAMILIES, SEVERITIES
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 
 
 def robustness(

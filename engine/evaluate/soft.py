@@ -20,7 +20,7 @@ from engine.models.fetch import fetch_model
 from engine.predict.pipeline import predict
 from engine.select.scores import classes_of, probability, scores_of
 from engine.settings.jobs import SoftSettings
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 
 VERB, REVISION = "evaluate_soft", 1
 

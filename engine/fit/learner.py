@@ -17,7 +17,7 @@ from engine.images.views import View
 from engine.models.build import build_model, normalisation
 from engine.models.checkpoint import LoadReport, initialise
 from engine.models.ema import moving_average
-from engine.settings.run import FitSettings, NoiseSettings
+from engine.settings.fit import FitSettings, NoiseSettings
 
 WEAK = NoiseSettings()
 """The view of a stream for which `fit.noise` has none: mirrored half of the time."""

@@ -18,7 +18,7 @@ from engine.fit.batch import Batch
 from engine.fit.objective import Objective
 from engine.fit.streams import Stream
 from engine.fit.workers import average_over_workers
-from engine.settings.run import FitSettings
+from engine.settings.fit import FitSettings
 
 AHEAD = 2
 """Batches prepared while the current one is learnt from."""

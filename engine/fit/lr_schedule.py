@@ -2,7 +2,7 @@
 
 import math
 
-from engine.settings.run import FitSettings
+from engine.settings.fit import FitSettings
 
 
 def learning_rate(settings: FitSettings, step: int) -> float:

@@ -32,7 +32,7 @@ from engine.fit.weak_strong import STRONG, labelled_loss, needs_labelled_and_poo
 from engine.fit.workers import average_over_workers
 from engine.images.counter_rng import uniforms, view_seeds
 from engine.settings.block import Block, parse
-from engine.settings.run import FitSettings, NoiseSettings
+from engine.settings.fit import FitSettings, NoiseSettings
 
 
 class MetaArguments(Block):

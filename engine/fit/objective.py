@@ -20,7 +20,8 @@ from engine.fit.batch import Batch
 from engine.fit.precision import Precision
 from engine.models.checkpoint import LoadReport
 from engine.settings.block import Block, SettingsError, parse
-from engine.settings.run import FitSettings, ModelSettings
+from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
 
 Arguments = TypeVar("Arguments", bound=Block)
 

@@ -6,7 +6,7 @@ import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
-from engine.settings.run import FitSettings
+from engine.settings.fit import FitSettings
 
 
 def optimiser(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from engine.settings.run import FitSettings
+from engine.settings.fit import FitSettings
 
 Precision = Literal["fp32", "bf16"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.fit.objective import Context
 from engine.fit.transform_prediction import TransformPrediction
 from engine.settings.block import Block
-from engine.settings.run import FitSettings
+from engine.settings.fit import FitSettings
 
 ANGLES = ("0°", "90°", "180°", "270°")
 

@@ -22,7 +22,7 @@ from engine.fit.pool_stream import PoolDecoder, PoolShards, PoolSource
 from engine.fit.shards import Decode, Decoder, Rows, ShardIndex, ShardReader, Shards, threads
 from engine.gather.training_set import TrainingSet
 from engine.images.decode import decode, decode_mask
-from engine.settings.run import NoiseSettings
+from engine.settings.fit import NoiseSettings
 
 AHEAD = 4
 """Steps that a streamed set looks ahead for the chunks to read."""

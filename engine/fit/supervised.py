@@ -19,7 +19,7 @@ from engine.fit.learner import WEAK, Learner, make_network, view
 from engine.fit.losses import LOSSES, dense, dense_labels, refuse_pairing, smooth, sparse_soft_ce
 from engine.fit.objective import Context, Objective
 from engine.settings.block import Block, SettingsError
-from engine.settings.run import FitSettings
+from engine.settings.fit import FitSettings
 
 
 class SupervisedArguments(Block):

@@ -148,7 +148,9 @@ class Tracking:
         for name in names:
             library = LIBRARIES.get(name)
             if library is not None and importlib.util.find_spec(library) is None:
-                raise ValueError(f"cluster.trackers: {name} is not installed: pip install '.[{name}]', or leave it out")
+                raise ValueError(
+                    f"cluster.train.trackers: {name} is not installed: pip install '.[{name}]', or leave it out"
+                )
         self.names, self.place = names, place
         self.trackers: dict[str, Tracker] = {}
         self.last = -1

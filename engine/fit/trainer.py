@@ -33,7 +33,9 @@ from engine.ground.steps import Output, Part, Step, StoreError
 from engine.labels.classes import ClassList
 from engine.models.checkpoint import LoadReport
 from engine.models.fetch import FILES
-from engine.settings.run import ClusterSettings, FitSettings, ModelSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
 
 REVISION = 1
 RESIZE_SECONDS = 60.0
@@ -80,7 +82,7 @@ def fit(
 
     def work(step: Step) -> Output:
         started = time.time()
-        tracking = Tracking(list(run.cluster.trackers), Place(run.store, run.name, label, step.name))
+        tracking = Tracking(list(run.cluster.train.trackers), Place(run.store, run.name, label, step.name))
         progress = WriteProgress(step, tracking)
         scaling = train_workers(run.cluster, ray.cluster_resources(), node_cpus())
         in_driver = runs_in_driver(run.cluster, bool(scaling.use_gpu))
@@ -128,7 +130,7 @@ def train_on_workers(
             storage_path=step.folder,
             storage_filesystem=step.fs,
             failure_config=FailureConfig(  # type: ignore[call-arg]
-                max_failures=cluster.max_failures, max_preemption_failures=cluster.max_preemptions
+                max_failures=cluster.retries.max_failures, max_preemption_failures=cluster.retries.max_preemptions
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[progress],  # type: ignore[list-item]
@@ -147,16 +149,16 @@ def runs_in_driver(cluster: ClusterSettings, use_gpu: bool) -> bool:
     """Whether a fit needs none of Ray Train's processes: one worker of fixed number, on the CPUs of the Ray that this driver started."""
     embedded = cluster.address is None and "RAY_ADDRESS" not in os.environ
     is_driver = ray.get_runtime_context().worker.mode == ray.SCRIPT_MODE
-    one = cluster.train_workers == 1 and cluster.min_train_workers is None
-    return cluster.train_in_driver and embedded and is_driver and one and not use_gpu
+    one = cluster.train.workers == 1 and cluster.train.min_workers is None
+    return cluster.train.in_driver and embedded and is_driver and one and not use_gpu
 
 
 def train_in_driver(cluster: ClusterSettings, job: FitJob) -> dict[str, Any]:
     """Train in this process with Ray Train's local mode; returns the last metrics.
 
-    A crash is retried from the last checkpoint up to `cluster.max_failures` times. Raises as `train_on_workers` does.
+    A crash is retried from the last checkpoint up to `cluster.retries.max_failures` times. Raises as `train_on_workers` does.
     """
-    budgets, history = FailureBudget(cluster.max_failures, cluster.max_preemptions), FailureCounts()
+    budgets, history = FailureBudget(cluster.retries.max_failures, cluster.retries.max_preemptions), FailureCounts()
     threads = torch.get_num_threads()
     while True:
         trainer = TorchTrainer(
@@ -229,15 +231,15 @@ def train_workers(
     cluster: ClusterSettings, resources: Mapping[str, float], nodes: Sequence[float] | None = None
 ) -> ScalingConfig:
     """Workers of a fit: one GPU each where there are GPUs, else as many CPUs as each can have on one machine, `nodes` being the CPUs of every
-    machine (one has all when not given). With `min_train_workers` the fit is elastic: it restarts at its last checkpoint with as many workers
-    as there are machines for. `cluster.gpus_per_worker` asks for GPUs that are still to come.
+    machine (one has all when not given). With `cluster.train.min_workers` the fit is elastic: it restarts at its last checkpoint with as many workers
+    as there are machines for. `cluster.label.gpus_per_worker` asks for GPUs that are still to come.
     """
-    least = cluster.min_train_workers or cluster.train_workers
-    use_gpu = resources.get("GPU", 0) >= least or bool(cluster.gpus_per_worker)
-    share = 1 if use_gpu else cpus_each(nodes or [resources.get("CPU", 1)], cluster.train_workers)
-    cpus = float(cluster.train_cpus or share)
+    least = cluster.train.min_workers or cluster.train.workers
+    use_gpu = resources.get("GPU", 0) >= least or bool(cluster.label.gpus_per_worker)
+    share = 1 if use_gpu else cpus_each(nodes or [resources.get("CPU", 1)], cluster.train.workers)
+    cpus = float(cluster.train.cpus or share)
     return ScalingConfig(
-        num_workers=cluster.train_workers if least == cluster.train_workers else (least, cluster.train_workers),  # type: ignore[arg-type]
+        num_workers=cluster.train.workers if least == cluster.train.workers else (least, cluster.train.workers),  # type: ignore[arg-type]
         elastic_resize_monitor_interval_s=RESIZE_SECONDS,  # type: ignore[call-arg]
         use_gpu=use_gpu,
         resources_per_worker={"CPU": cpus, **({"GPU": 1.0} if use_gpu else {})},

@@ -17,7 +17,7 @@ from engine.fit.learner import Learner, make_network, view
 from engine.fit.objective import Context, Objective
 from engine.images.counter_rng import view_seeds
 from engine.settings.block import Block
-from engine.settings.run import FitSettings, NoiseSettings
+from engine.settings.fit import FitSettings, NoiseSettings
 
 STRONG = NoiseSettings(scale=(0.35, 1.0), aa_num_ops=2, aa_magnitude=9.0)
 """The views of a stream for which `fit.noise` has none."""

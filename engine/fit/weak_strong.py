@@ -24,7 +24,7 @@ from engine.fit.objective import Context, Objective
 from engine.fit.workers import average_over_workers
 from engine.images.counter_rng import view_seeds
 from engine.settings.block import Block, SettingsError
-from engine.settings.run import FitSettings, NoiseSettings
+from engine.settings.fit import FitSettings, NoiseSettings
 
 STRONG = NoiseSettings(aa_num_ops=2, aa_magnitude=10.0)
 """The strong view when `fit.noise` has none for the pool."""

@@ -24,7 +24,8 @@ from engine.ground import allocator, storage
 from engine.ground.steps import Step, read_output
 from engine.models import checkpoint as model_folder
 from engine.models.fetch import FILES, fetch_model
-from engine.settings.run import FitSettings, ModelSettings
+from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
 
 LOADED = "loaded.json"
 

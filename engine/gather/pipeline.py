@@ -142,7 +142,7 @@ def _gather(
         seed,
         check,
         held,
-        run.cluster.max_failures,
+        run.cluster.retries.max_failures,
     ):
         parts[part.unit] = part
         progress.add(1, part.rows, part.stats["left_out"])

@@ -28,11 +28,12 @@ UNWRITABLE = {
 
 
 class WorkersFailedError(RuntimeError):
-    """Workers crashed more often than `cluster.max_failures` allows, or machines were lost more often than `cluster.max_preemptions` does."""
+    """Workers crashed more often than `cluster.retries.max_failures` allows, or nodes were lost more often than
+    `cluster.retries.max_preemptions` does."""
 
 
 class StalledError(RuntimeError):
-    """No shard was finished for `cluster.stall_minutes`."""
+    """No shard was finished for `cluster.label.stall_minutes`."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,12 @@ def decide_retry(failure: Failure, history: FailureCounts, budgets: FailureBudge
         if history.preemptions > budgets.preemptions:
             return FailureDecision(
                 "give up",
-                f"machines were lost {history.preemptions} times (cluster.max_preemptions={budgets.preemptions})",
+                f"machines were lost {history.preemptions} times (cluster.retries.max_preemptions={budgets.preemptions})",
             )
         return FailureDecision("retry", f"a machine was lost, {history.preemptions} of {budgets.preemptions}")
     if history.crashes > budgets.crashes:
         return FailureDecision(
-            "give up", f"workers failed {history.crashes} times (cluster.max_failures={budgets.crashes})"
+            "give up", f"workers failed {history.crashes} times (cluster.retries.max_failures={budgets.crashes})"
         )
     return FailureDecision("retry", f"a worker failed, {history.crashes} of {budgets.crashes}")
 
@@ -154,7 +155,7 @@ def stall_reason(quiet_seconds: float, stall_minutes: float) -> str | None:
     if quiet_seconds < 60 * stall_minutes:
         return None
     return (
-        f"no shard was finished for {quiet_seconds / 60:.1f} minutes (cluster.stall_minutes={stall_minutes:g}): a worker hangs, or the cluster has "
-        "no room for one (see `ray status`). What was finished is kept; run the same command again, with a larger cluster.stall_minutes "
+        f"no shard was finished for {quiet_seconds / 60:.1f} minutes (cluster.label.stall_minutes={stall_minutes:g}): a worker hangs, or the cluster "
+        "has no room for one (see `ray status`). What was finished is kept; run the same command again, with a larger cluster.label.stall_minutes "
         "or smaller shards (rows_per_shard) if a shard takes that long"
     )

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import ray
 
-from engine.settings.run import ClusterSettings
+from engine.settings.cluster import ClusterSettings
 
 ANYWHERE: Final = "DEFAULT"
 """Scheduling strategy of every task of the engine: those that a search's trial starts are placed on the whole cluster, too, and not in the trial's
@@ -70,4 +70,6 @@ def pool_sizes(count: int, most: int | None) -> PoolSizes:
 
 def predict_actors(cluster: ClusterSettings, shards: int) -> ActorPoolSpec:
     """The pool for a labelling step on the cluster that this process is connected to."""
-    return allocate_actors(ray.cluster_resources(), max(1, shards), cluster.num_workers, cluster.gpus_per_worker)
+    return allocate_actors(
+        ray.cluster_resources(), max(1, shards), cluster.label.workers, cluster.label.gpus_per_worker
+    )

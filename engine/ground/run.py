@@ -15,7 +15,7 @@ from engine.ground.progress import log_event
 from engine.ground.steps import Output, Step, Store, differences
 from engine.settings import block
 from engine.settings.block import Block
-from engine.settings.run import ClusterSettings
+from engine.settings.cluster import ClusterSettings
 
 
 @dataclass(frozen=True)

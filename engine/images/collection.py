@@ -16,7 +16,7 @@ from engine.images.file_listing import without_credentials
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
 from engine.labels.classes import ClassList
-from engine.settings.run import SourceSettings
+from engine.settings.data import SourceSettings
 
 REVISION = 1
 LIST_AGAIN = 100_000

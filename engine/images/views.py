@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.images.counter_rng import uniforms
 from engine.images.randaugment import DRAWS, FILL, IGNORE, RandAugment, warp
-from engine.settings.run import NoiseSettings
+from engine.settings.fit import NoiseSettings
 
 CROP_TRIES = 10
 """Crops drawn before the whole image is taken, as in torchvision's RandomResizedCrop."""

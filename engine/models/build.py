@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.ground.progress import log_event
 from engine.models import cifar as _registers_networks  # noqa: F401
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 
 OWN_SETTINGS = {
     "num_classes": "the class list decides it",

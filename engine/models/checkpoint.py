@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from engine.ground import storage
 from engine.labels.classes import ClassList
 from engine.models.build import build_model, normalisation
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

@@ -27,7 +27,8 @@ from engine.predict.predict_plan import make_plan
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import Seconds, ShardPredictor
 from engine.select.select import Selector
-from engine.settings.run import PredictSettings, SelectSettings
+from engine.settings.predict import PredictSettings
+from engine.settings.select import SelectSettings
 
 AT_ONCE = 16
 """Workers that measure at the same time, at most: those of a node or two tell what there is to know."""

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from engine.fit.trainer import train_workers
 from engine.ground.resources import allocate_actors
-from engine.settings.run import FitSettings, SelfTrainSettings
+from engine.settings.fit import FitSettings
+from engine.settings.run import RunSettings
 
 GIB = 2**30
 PROCESS = 1.2
@@ -34,23 +35,27 @@ class StepResources:
 
 
 def plan_resources(
-    settings: SelfTrainSettings, resources: Mapping[str, float], nodes: Sequence[float] | None = None
+    settings: RunSettings, resources: Mapping[str, float], nodes: Sequence[float] | None = None
 ) -> list[StepResources]:
     """The steps of a generation in their order, on a cluster with `resources` (CPU, GPU, memory in bytes); `nodes`: the CPUs of every machine,
     one has all when not given.
     """
     cluster = settings.cluster
-    fits = [("teacher fit", settings.teacher), ("student fit", settings.student), ("finetune", settings.finetune)]
+    fits = [
+        ("teacher fit", settings.fits.teacher),
+        ("student fit", settings.fits.student),
+        ("finetune", settings.fits.finetune),
+    ]
     shares = [_fit(name, fit, settings, resources, nodes) for name, fit in fits if fit is not None]
-    if settings.generations == 0 or settings.data.pool is None:
+    if settings.recipe.num_generations == 0 or settings.data.pool is None:
         return shares
-    actors = allocate_actors(resources, MANY, cluster.num_workers, cluster.gpus_per_worker)
-    side = settings.teacher_model.img_size
+    actors = allocate_actors(resources, MANY, cluster.label.workers, cluster.label.gpus_per_worker)
+    side = settings.models.teacher.img_size
     batches = 3 * settings.predict.batch_size * 3 * side * side * 4 / GIB  # float32, one inferred and two decoded ahead
     shard = settings.data.shard_bytes / GIB
     asked = (
-        f"cluster.num_workers={cluster.num_workers}"
-        if cluster.num_workers
+        f"cluster.label.workers={cluster.label.workers}"
+        if cluster.label.workers
         else "one a GPU"
         if actors.gpus
         else "one a CPU"
@@ -72,15 +77,15 @@ def plan_resources(
 def _fit(
     name: str,
     fit: FitSettings,
-    settings: SelfTrainSettings,
+    settings: RunSettings,
     resources: Mapping[str, float],
     nodes: Sequence[float] | None,
 ) -> StepResources:
     scaling = train_workers(settings.cluster, resources, nodes)
-    workers = int(settings.cluster.train_workers)
+    workers = int(settings.cluster.train.workers)
     each: dict[str, float] = scaling.resources_per_worker  # type: ignore[assignment]  # a plain mapping, as `train_workers` makes it
     cache = fit.cache_bytes / GIB
-    why = f"cluster.train_workers={workers}; decoded sets up to {cache:.1f} GiB stay in memory (cache_bytes), larger ones stream"
+    why = f"cluster.train.workers={workers}; decoded sets up to {cache:.1f} GiB stay in memory (cache_bytes), larger ones stream"
     return StepResources(name, workers, each.get("CPU", 1.0), each.get("GPU", 0.0), PROCESS + cache, why)
 
 
@@ -94,7 +99,7 @@ def warnings(
         if share.cpus > max(1.0, largest):
             told.append(
                 f"{share.step} wants {share.cpus:g} CPUs on one machine, the largest has {largest:g}: it waits for a larger one;"
-                " lower cluster.train_cpus"
+                " lower cluster.train.cpus"
             )
         for kind, wanted in (("CPU", share.workers * share.cpus), ("GPU", share.workers * share.gpus)):
             if wanted > resources.get(kind, 0.0) + 1e-6:

@@ -58,10 +58,8 @@ class BackendChoice:
         return f"backend {self.name}: {self.reason} ({rates}){same}{away}"
 
 
-def allowed_backends(backend: str, amp: bool, images_a_worker: int) -> list[str]:
-    """Candidates for a setting: the named one, bf16 for `amp`, and for `auto` the exact ones that are worth building for so many images."""
-    if amp:
-        return ["bf16"]
+def allowed_backends(backend: str, images_a_worker: int) -> list[str]:
+    """Candidates for a setting: the named one, and for `auto` the exact ones that are worth building for so many images."""
     if backend != "auto":
         return [backend]
     return [

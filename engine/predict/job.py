@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from engine.ground.steps import Output, Step
 from engine.images.scope import Scope
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from engine.predict.job import PredictJob
 from engine.predict.predict_plan import FEW_IMAGES, is_worth_measuring, log_plan, make_plan, unmeasured_plan
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import PredictedShard, ShardPredictor
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 
 __all__ = ["REVISION", "PredictActor", "TooManyRejectsError", "predict"]
 
@@ -118,7 +118,7 @@ def predict(run: Run, label: str, model: Output, scope: Scope, settings: Predict
 
     What was predicted until a failure stays. Raises TooManyRejectsError when more than `scope.max_rejected_percent` of the images seen are
     rejected, ValueError for user errors, StoreError when the store cannot be written, WorkersFailedError when a failure budget is spent, and
-    StalledError when nothing is finished for `cluster.stall_minutes`.
+    StalledError when nothing is finished for `cluster.label.stall_minutes`.
     """
     inputs = {"model": model.digest, **scope.inputs}
     corruption = {} if scope.corruption is None else {"corruption": list(scope.corruption)}
@@ -142,7 +142,7 @@ class _Labelling:
         self.parts = self.step.found_parts()
         limit = RejectLimit.of_step(self.scope.max_rejected_percent, label, self.step.name)
         self.budget = RejectBudget(limit, self.parts.values())
-        self.budgets = FailureBudget(run.cluster.max_failures, run.cluster.max_preemptions)
+        self.budgets = FailureBudget(run.cluster.retries.max_failures, run.cluster.retries.max_preemptions)
         self.history = FailureCounts()
         self.spent: Counter[str] = Counter()
         self.progress = Progress(label, len(self.shards), "shards", done=len(self.parts))
@@ -155,7 +155,7 @@ class _Labelling:
         self.job = replace(self.job, settings=self.job.settings.model_copy(update=plan["predict"]))
         while missing := self._missing():
             before = len(self.parts), self.history
-            for wave in np.array_split(missing, -(-len(missing) // self.cluster.wave_shards)):
+            for wave in np.array_split(missing, -(-len(missing) // self.cluster.label.wave_shards)):
                 actors = predict_actors(self.cluster, len(wave))  # machines come and go between waves
                 self._wave(wave, actors)
                 if not self._is_small:  # it takes half a second
@@ -186,7 +186,7 @@ class _Labelling:
             scheduling_strategy=ANYWHERE,
             num_cpus=actors.cpus,
             num_gpus=actors.gpus,
-            max_retries=self.cluster.max_failures,
+            max_retries=self.cluster.retries.max_failures,
         )(make_plan)
         while True:
             alive = _machines()
@@ -199,7 +199,7 @@ class _Labelling:
         """Label the shards of one wave on a pool of actors, taking each part down as it is committed."""
         alive = _machines()
         try:
-            with closing(with_stall_timeout(self._reports(wave, actors), self.cluster.stall_minutes)) as reports:
+            with closing(with_stall_timeout(self._reports(wave, actors), self.cluster.label.stall_minutes)) as reports:
                 for report in reports:
                     if "part" in report:
                         self._take(Part(**report["part"]))
@@ -212,7 +212,7 @@ class _Labelling:
 
     def _reports(self, wave: np.ndarray, actors: ActorPoolSpec) -> Generator[dict[str, Any]]:
         """What becomes of each shard of a wave, as it is known."""
-        decode_threads = self.cluster.decode_threads
+        decode_threads = self.cluster.label.decode_threads
         if decode_threads is None:
             decode_threads = actors.threads if actors.gpus else 0
         job = replace(self.job, threads=actors.threads, decode_threads=decode_threads)
@@ -231,9 +231,9 @@ class _Labelling:
 
     def _of_actors(self, job: PredictJob, wave: np.ndarray, actors: ActorPoolSpec) -> Generator[dict[str, Any]]:
         shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
-        sizes = pool_sizes(actors.count, self.cluster.max_workers)
+        sizes = pool_sizes(actors.count, self.cluster.label.max_workers)
         restarts: Callable[[], dict[str, Any]] = partial(
-            dict, max_restarts=self.cluster.max_failures, max_task_retries=SHARD_TRIES - 1
+            dict, max_restarts=self.cluster.retries.max_failures, max_task_retries=SHARD_TRIES - 1
         )
         with warnings.catch_warnings():
             # both ways to bound an actor's restarts are deprecated, and Ray names no third

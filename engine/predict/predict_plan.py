@@ -21,7 +21,7 @@ from engine.predict import int8
 from engine.predict.backend_choice import agreement, allowed_backends, choose_backend, in_batches
 from engine.predict.backends import BACKENDS, Norm, Quantised, UnavailableError, build
 from engine.predict.job import PredictJob
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 
 SHARDS_LOOKED_AT = 8
 FEW_IMAGES = 4096
@@ -38,7 +38,7 @@ def make_plan(job: PredictJob, workers: int) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load(fetch_model(job.model, step.fs))
     batch = batch_size(scope, settings)
-    allowed = allowed_backends(settings.backend, settings.amp, scope.num_images // max(1, workers))
+    allowed = allowed_backends(settings.backend, scope.num_images // max(1, workers))
     if settings.decode == "nvjpeg" and device == "cpu":
         raise ValueError("predict.decode=nvjpeg needs a GPU, and this worker has none: use predict.decode=full")
     changes = settings.decode != "full" or any(BACKENDS[name].changes_answers for name in allowed)
@@ -76,7 +76,7 @@ def is_worth_measuring(scope: Scope, settings: PredictSettings) -> bool:
 def unmeasured_plan(job: PredictJob) -> dict[str, Any]:
     """The plan where nothing is measured: the simplest backend that the settings allow."""
     scope, settings = job.scope, job.settings
-    simplest = "bf16" if settings.amp else "channels_last" if settings.backend == "auto" else settings.backend
+    simplest = "channels_last" if settings.backend == "auto" else settings.backend
     return {
         "shards": len(scope.shards),
         "images": scope.num_images,

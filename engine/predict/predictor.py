@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.models.checkpoint import Loaded, load
 from engine.predict.backends import BACKENDS, Norm, Quantised, UnavailableError, build
 from engine.predict.extra_scores import extra_score_columns
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 
 
 def top_log_odds(logits: Tensor, top_p: int) -> tuple[Tensor, Tensor]:
@@ -65,9 +65,7 @@ class Predictor:
         self.settings = settings
         self.device = torch.device(device)
         self.top_p = min(settings.top_p, len(self.loaded.class_names))
-        self.backend = BACKENDS[
-            "bf16" if settings.amp else "channels_last" if settings.backend == "auto" else settings.backend
-        ]
+        self.backend = BACKENDS["channels_last" if settings.backend == "auto" else settings.backend]
         shape = (settings.batch_size, 3, self.loaded.img_size, self.loaded.img_size)
         norm = Norm(self.loaded.mean, self.loaded.std)
         try:

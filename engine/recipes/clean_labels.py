@@ -7,31 +7,54 @@
 4  With a pool: label it, add what is above a threshold, learn again.
 """
 
-from engine.recipes.cleaning import audit_labels, fold_of, gather_cleaned, publish, subset
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from engine.recipes.cleaning import CleanOptions, audit_labels, fold_of, gather_cleaned, publish, subset
 from engine.recipes.context import Generation, RecipeContext
-from engine.recipes.threshold import rounds
+from engine.recipes.threshold import Rounds
+from engine.settings.fit import FitSettings
+from engine.settings.recipe import Need
+from engine.settings.run import RunSettings
 
 
-def clean_labels(setup: RecipeContext) -> list[Generation]:
-    """The model of the labels as given, that of the cleaned ones, and those that learned from the pool, too."""
-    settings = setup.settings
-    fold = fold_of(setup)
+class CleanLabels(Rounds, CleanOptions):
+    """fastai-style cleaning of labels."""
 
-    answers = []
-    for number in range(settings.clean.folds):
-        name = f"fold {number}"
-        seen, unseen = subset(setup, fold != number), subset(setup, fold == number)
-        others = setup.labelled_of(f"{name} gather", seen)
-        judge = setup.fit(f"{name} fit", settings.teacher_model, settings.teacher, labelled=others)
-        answers.append(setup.predict(f"{name} predict", judge, on="labelled", only=unseen))
-    audited = audit_labels(setup, answers, fold)
-    publish(setup, audited)
+    name: Literal["clean_labels"] = Field("clean_labels", description="the recipe")
 
-    given = setup.fit("as given fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
-    as_given = Generation("as given", given, [given], setup.evaluate("as given validation", given, "validation"))
-    mended, _ = stream = gather_cleaned(setup, audited)
-    model = setup.fit("clean fit", settings.teacher_model, settings.teacher, labelled=stream)
-    validation = setup.evaluate("clean validation", model, "validation")
-    clean = Generation("clean", model, [*answers, audited, mended, model], validation)
-    grown = rounds(setup, clean, stream) if settings.data.pool is not None else []
-    return [as_given, clean, *grown]
+    def needs_of_students(self, run: RunSettings) -> Iterator[Need]:
+        yield run.data.pool is not None and run.fits.student is None, "trains students on the pool: set fits.student"
+
+    def is_selecting(self, run: RunSettings) -> bool:
+        return super().is_selecting(run) and run.data.pool is not None
+
+    def fits(self, run: RunSettings) -> list[FitSettings]:
+        students = self.student_fits(run) if run.data.pool is not None else []
+        return [*[run.fits.teacher] * (self.folds + 2), *students]
+
+    def train(self, setup: RecipeContext) -> list[Generation]:
+        """The model of the labels as given, that of the cleaned ones, and those that learned from the pool, too."""
+        settings = setup.settings
+        fold = fold_of(setup, self)
+
+        answers = []
+        for number in range(self.folds):
+            name = f"fold {number}"
+            seen, unseen = subset(setup, fold != number), subset(setup, fold == number)
+            others = setup.labelled_of(f"{name} gather", seen)
+            judge = setup.fit(f"{name} fit", settings.models.teacher, settings.fits.teacher, labelled=others)
+            answers.append(setup.predict(f"{name} predict", judge, on="labelled", only=unseen))
+        audited = audit_labels(setup, self, answers, fold)
+        publish(setup, self, audited)
+
+        given = setup.fit("as given fit", settings.models.teacher, settings.fits.teacher, labelled=setup.labelled)
+        as_given = Generation("as given", given, [given], setup.evaluate("as given validation", given, "validation"))
+        mended, _ = stream = gather_cleaned(setup, self, audited)
+        model = setup.fit("clean fit", settings.models.teacher, settings.fits.teacher, labelled=stream)
+        validation = setup.evaluate("clean validation", model, "validation")
+        clean = Generation("clean", model, [*answers, audited, mended, model], validation)
+        grown = self.rounds(setup, clean, stream) if settings.data.pool is not None else []
+        return [as_given, clean, *grown]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from engine.ground.progress import log_event
 from engine.ground.steps import Output, Step, read_tables
@@ -17,6 +18,7 @@ from engine.labels.by_key import ABSENT, EMPTY, labels_by_key
 from engine.labels.cells import cell
 from engine.recipes.context import RecipeContext, Stream
 from engine.select.audit import SCORED, audit_quality, confidence, disagreements, relabelled, scored, stratified_folds
+from engine.settings.block import Block
 from engine.tables import schema
 
 REVISION = 1
@@ -24,10 +26,31 @@ SHOWN = 5
 """Suspects that the log names."""
 
 
-def fold_of(setup: RecipeContext) -> np.ndarray:
+class CleanOptions(Block):
+    """How labels are judged, and what becomes of those that are denied."""
+
+    folds: int = Field(
+        5, ge=2, description="number of models, each judging what it was not trained on; the post used 2 and advises 5"
+    )
+    fold_seed: int = Field(0, description="random state of the split into folds")
+    top: int = Field(5000, ge=1, description="most images listed for review, the most confident denials first")
+    list_above: float = Field(0.0, ge=0, lt=1, description="probability above which denials are listed")
+    relabel_above: float | None = Field(
+        None, ge=0, lt=1, description="probability above which denials take the model's label (default: none do)"
+    )
+    reviewed: str | None = Field(
+        None,
+        description="CSV or Parquet with key and label, such as a corrected audit.csv: these labels win; empty excludes the image (default: none)",
+    )
+    truth: str | None = Field(
+        None,
+        description="CSV or Parquet with key and label of every image, where errors were planted, for the report alone (default: none)",
+    )
+
+
+def fold_of(setup: RecipeContext, clean: CleanOptions) -> np.ndarray:
     """The fold (N,) of every labelled image in address order."""
-    clean = setup.settings.clean
-    return stratified_folds(setup.collections["labelled"].class_indices(setup.classes), clean.folds, clean.seed)
+    return stratified_folds(setup.collections["labelled"].class_indices(setup.classes), clean.folds, clean.fold_seed)
 
 
 def subset(setup: RecipeContext, wanted: np.ndarray) -> Subset:
@@ -36,7 +59,7 @@ def subset(setup: RecipeContext, wanted: np.ndarray) -> Subset:
     return Subset.of(labels["shard"].to_numpy()[wanted], labels["row"].to_numpy()[wanted])
 
 
-def audit_labels(setup: RecipeContext, answers: list[Output], fold: np.ndarray) -> Output:
+def audit_labels(setup: RecipeContext, clean: CleanOptions, answers: list[Output], fold: np.ndarray) -> Output:
     """SCORED of the whole labelled set. `answers`: for each fold the answers of the model that left it out, on that fold."""
     labelled = setup.collections["labelled"]
     given = labelled.class_indices(setup.classes)
@@ -54,17 +77,16 @@ def audit_labels(setup: RecipeContext, answers: list[Output], fold: np.ndarray) 
 
     inputs = {f"fold {number}": output.digest for number, output in enumerate(answers)}
     inputs |= {"images": labelled.digest, "classes": setup.classes.hash}
-    clean = setup.settings.clean
     return setup.run.find_or_run_step(
-        "audit", "audit", REVISION, {"folds": clean.folds, "seed": clean.seed}, inputs, work
+        "audit", "audit", REVISION, {"folds": clean.folds, "seed": clean.fold_seed}, inputs, work
     )
 
 
-def publish(setup: RecipeContext, audited: Output) -> None:
+def publish(setup: RecipeContext, clean: CleanOptions, audited: Output) -> None:
     """Say what the audit found, and put the list of suspects beside the run's settings: audit.csv for a person's verdicts, audit.json."""
-    clean, classes = setup.settings.clean, setup.classes
+    classes = setup.classes
     table = _table(setup, audited)
-    suspects = disagreements(table, clean.top, clean.threshold)
+    suspects = disagreements(table, clean.top, clean.list_above)
     labelled = setup.collections["labelled"]
     keys, place = labelled.manifest.keys()["key"], labelled.at(table)
     chosen = table.take(pa.array(suspects))
@@ -87,7 +109,7 @@ def publish(setup: RecipeContext, audited: Output) -> None:
     if clean.truth is not None:
         truth = labels_by_key(clean.truth, keys, classes)[place]
         if (truth < 0).any():
-            raise ValueError(f"clean.truth: {clean.truth} lacks {int((truth < 0).sum())} of the labelled images")
+            raise ValueError(f"recipe.truth: {clean.truth} lacks {int((truth < 0).sum())} of the labelled images")
         judged = audit_quality(suspects, table["given"].to_numpy().astype(np.int64), truth)
         facts |= {"wrong": judged.wrong, "recall": judged.recall, "precision": judged.precision}
         after = relabelled(table, clean.relabel_above)
@@ -99,9 +121,9 @@ def publish(setup: RecipeContext, audited: Output) -> None:
         log_event("audit", f"of the first {m}, {share:.1%} are truly wrong")
 
 
-def gather_cleaned(setup: RecipeContext, audited: Output) -> Stream:
+def gather_cleaned(setup: RecipeContext, clean: CleanOptions, audited: Output) -> Stream:
     """The labelled images with the labels that relabelling and a person's verdicts leave them."""
-    clean, labelled, classes = setup.settings.clean, setup.collections["labelled"], setup.classes
+    labelled, classes = setup.collections["labelled"], setup.classes
     table = _table(setup, audited)
     labels = relabelled(table, clean.relabel_above)
     place = labelled.at(table)

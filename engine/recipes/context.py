@@ -28,7 +28,10 @@ from engine.recipes.policy import Verdict
 from engine.select.exclusion import ReferenceSets
 from engine.select.pipeline import select
 from engine.select.reassign import reassign
-from engine.settings.run import FitSettings, ModelSettings, SelectSettings, SelfTrainSettings
+from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
+from engine.settings.run import RunSettings
+from engine.settings.select import SelectSettings
 
 MIX_REVISION = REASSIGN_REVISION = 1
 
@@ -52,7 +55,7 @@ class Generation:
 class RecipeContext:
     """Collections, classes and verbs of one run of the main job."""
 
-    def __init__(self, run: Run, settings: SelfTrainSettings) -> None:
+    def __init__(self, run: Run, settings: RunSettings) -> None:
         self.run, self.settings = run, settings
         data = settings.data
         wanted = {"labelled": data.labelled, "validation": data.validation, "test": data.test, "pool": data.pool}
@@ -62,6 +65,7 @@ class RecipeContext:
             if uri is not None
         }
         self.classes = class_list(self.collections["labelled"], data.classes)
+        settings.check_selections(self.classes.names)
         self.known = {name: c for name, c in self.collections.items() if name != "pool"}
         for name in self.known:
             self.collections[name].class_indices(self.classes)  # a wrong label is told before anything is trained
@@ -88,14 +92,14 @@ class RecipeContext:
 
     @cached_property
     def pretext(self) -> Output | None:
-        """What `settings.pretext` makes of raw images; None without it. The run's labels have no part in it."""
-        settings, wanted = self.settings, self.settings.pretext
+        """What `settings.fits.pretext` makes of raw images; None without it. The run's labels have no part in it."""
+        settings, wanted = self.settings, self.settings.fits.pretext
         if wanted is None:
             return None
         streams: dict[str, Source] = {
             name: getattr(self, name) for name in wanted.batch if name in ("labelled", "pool")
         }
-        return fit(self.run, "pretext fit", settings.teacher_model, wanted, streams, self.classes)
+        return fit(self.run, "pretext fit", settings.models.teacher, settings.seeded(wanted), streams, self.classes)
 
     def labelled_of(self, label: str, only: Subset) -> Stream:
         """The true labels of some labelled images as a training set."""
@@ -116,9 +120,9 @@ class RecipeContext:
         It starts from `init`, else from the pretext when it is of the teacher's architecture, else at random.
         """
         used = {name: stream for name, stream in streams.items() if name in settings.batch}
-        if init is None and model.architecture == self.settings.teacher_model.architecture:
+        if init is None and model.architecture == self.settings.models.teacher.architecture:
             init = self.pretext
-        return fit(self.run, label, model, settings, used, classes or self.classes, init)
+        return fit(self.run, label, model, self.settings.seeded(settings), used, classes or self.classes, init)
 
     def predict(self, label: str, model: Output, on: str = "pool", only: Subset | None = None) -> Output:
         """Answers of `model` on the collection called `on`, or on `only` some of its images; the pool's without the images held out."""

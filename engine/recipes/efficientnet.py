@@ -6,7 +6,8 @@ RandAugment's magnitude 27 of B7 goes beyond its usual scale of 10; what becomes
 import re
 from dataclasses import dataclass
 
-from engine.settings.run import FitSettings, ModelSettings, NoiseSettings
+from engine.settings.fit import FitSettings, NoiseSettings
+from engine.settings.model import ModelSettings
 
 SURVIVAL_DROP = 0.2
 """Stochastic depth of every size: 0.2 at the last block, linear in depth."""
@@ -45,7 +46,8 @@ def published(model: ModelSettings, fit: FitSettings) -> tuple[ModelSettings, Fi
     found = re.match(r"(?:tf_)?efficientnet_(b[0-7]|l2)(?![0-9])", model.model)
     if found is None:
         raise ValueError(
-            f"published_noise is of EfficientNets B0 to B7 and L2, and the student is {model.model}: set student.noise and drop yourself"
+            f"published_noise is of EfficientNets B0 to B7 and L2, and the student is {model.model}:"
+            " set fits.student.noise and models.student.drop yourself"
         )
     size = SIZES[found.group(1)]
     noise = NoiseSettings(scale=(0.08, 1.0), aa_num_ops=2 if size.magnitude else 0, aa_magnitude=size.magnitude)

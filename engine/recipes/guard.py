@@ -13,7 +13,7 @@ from engine.metrics.calibration import gap_change
 from engine.metrics.churn import churn
 from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.policy import Evidence, Verdict, judge_generation
-from engine.settings.run import GuardSettings, SelfTrainSettings
+from engine.settings.run import GuardSettings, RunSettings
 
 
 def next_teacher(
@@ -36,11 +36,11 @@ def next_teacher(
     if verdict.decision.action == "stop":
         return None
     settings = setup.settings
-    same = number < settings.generations and _choices(settings, number + 1) == _choices(settings, number)
+    same = number < settings.recipe.num_generations and _choices(settings, number + 1) == _choices(settings, number)
     return None if same else teacher
 
 
-def _choices(settings: SelfTrainSettings, number: int) -> tuple[object, ...]:
+def _choices(settings: RunSettings, number: int) -> tuple[object, ...]:
     """All that a generation may do differently from the one before with the same teacher."""
     return settings.selection(number), settings.learner(number)
 

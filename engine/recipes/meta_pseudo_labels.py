@@ -5,19 +5,37 @@
 2  In the end the student, which never saw a true label, is fine-tuned on the labelled images.
 """
 
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
 from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.recipe import Recipe, needs_one_fit
+from engine.settings.fit import FitSettings
+from engine.settings.recipe import Need
+from engine.settings.run import RunSettings
 
 
-def meta_pseudo_labels(setup: RecipeContext) -> list[Generation]:
-    """The student as it was trained, and fine-tuned."""
-    settings = setup.settings
-    assert settings.finetune is not None, "refused by the settings"
-    trained = setup.fit(
-        "together fit", settings.teacher_model, settings.teacher, labelled=setup.labelled, pool=setup.pool
-    )
-    student = Generation("student", trained, [trained], setup.evaluate("student validation", trained, "validation"))
-    tuned = setup.fit("finetune fit", settings.teacher_model, settings.finetune, trained, labelled=setup.labelled)
-    return [
-        student,
-        Generation("fine-tuned", tuned, [tuned], setup.evaluate("fine-tuned validation", tuned, "validation")),
-    ]
+class MetaPseudoLabels(Recipe):
+    """Meta Pseudo Labels."""
+
+    name: Literal["meta_pseudo_labels"] = Field("meta_pseudo_labels", description="the recipe")
+
+    def needs(self, run: RunSettings) -> Iterator[Need]:
+        yield from needs_one_fit(run, "meta_pseudo_labels")
+        yield run.fits.finetune is None, "ends with the student fine-tuned on true labels: set fits.finetune"
+
+    def fits(self, run: RunSettings) -> list[FitSettings]:
+        assert run.fits.finetune is not None, "refused by the settings"
+        return [run.fits.teacher, run.fits.finetune]
+
+    def train(self, setup: RecipeContext) -> list[Generation]:
+        """The student as it was trained, and fine-tuned."""
+        model, fits = setup.settings.models.teacher, setup.settings.fits
+        assert fits.finetune is not None, "refused by the settings"
+        trained = setup.fit("together fit", model, fits.teacher, labelled=setup.labelled, pool=setup.pool)
+        student = Generation("student", trained, [trained], setup.evaluate("student validation", trained, "validation"))
+        tuned = setup.fit("finetune fit", model, fits.finetune, trained, labelled=setup.labelled)
+        validation = setup.evaluate("fine-tuned validation", tuned, "validation")
+        return [student, Generation("fine-tuned", tuned, [tuned], validation)]

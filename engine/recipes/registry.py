@@ -1,45 +1,58 @@
-"""Recipes by name, and the one way in which they are run: train everything, then look at the test set once."""
+"""All recipes, once: what settings may name, and how a run of any of them goes - train everything, then look at the test set once."""
 
-from collections.abc import Callable
+from typing import Annotated
 
-from engine.recipes.billion_scale import billion_scale
-from engine.recipes.clean_labels import clean_labels
+from pydantic import Field
+
+from engine.recipes.billion_scale import BillionScale
+from engine.recipes.clean_labels import CleanLabels
+from engine.recipes.consistency import UDA, FixMatch
 from engine.recipes.context import Generation, RecipeContext
-from engine.recipes.fixmatch import fixmatch
-from engine.recipes.hashtags import hashtags, semi_weakly_supervised
-from engine.recipes.inpainting import inpainting
-from engine.recipes.meta_pseudo_labels import meta_pseudo_labels
-from engine.recipes.noisy_student import noisy_student
-from engine.recipes.rotation import rotation
-from engine.recipes.self_distillation import self_distillation
-from engine.recipes.self_supervised import self_supervised
-from engine.recipes.supervised import supervised
-from engine.recipes.threshold import threshold
-from engine.recipes.uda import uda
+from engine.recipes.hashtags import Hashtags, SemiWeaklySupervised
+from engine.recipes.meta_pseudo_labels import MetaPseudoLabels
+from engine.recipes.noisy_student import NoisyStudent
+from engine.recipes.pretext import Inpainting, Rotation, SelfSupervised
+from engine.recipes.recipe import Recipe
+from engine.recipes.self_distillation import SelfDistillation
+from engine.recipes.supervised import Supervised
+from engine.recipes.threshold import Threshold
+from engine.settings.run import RunSettings
 
-Recipe = Callable[[RecipeContext], list[Generation]]
+AnyRecipe = Annotated[
+    NoisyStudent
+    | Threshold
+    | Supervised
+    | BillionScale
+    | SelfDistillation
+    | CleanLabels
+    | Rotation
+    | Inpainting
+    | SelfSupervised
+    | FixMatch
+    | UDA
+    | MetaPseudoLabels
+    | Hashtags
+    | SemiWeaklySupervised,
+    Field(discriminator="name"),
+]
 
-RECIPES: dict[str, Recipe] = {
-    "noisy_student": noisy_student,
-    "supervised": supervised,
-    "threshold": threshold,
-    "billion_scale": billion_scale,
-    "self_distillation": self_distillation,
-    "clean_labels": clean_labels,
-    "rotation": rotation,
-    "inpainting": inpainting,
-    "self_supervised": self_supervised,
-    "fixmatch": fixmatch,
-    "uda": uda,
-    "meta_pseudo_labels": meta_pseudo_labels,
-    "hashtags": hashtags,
-    "semi_weakly_supervised": semi_weakly_supervised,
-}
+
+class SelfTrainSettings(RunSettings):
+    """`jobs.self_train`: the main job with any of the recipes."""
+
+    recipe: AnyRecipe = Field(NoisyStudent(), description="recipe and its own options")
+
+
+def train(setup: RecipeContext) -> list[Generation]:
+    """All generations of the run's recipe."""
+    recipe = setup.settings.recipe
+    assert isinstance(recipe, Recipe), "the settings of a run name a recipe of this list"
+    return recipe.train(setup)
 
 
 def run_recipe(setup: RecipeContext) -> list[Generation]:
     """All generations of the run's recipe; their test metrics are filled in after the last one is trained."""
-    generations = RECIPES[setup.settings.recipe](setup)
+    generations = train(setup)
     for generation in generations:
         generation.test = setup.evaluate(f"{generation.name} test", generation.model, "test")
     return generations

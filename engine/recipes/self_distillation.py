@@ -9,35 +9,62 @@ Each round regularises a little more: first less over-fit, then under-fit, and w
 watched on true labels that none of them learned from, and the rounds end with the first that is significantly worse.
 """
 
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
 from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.guard import next_teacher, stop_without_labels
+from engine.recipes.recipe import GenerationalRecipe, first_teacher
+from engine.settings.recipe import Need
+from engine.settings.run import RunSettings
 
 
-def self_distillation(setup: RecipeContext) -> list[Generation]:
-    """Every round's model, oldest first."""
-    settings = setup.settings
-    first = setup.fit("round 0 fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
-    teacher = Generation("round 0", first, [first], setup.evaluate("round 0 validation", first, "validation"))
-    rounds = [teacher]
+class SelfDistillation(GenerationalRecipe):
+    """Self-distillation on the labelled images."""
 
-    for number in range(1, settings.generations + 1):
-        name = f"round {number}"
-        _, learner = settings.learner(number)
-        predictions = setup.predict(f"{name} predict", teacher.model, on="labelled")
-        answers = setup.select(f"{name} select", predictions, settings.selection(number), on="labelled")
-        if stop_without_labels(name, teacher, answers):
-            break
-        targets = setup.mix(f"{name} mix", answers, settings.distil.truth_share)
-        images, _ = stream = setup.gather(f"{name} gather", targets, on="labelled")
-        # another seed: from the same start the round would only retrace the one before
-        again = learner.model_copy(update={"seed": learner.seed + number})
-        model = setup.fit(f"{name} fit", settings.teacher_model, again, labelled=stream)
-        validation = setup.evaluate(f"{name} validation", model, "validation")
-        steps = [predictions, targets, images, model]
-        quality = setup.pseudo_quality(answers, on="labelled")
-        student = Generation(name, model, steps, validation, pseudo=quality)
-        rounds.append(student)
-        if (successor := next_teacher(setup, number, teacher, student, settles=False)) is None:
-            break
-        teacher = successor
-    return rounds
+    name: Literal["self_distillation"] = Field("self_distillation", description="the recipe")
+    truth_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share a of the true label in a target, the last round's prediction has 1 - a; 0 is the paper, 0.35 a start for its sequel",
+    )
+
+    def needs_of_students(self, run: RunSettings) -> Iterator[Need]:
+        yield (
+            run.models.student is not None,
+            "trains one architecture again and again: leave out models.student",
+        )
+        yield (
+            set((run.fits.student or run.fits.teacher).batch) != {"labelled"},
+            "learns from the labelled images alone: set fits.student.batch={labelled: …}, or leave out fits.student",
+        )
+
+    def train(self, setup: RecipeContext) -> list[Generation]:
+        """Every round's model, oldest first."""
+        settings = setup.settings
+        rounds = [teacher := first_teacher(setup, "round 0")]
+
+        for number in range(1, self.generations + 1):
+            name = f"round {number}"
+            _, learner = settings.learner(number)
+            predictions = setup.predict(f"{name} predict", teacher.model, on="labelled")
+            answers = setup.select(f"{name} select", predictions, settings.selection(number), on="labelled")
+            if stop_without_labels(name, teacher, answers):
+                break
+            targets = setup.mix(f"{name} mix", answers, self.truth_share)
+            images, _ = stream = setup.gather(f"{name} gather", targets, on="labelled")
+            # another seed: from the same start the round would only retrace the one before
+            again = learner.model_copy(update={"seed": learner.seed + number})
+            model = setup.fit(f"{name} fit", settings.models.teacher, again, labelled=stream)
+            validation = setup.evaluate(f"{name} validation", model, "validation")
+            steps = [predictions, targets, images, model]
+            quality = setup.pseudo_quality(answers, on="labelled")
+            student = Generation(name, model, steps, validation, pseudo=quality)
+            rounds.append(student)
+            if (successor := next_teacher(setup, number, teacher, student, settles=False)) is None:
+                break
+            teacher = successor
+        return rounds

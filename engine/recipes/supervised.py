@@ -1,10 +1,20 @@
 """The baseline that every other recipe has to beat: labels alone."""
 
+from typing import Literal
+
+from pydantic import Field
+
 from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.recipe import Recipe
 
 
-def supervised(setup: RecipeContext) -> list[Generation]:
-    """One model, trained on the true labels."""
-    settings = setup.settings
-    model = setup.fit("teacher fit", settings.teacher_model, settings.teacher, labelled=setup.labelled)
-    return [Generation("supervised", model, [model], setup.evaluate("teacher validation", model, "validation"))]
+class Supervised(Recipe):
+    """Labels alone."""
+
+    name: Literal["supervised"] = Field("supervised", description="the recipe")
+
+    def train(self, setup: RecipeContext) -> list[Generation]:
+        """One model, trained on the true labels."""
+        settings = setup.settings
+        model = setup.fit("teacher fit", settings.models.teacher, settings.fits.teacher, labelled=setup.labelled)
+        return [Generation("supervised", model, [model], setup.evaluate("teacher validation", model, "validation"))]

@@ -1,9 +1,11 @@
 """The pool's tags as a step of targets: read, canonicalised, counted, resampled."""
 
 import time
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from engine.gather.pipeline import gather, training_set
 from engine.gather.soft import file_digest
@@ -15,11 +17,37 @@ from engine.labels.classes import ClassList
 from engine.labels.tags import Synonyms, Tagged, canonicalise, image_factors, read_synonyms, rounded, threshold_for
 from engine.recipes.context import RecipeContext, Stream
 from engine.select.scores import tie_hash
-from engine.settings.recipe import TagSettings
+from engine.settings.block import Block
 from engine.tables import schema
 
 REVISION = 1
 COIN = np.uint64(0xD1B54A32D192ED03)
+
+
+class TagSettings(Block):
+    """What the pool's images were tagged with, and how often each is drawn."""
+
+    table: str = Field(
+        description="CSV or Parquet with key and tags: a list, or text with tags between spaces or commas"
+    )
+    synonyms: str | None = Field(
+        None,
+        description="CSV or Parquet with tag and canonical, e.g. WordNet's synsets: one label each (default: none)",
+    )
+    vocabulary: list[str] | None = Field(
+        None,
+        description="tags to learn; those that match the target task matter more than their number (default: all)",
+    )
+    min_images: int = Field(1, ge=1, description="fewest images of a tag, without a vocabulary")
+    max_tags: int | None = Field(
+        None, ge=2, description="number of tags, the most frequent, without a vocabulary (default: all)"
+    )
+    resample: Literal["natural", "sqrt", "uniform"] = Field(
+        "sqrt", description="how far rare tags are drawn more often"
+    )
+    length: float = Field(
+        2.0, ge=1, description="draws per epoch over tagged images, which sets how often the rarest are repeated"
+    )
 
 
 def gather_tags(setup: RecipeContext, settings: TagSettings) -> tuple[ClassList, Output, Stream]:
@@ -57,7 +85,7 @@ def gather_tags(setup: RecipeContext, settings: TagSettings) -> tuple[ClassList,
         summary = {"images": made.num_rows, "draws": draws, "vocabulary": list(found.vocabulary.names)}
         return step.commit([step.put_part(0, made)], summary, started)
 
-    recorded = settings.model_dump(exclude={"table", "synonyms", "transfer"})
+    recorded = settings.model_dump(exclude={"table", "synonyms"})
     output = setup.run.find_or_run_step("tags", "tags", REVISION, recorded, inputs, work)
     vocabulary = ClassList(tuple(output.summary["vocabulary"]))
     shards = gather(setup.run, "tags gather", output, setup.scope("pool"), vocabulary, check=True)

@@ -1,6 +1,6 @@
 """Several recipes side by side: one table with intervals, cost and pseudo-label quality, and its picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ from engine.ground.steps import differences
 from engine.metrics.accuracy import Interval, mcnemar, mean_over_seeds, wilson
 from engine.report.cost import Cost
 from engine.report.figures import comparison_svg
-from engine.settings.run import SelfTrainSettings
+from engine.settings.block import get_value
+from engine.settings.run import RunSettings
 
 Right = npt.NDArray[np.bool_]
 
-SAME = ("data", "teacher_model")
+SAME = ("data", "models.teacher")
 """Settings in which all arms have to agree for the comparison to mean anything."""
 
 
@@ -38,19 +39,19 @@ class Arm:
     outcomes: list[Outcome]
 
 
-def refuse_unlike(arms: dict[str, SelfTrainSettings]) -> None:
+def refuse_unlike(arms: Mapping[str, RunSettings]) -> None:
     """Raise ValueError with what differs unless all arms have the same data and network; a student must be the teacher's network, too."""
     names = list(arms)
     for name, settings in arms.items():
         for block in SAME:
-            ours, theirs = (getattr(arms[one], block).model_dump(mode="json") for one in (names[0], name))
+            ours, theirs = (get_value(arms[one].model_dump(mode="json"), block) for one in (names[0], name))
             if changed := differences(ours, theirs, block):
                 raise ValueError(
                     f"{name} cannot be compared with {names[0]}: {'; '.join(changed)}; give all arms the same with --set"
                 )
-        student = settings.student_model
-        if student is not None and student.architecture != settings.teacher_model.architecture:
-            raise ValueError(f"{name}: its student is {student.model}, another network: leave out student_model")
+        student = settings.models.student
+        if student is not None and student.architecture != settings.models.teacher.architecture:
+            raise ValueError(f"{name}: its student is {student.model}, another network: leave out models.student")
 
 
 def accuracy_of(outcomes: Sequence[Outcome], on: str) -> Interval | None:

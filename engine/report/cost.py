@@ -7,8 +7,8 @@ from typing import Any, Self
 from engine.fit.objective import find_objective
 from engine.ground.run import pointers
 from engine.ground.steps import Store, read_output
-from engine.recipes.efficientnet import published
-from engine.settings.run import FitSettings, SelfTrainSettings
+from engine.settings.fit import FitSettings
+from engine.settings.run import RunSettings
 
 EVALUATIONS = ("evaluate", "evaluate_soft", "calibrate")
 """Verbs that measure predictions of their own."""
@@ -59,36 +59,9 @@ def of_step(record: dict[str, Any], summary: dict[str, Any]) -> Cost:
     return Cost()
 
 
-def planned(settings: SelfTrainSettings) -> int:
+def planned(settings: RunSettings) -> int:
     """Images that the recipe's fits will train on if no generation is cut short, a pretext's among them."""
-    return _images(settings.pretext) + _of_recipe(settings)
-
-
-def _of_recipe(settings: SelfTrainSettings) -> int:
-    teacher, students = (
-        _images(settings.teacher),
-        sum(_student(settings, n) for n in range(1, settings.generations + 1)),
-    )
-    tuned = settings.generations * _images(settings.finetune)
-    if settings.recipe in ("supervised", "rotation", "inpainting", "self_supervised", "fixmatch", "uda"):
-        return teacher
-    if settings.recipe == "meta_pseudo_labels":
-        return teacher + _images(settings.finetune)
-    if settings.recipe in ("threshold", "self_distillation"):
-        return teacher + students
-    if settings.recipe == "hashtags":
-        return _images(settings.tagging) + teacher
-    if settings.recipe == "semi_weakly_supervised":
-        return _images(settings.tagging) + teacher + students + tuned
-    if settings.recipe == "clean_labels":
-        grown = students if settings.data.pool is not None else 0
-        return (settings.clean.folds + 2) * teacher + grown
-    return teacher + students + tuned
-
-
-def _student(settings: SelfTrainSettings, generation: int) -> int:
-    model, learner = settings.learner(generation)
-    return _images(published(model, learner)[1] if settings.published_noise else learner)
+    return _images(settings.fits.pretext) + sum(_images(fit) for fit in settings.recipe.fits(settings))
 
 
 def _images(fit: FitSettings | None) -> int:

@@ -21,7 +21,7 @@ from engine.images.manifest import Manifest
 from engine.models.fetch import teacher_classes
 from engine.select.exclusion import reason_of
 from engine.select.scores import best_score, classes_of, probability, scores_of
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 
 Address = tuple[int, int]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.ground.resources import cpus_each
-from engine.settings.run import ClusterSettings
+from engine.settings.cluster import ClusterSettings
 
 TRIAL_BYTES = 2**30
 """Memory of the process that leads a trial: torch and Ray without data."""
@@ -34,26 +34,28 @@ def allocate_trials(
     A trial fits, labels and evaluates one after the other, so it holds at most its share at a time: none waits for another for ever.
     """
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-    fit_cpus = cluster.train_workers * (cluster.train_cpus or 1)
-    on_gpu = gpus >= cluster.train_workers or bool(cluster.gpus_per_worker)
+    fit_cpus = cluster.train.workers * (cluster.train.cpus or 1)
+    on_gpu = gpus >= cluster.train.workers or bool(cluster.label.gpus_per_worker)
     limits = {f"{cpus} CPUs, {fit_cpus} for a fit": cpus // fit_cpus, "the number of trials": trials}
     if "memory" in resources:
         limits["the memory"] = int(resources["memory"] // (TRIAL_BYTES + WORKER_BYTES))
     if on_gpu:
-        limits[f"{gpus} GPUs, {cluster.train_workers} for a fit"] = gpus // cluster.train_workers
+        limits[f"{gpus} GPUs, {cluster.train.workers} for a fit"] = gpus // cluster.train.workers
     if wanted is not None:
         limits["search.concurrent"] = wanted
     bound = min(limits, key=lambda name: limits[name])
     concurrent = limits[bound]
     if concurrent < 1:
         raise ValueError(
-            f"not even one trial fits: bound by {bound}; lower cluster.train_workers or cluster.train_cpus, or take more or larger machines"
+            f"not even one trial fits: bound by {bound}; lower cluster.train.workers or cluster.train.cpus, or take more or larger machines"
         )
-    units = gpus // max(1, int(cluster.gpus_per_worker or 1)) if on_gpu else cpus
-    labelling = max(1, (cluster.num_workers or units) // concurrent)
-    fitting = cpus_each(nodes or [cpus], concurrent * cluster.train_workers)
-    train_cpus = cluster.train_cpus or (None if on_gpu else fitting)
-    fixed = {"min_train_workers": None}  # an elastic fit would grow into the share of another trial
-    own = cluster.model_copy(update={"train_cpus": train_cpus, "num_workers": labelling, **fixed})
+    units = gpus // max(1, int(cluster.label.gpus_per_worker or 1)) if on_gpu else cpus
+    labelling = max(1, (cluster.label.workers or units) // concurrent)
+    fitting = cpus_each(nodes or [cpus], concurrent * cluster.train.workers)
+    train_cpus = cluster.train.cpus or (None if on_gpu else fitting)
+    # elastic training could take other trials' CPUs
+    train = cluster.train.model_copy(update={"cpus": train_cpus, "min_workers": None})
+    label = cluster.label.model_copy(update={"workers": labelling})
+    own = cluster.model_copy(update={"train": train, "label": label})
     each = f"{train_cpus or 1} CPUs{' and a GPU' if on_gpu else ''} a training worker, {labelling} labelling workers"
     return TrialAllocation(concurrent, own, f"{concurrent} at once, bound by {bound}; each: {each}")

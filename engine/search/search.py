@@ -9,14 +9,14 @@ from engine.ground import storage
 from engine.ground.progress import log_event
 from engine.ground.run import Run
 from engine.ground.steps import canonical, differences
+from engine.recipes.registry import SelfTrainSettings
 from engine.search.allocation import TrialAllocation
 from engine.search.cohort import Cohort
+from engine.search.job import SearchJobSettings
 from engine.search.space import check
 from engine.search.strategies import cohorts, propose
 from engine.search.suggest import library
 from engine.search.trials import TrialRecord, TrialRecords, best, settings_of
-from engine.settings.run import SelfTrainSettings
-from engine.settings.search import SearchJobSettings
 
 RunCohort = Callable[[Run, Cohort, SelfTrainSettings, TrialAllocation], list[TrialRecord]]
 
@@ -50,7 +50,7 @@ def run_search(run: Run, settings: SearchJobSettings, share: TrialAllocation, ru
         found = [record for record in records.all() if record.trial.cohort == number]
         proposals = partial(propose, settings, number, earlier)
         halving = settings.search.halving if settings.search.mode == "runs" else None
-        cohort = Cohort(records, found, settings.search.trials, proposals, halving, settings.generations)
+        cohort = Cohort(records, found, settings.search.trials, proposals, halving, settings.recipe.num_generations)
         over = settings.search.trials - len(cohort.waiting)
         log_event(f"cohort {number}", f"{settings.search.trials} trials, {over} of them over before")
         earlier = run_cohort(run, cohort, base, share)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.recipes.registry import SelfTrainSettings
 from engine.settings.block import SettingsError, parse, set_value
-from engine.settings.run import SelfTrainSettings
 from engine.settings.search import Dimension
 
 Values = dict[str, Any]
@@ -122,7 +122,7 @@ def with_values(tree: dict[str, Any], values: Values, schedule: bool) -> SelfTra
     """The main job's settings with `values` in all generations, or, with `schedule`, as a schedule of one generation."""
     changed = deepcopy(tree)
     if schedule:
-        changed |= {"generations": 1, "schedule": [values]}
+        changed |= {"recipe": {**changed["recipe"], "generations": 1}, "schedule": [values]}
     else:
         _with_student(changed, values)
         for path, value in values.items():
@@ -132,8 +132,8 @@ def with_values(tree: dict[str, Any], values: Values, schedule: bool) -> SelfTra
 
 def _with_student(tree: dict[str, Any], values: Values) -> None:
     """A student's model is the teacher's until one of its settings is searched."""
-    if tree.get("student_model") is None and any(path.startswith("student_model.") for path in values):
-        tree["student_model"] = deepcopy(tree["teacher_model"])
+    if tree["models"].get("student") is None and any(path.startswith("models.student.") for path in values):
+        tree["models"]["student"] = deepcopy(tree["models"]["teacher"])
 
 
 def _span(dimension: Dimension) -> tuple[float, float]:

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from engine.search.job import SearchJobSettings
 from engine.search.space import Values, draw, perturb
 from engine.search.suggest import suggest
 from engine.search.trials import Trial, TrialRecord, best
-from engine.settings.search import PopulationSettings, SearchJobSettings
+from engine.settings.block import get_value
+from engine.settings.search import PopulationSettings
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Member:
 
 def cohorts(settings: SearchJobSettings) -> int:
     """How many cohorts the search has."""
-    return 1 if settings.search.mode == "runs" else settings.generations
+    return 1 if settings.search.mode == "runs" else settings.recipe.num_generations
 
 
 def propose(
@@ -90,12 +92,9 @@ def exploit(earlier: list[TrialRecord], population: PopulationSettings) -> list[
 def start_values(settings: SearchJobSettings) -> Values:
     """The searched settings as the config has them; those that it does not set are left to their defaults."""
     tree: dict[str, Any] = settings.base().model_dump(mode="json")
-    tree["student_model"] = tree["student_model"] or tree["teacher_model"]
+    tree["models"]["student"] = tree["models"]["student"] or tree["models"]["teacher"]
     found = {}
     for path in settings.search.space:
-        node: Any = tree
-        for part in path.split("."):
-            node = node.get(part) if isinstance(node, dict) else None
-        if node is not None:
-            found[path] = node
+        if (value := get_value(tree, path)) is not None:
+            found[path] = value
     return found

@@ -8,9 +8,9 @@ from typing import Any
 from engine.ground.progress import log_event
 from engine.ground.run import Run
 from engine.recipes.context import RecipeContext
-from engine.recipes.registry import RECIPES
+from engine.recipes.registry import SelfTrainSettings, train
 from engine.search.trials import TrialRecord, TrialRecords, TrialReport, run_name, settings_of
-from engine.settings.run import ClusterSettings, SelfTrainSettings
+from engine.settings.cluster import ClusterSettings
 
 
 def run_trial(
@@ -35,7 +35,7 @@ def run_trial(
     try:
         settings = settings_of(base, record.trial, run.name)
         run.save_settings(settings)
-        generations = RECIPES[settings.recipe](RecipeContext(run, settings))
+        generations = train(RecipeContext(run, settings))
         if not record.reports:  # nothing was selected, or there is no generation: the teacher is what there is to use
             report(0, generations[-1].validation)
     except Exception as error:

@@ -12,9 +12,9 @@ from typing import Any, Literal, Self
 
 from engine.ground import storage
 from engine.ground.run import Run
+from engine.recipes.registry import SelfTrainSettings
 from engine.search.space import Values, with_values
 from engine.settings.block import parse
-from engine.settings.run import SelfTrainSettings
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -121,5 +121,6 @@ def settings_of(base: SelfTrainSettings, trial: Trial, name: str) -> SelfTrainSe
     tree = base.model_dump(mode="json") | {"run": name}
     if trial.schedule is None:
         return with_values(tree, trial.values, schedule=False)
-    scheduled = deepcopy(tree) | {"generations": len(trial.schedule), "schedule": trial.schedule}
+    scheduled = deepcopy(tree) | {"schedule": trial.schedule}
+    scheduled["recipe"]["generations"] = len(trial.schedule)
     return parse(SelfTrainSettings, scheduled, f"trial {trial.name}")

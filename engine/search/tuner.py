@@ -14,11 +14,12 @@ from ray.tune.search import Searcher
 
 from engine.ground import session
 from engine.ground.run import Run
+from engine.recipes.registry import SelfTrainSettings
 from engine.search.allocation import TRIAL_BYTES, TrialAllocation
 from engine.search.cohort import Cohort
 from engine.search.trial import run_trial
 from engine.search.trials import TrialRecord, TrialReport
-from engine.settings.run import ClusterSettings, SelfTrainSettings
+from engine.settings.cluster import ClusterSettings
 
 TRIAL = "trial"
 """The one key of a Tune trial's config: a pointer to its record."""
@@ -47,7 +48,7 @@ def run_cohort(search: Run, cohort: Cohort, base: SelfTrainSettings, share: Tria
             name="tune",
             storage_path=search.folder,
             storage_filesystem=search.store.fs,
-            failure_config=tune.FailureConfig(max_failures=share.cluster.max_failures),
+            failure_config=tune.FailureConfig(max_failures=share.cluster.retries.max_failures),
             verbose=0,
         ),
     )

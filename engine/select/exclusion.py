@@ -18,7 +18,7 @@ from engine.images.collection import Collection
 from engine.images.manifest import Manifest
 from engine.select.addresses import Addresses, BestOfGroups, addresses, table_of
 from engine.select.scores import best_score
-from engine.settings.run import RankBy, SelectSettings
+from engine.settings.select import RankBy, SelectSettings
 
 LEFT_OUT = "left-out"
 

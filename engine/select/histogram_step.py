@@ -12,7 +12,7 @@ import pyarrow as pa
 from engine.ground.steps import Output, Part, Step, Store, read_part, read_tables
 from engine.select import scores
 from engine.select.histogram import Histogram
-from engine.settings.run import RankBy
+from engine.settings.select import RankBy
 
 REVISION = 1
 VERB = "histogram"

@@ -23,7 +23,7 @@ from engine.select.route import route
 from engine.select.rule import PassStatistics, make_rule
 from engine.select.select import Selector
 from engine.select.sticky import carry_over
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 
 REVISION = 2
 FAN_IN = 8

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from engine.labels.classes import ClassList
 from engine.select.blocks import Counts
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 
 
 def weights(settings: SelectSettings, classes: ClassList) -> npt.NDArray[np.float64]:

@@ -14,7 +14,7 @@ from engine.select.histogram import Histogram
 from engine.select.published import Thinning, thinning
 from engine.select.quota import quotas
 from engine.select.scores import Half, probability, tie_hash
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 
 ADAMATCH_SHARE = 0.9
 """AdaMatch's published share of the labelled images' mean confidence."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from engine.settings.run import RankBy
+from engine.settings.select import RankBy
 from engine.tables import schema
 
 Half = npt.NDArray[np.float16]

@@ -19,7 +19,7 @@ from engine.select.quota import truncated, weights
 from engine.select.report import SelectReport
 from engine.select.rule import CutRule, make_rule
 from engine.select.topk import TopK, Winners
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 from engine.tables import schema
 
 Candidates = list[npt.NDArray[Any]]

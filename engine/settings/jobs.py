@@ -5,41 +5,40 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from engine.settings.block import Block
-from engine.settings.run import (
-    ClusterSettings,
-    DataSettings,
-    FitSettings,
-    ImagesSettings,
-    ModelSettings,
-    PredictSettings,
-    SelectSettings,
-)
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import DataSettings, ImagesSettings
+from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
+from engine.settings.predict import PredictSettings
+from engine.settings.select import SelectSettings
 
 
 class PredictJobSettings(Block):
     """`jobs.predict`: a model over a collection."""
 
-    run: str
-    store: str = "store"
+    run: str = Field(description="name of the run below STORE/runs/")
+    store: str = Field("store", description="folder or URI that holds steps and runs")
     model: str = Field(
         description="a fitted step of the store (fit-…) or a model folder (config.json + model.safetensors)"
     )
-    images: ImagesSettings
-    predict: PredictSettings = PredictSettings()
-    cluster: ClusterSettings = ClusterSettings()
+    images: ImagesSettings = Field(description="collection of images")
+    predict: PredictSettings = Field(PredictSettings(), description="predictions")
+    cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
 
 class ClusterShape(Block):
     """A cluster that is not there yet, for `jobs.plan`."""
 
-    nodes: int = Field(ge=1)
-    cpus_per_node: int = Field(ge=1)
-    gpus_per_node: int = Field(0, ge=0)
+    nodes: int = Field(ge=1, description="number of nodes")
+    cpus_per_node: int = Field(ge=1, description="CPUs per node")
+    gpus_per_node: int = Field(0, ge=0, description="GPUs per node")
     images_per_second: float | None = Field(
-        None, gt=0, description="of the model on one of its GPUs (or CPUs); those of the measurement when not given"
+        None, gt=0, description="images per second of the model on one GPU (or CPU) of it (default: as measured)"
     )
-    price_node_hour: float | None = Field(None, ge=0, description="plan.price_node_hour when not given")
-    gbits_per_node: float | None = Field(None, gt=0, description="network into a node; no limit when not given")
+    price_node_hour: float | None = Field(
+        None, ge=0, description="price of a node per hour (default: plan.price_node_hour)"
+    )
+    gbits_per_node: float | None = Field(None, gt=0, description="network into a node in Gbit/s (default: no limit)")
 
     @model_validator(mode="after")
     def _gpus_have_a_rate(self) -> Self:
@@ -51,33 +50,35 @@ class ClusterShape(Block):
 class PlanSettings(Block):
     """What `jobs.plan` assumes."""
 
-    sample_images: int = Field(2048, ge=1, description="images that are labelled for the measurement")
-    price_node_hour: float = Field(0.0, ge=0)
-    selected_share: float = Field(0.1, ge=0, le=1, description="share of the images that selection will keep")
+    sample_images: int = Field(2048, ge=1, description="number of images predicted for the measurement")
+    price_node_hour: float = Field(0.0, ge=0, description="price of a node per hour, in any currency")
+    selected_share: float = Field(0.1, ge=0, le=1, description="share of the images that selection keeps")
     pool_images: int | None = Field(
-        None, ge=1, description="plan for so many images like those of the pool; those it has when not given"
+        None, ge=1, description="number of images like those of the pool to plan for (default: as many as it has)"
     )
-    cluster: ClusterShape | None = Field(None, description="a bigger cluster to plan for beside the present one")
+    cluster: ClusterShape | None = Field(
+        None, description="another cluster to plan for (default: the present one alone)"
+    )
 
 
 class PlanJobSettings(PredictJobSettings):
     """`jobs.plan`: a config of `jobs.predict` and what the plan assumes."""
 
-    run: str = "plan"
-    plan: PlanSettings = PlanSettings()
+    run: str = Field("plan", description="name of the run below STORE/runs/")
+    plan: PlanSettings = Field(PlanSettings(), description="assumptions of the plan")
 
 
 class SelectJobSettings(Block):
     """`jobs.select`: pseudo-labels from stored predictions."""
 
-    run: str
-    store: str = "store"
+    run: str = Field(description="name of the run below STORE/runs/")
+    store: str = Field("store", description="folder or URI that holds steps and runs")
     predictions: str = Field(description="a predict step of the store (predict-…)")
-    select: SelectSettings = SelectSettings()
+    select: SelectSettings = Field(SelectSettings(), description="selection of pseudo-labels")
     known: list[str] = Field(
         default_factory=list, description="labelled and evaluation collections, for select.near_duplicates"
     )
-    cluster: ClusterSettings = ClusterSettings()
+    cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
 
 class SoftSettings(Block):
@@ -88,25 +89,27 @@ class SoftSettings(Block):
         "distribution",
         description="distribution: probabilities that sum to 1; labels: an image may have several, each with its own probability (sigmoid)",
     )
-    top: int | None = Field(None, ge=1, description="keep so many classes of a distribution, the rest as residual mass")
+    top: int | None = Field(
+        None, ge=1, description="number of classes kept of a distribution, the rest as residual mass (default: all)"
+    )
 
 
 class FitJobSettings(Block):
     """`jobs.fit`: a model from true labels and, when a selection is given, pseudo-labels."""
 
-    run: str
-    store: str = "store"
-    data: DataSettings
-    model: ModelSettings
-    fit: FitSettings
+    run: str = Field(description="name of the run below STORE/runs/")
+    store: str = Field("store", description="folder or URI that holds steps and runs")
+    data: DataSettings = Field(description="collections to train on")
+    model: ModelSettings = Field(description="network")
+    fit: FitSettings = Field(description="training")
     pseudo: str | None = Field(
-        None, description="a select step of the store (select-…) whose images are those of data.pool"
+        None, description="select step of the store (select-…) whose images are those of data.pool (default: none)"
     )
     soft: SoftSettings | None = Field(
-        None, description="soft labels of images of data.pool from another tool; the stream is called soft"
+        None, description="soft labels of images of data.pool from another tool, the stream soft (default: none)"
     )
-    init: str | None = Field(None, description="a fitted step or model folder to start from")
-    cluster: ClusterSettings = ClusterSettings()
+    init: str | None = Field(None, description="fitted step or model folder to start from (default: random weights)")
+    cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
 
 class EvaluateJobSettings(PredictJobSettings):
@@ -114,10 +117,12 @@ class EvaluateJobSettings(PredictJobSettings):
 
     soft: SoftSettings | None = Field(
         None,
-        description="compare with a table of soft labels instead: KL of distributions, average precision of labels",
+        description="table of soft labels to compare with: KL of distributions, average precision of labels (default: class labels)",
     )
     corruptions: list[str] = Field(
         default_factory=list,
-        description="families of common corruptions to look at, too: fog, jpeg_compression …, or [all]",
+        description="families of common corruptions: fog, jpeg_compression …, or [all]",
     )
-    severities: list[int] = Field(default=[1, 2, 3, 4, 5], min_length=1, description="of corruptions, 1 to 5")
+    severities: list[int] = Field(
+        default=[1, 2, 3, 4, 5], min_length=1, description="severities of the corruptions, 1 to 5"
+    )

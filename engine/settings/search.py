@@ -1,4 +1,4 @@
-"""Settings of `jobs.search`: those of the main job, and what is searched."""
+"""Settings of what is searched, and how."""
 
 import math
 from typing import Any, Literal, Self
@@ -6,21 +6,24 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from engine.settings.block import Block
-from engine.settings.generation_schedule import GROUPS
-from engine.settings.recipe import TEACHER_ALONE
-from engine.settings.run import SelfTrainSettings
 
 
 class Dimension(Block):
     """The values that one setting may take: exactly one of the five."""
 
-    uniform: tuple[float, float] | None = Field(None, description="any number between two, e.g. [0.3, 0.99]")
-    loguniform: tuple[float, float] | None = Field(
-        None, description="any positive number, each factor alike, e.g. [1e-3, 1]"
+    uniform: tuple[float, float] | None = Field(
+        None, description="lowest and highest number, e.g. [0.3, 0.99] (default: none)"
     )
-    integer: tuple[int, int] | None = Field(None, description="whole numbers from the first to the last, both included")
-    choice: list[Any] | None = Field(None, description="one of a list")
-    grid: list[Any] | None = Field(None, description="every one of a list, in all combinations with other grids")
+    loguniform: tuple[float, float] | None = Field(
+        None, description="lowest and highest positive number, each factor alike, e.g. [1e-3, 1] (default: none)"
+    )
+    integer: tuple[int, int] | None = Field(
+        None, description="first and last whole number, both included (default: none)"
+    )
+    choice: list[Any] | None = Field(None, description="values of which one is drawn (default: none)")
+    grid: list[Any] | None = Field(
+        None, description="values that are all tried, in all combinations with other grids (default: none)"
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -45,7 +48,7 @@ class Dimension(Block):
 class HalvingSettings(Block):
     """When a trial of mode `runs` is stopped: after a generation, unless it is among the best that got so far (ASHA)."""
 
-    grace: int = Field(1, ge=1, description="generations that every trial may finish")
+    grace: int = Field(1, ge=1, description="number of generations that every trial may finish")
     keep: float = Field(0.5, gt=0, lt=1, description="share of the trials that goes on after a generation")
 
 
@@ -53,9 +56,12 @@ class PopulationSettings(Block):
     """How a population changes between two generations (population-based training)."""
 
     quantile: float = Field(
-        0.25, gt=0, le=0.5, description="so many of the worst become copies of as many of the best, and explore"
+        0.25,
+        gt=0,
+        le=0.5,
+        description="share of the members, the worst, that become copies of as many of the best, and explore",
     )
-    step: float = Field(0.2, gt=0, lt=1, description="a copy's settings move by this share of their range")
+    step: float = Field(0.2, gt=0, lt=1, description="share of their range by which a copy's settings move")
     resample: float = Field(0.25, ge=0, le=1, description="probability that a copy's setting is drawn anew instead")
 
 
@@ -73,67 +79,16 @@ class SearchSettings(Block):
     trials: int = Field(
         8,
         ge=2,
-        description="trials in mode runs, students a generation in the others; the first is the config as it stands, and grids come after it",
+        description="number of trials in mode runs, else of students per generation; the first is the config as it stands, grids follow",
     )
     space: dict[str, Dimension] = Field(min_length=1, description="dotted settings and the values they may take")
-    seed: int = 0
+    seed: int = Field(0, description="random state of the search")
     concurrent: int | None = Field(
-        None, ge=1, description="trials at once, at most; as many as the cluster feeds when not given"
+        None, ge=1, description="most trials at once (default: as many as the cluster feeds)"
     )
-    halving: HalvingSettings | None = Field(HalvingSettings(), description="mode runs; null lets every trial finish")
-    population: PopulationSettings = PopulationSettings()
-
-
-FIXED = ("run", "store", "task", "data", "guard", "cluster", "search", "schedule", "selects")
-"""What must be alike in all trials: they would not compare, or not share."""
-
-
-GENERATIONAL = (*TEACHER_ALONE, "semi_weakly_supervised")
-"""Recipes whose students teach one another: what modes greedy and population go over."""
-
-
-class SearchJobSettings(SelfTrainSettings):
-    """`jobs.search`: a config of the main job and a search block."""
-
-    search: SearchSettings
-
-    @model_validator(mode="after")
-    def _can_be_searched(self) -> Self:
-        search = self.search
-        if self.data.validation is None:
-            raise ValueError("a search compares models on validation images: set data.validation")
-        if self.selects is not None or self.schedule is not None:
-            raise ValueError("a search finds the schedule itself: leave out selects and schedule")
-        if search.mode != "runs" and self.recipe not in GENERATIONAL:
-            raise ValueError(
-                f"mode {search.mode} goes over generations, and recipe {self.recipe} has none: set mode: runs"
-            )
-        if search.mode != "runs" and self.recipe == "clean_labels" and self.data.pool is None:
-            raise ValueError(
-                f"mode {search.mode} goes over generations, and recipe clean_labels has them on a pool alone: set mode: runs, or data.pool"
-            )
-        if search.mode != "runs" and self.generations < 1:
-            raise ValueError(f"mode {search.mode} goes over generations: set generations")
-        for path in search.space:
-            group = path.partition(".")[0]
-            if group in FIXED:
-                raise ValueError(f"search.space: {path} must be alike in all trials")
-            if search.mode != "runs" and group not in GROUPS:
-                raise ValueError(
-                    f"search.space: {path} is one for all generations; mode {search.mode} changes {', '.join(GROUPS)}: set mode: runs"
-                )
-        grids = math.prod(len(d.grid) for d in search.space.values() if d.grid is not None)
-        if search.trials <= grids:
-            raise ValueError(
-                f"search.trials: the grids have {grids} combinations, and the first trial is the config as it stands:"
-                f" set trials to at least {grids + 1}"
-            )
-        if search.sampler == "optuna" and grids > 1:
-            raise ValueError(
-                "sampler optuna chooses values itself: write choice instead of grid, or set sampler: random"
-            )
-        return self
-
-    def base(self) -> SelfTrainSettings:
-        """The main job as the config has it, without the search."""
-        return SelfTrainSettings.model_validate(self.model_dump(mode="json", exclude={"search"}))
+    halving: HalvingSettings | None = Field(
+        HalvingSettings(), description="early stopping in mode runs; null lets every trial finish"
+    )
+    population: PopulationSettings = Field(
+        PopulationSettings(), description="changes of a population in mode population"
+    )

@@ -1,11 +1,12 @@
 """Settings of a selection: which predictions become pseudo-labels, and what is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from engine.settings.block import Block
+from engine.tables.schema import log_sum_exp
 
 RankBy = Literal["max_probability", "margin", "entropy", "energy"]
 
@@ -18,9 +19,9 @@ class SelectSettings(Block):
         description="margin: probability of the best class minus that of the second; entropy: 1 - H / log C; energy: log-sum-exp of the"
         " logits, no probability. entropy and energy must have been stored with predict.further",
     )
-    threshold: float = Field(0.0, ge=0, lt=1, description="keep scores above this, strictly")
+    threshold: float = Field(0.0, ge=0, lt=1, description="probability that a score must exceed, strictly")
     thresholds: dict[str, float] = Field(
-        default_factory=dict, description="thresholds of single classes by name; the others take `threshold`"
+        default_factory=dict, description="thresholds of single classes by name (default: `threshold`)"
     )
     cut: Literal["fixed", "quantile", "flexmatch", "freematch", "adamatch", "softmatch"] = Field(
         "fixed",
@@ -31,33 +32,35 @@ class SelectSettings(Block):
         None,
         gt=0,
         le=1,
-        description="quantile: best share of each class's images; adamatch: share of the mean confidence on labelled images",
+        description="quantile: share of each class's images, the best; adamatch: share of the mean confidence on labelled images (default: 0.9)",
     )
-    at_least: float = Field(0.0, ge=0, le=1, description="floor of the accepted share of all images: cuts move down")
-    at_most: float = Field(1.0, ge=0, le=1, description="ceiling of the accepted share of all images: cuts move up")
-    per_class: int | None = Field(None, ge=1, description="K: keep at most the K best of each class")
+    at_least: float = Field(0.0, ge=0, le=1, description="smallest accepted share of all images: cuts move down")
+    at_most: float = Field(1.0, ge=0, le=1, description="largest accepted share of all images: cuts move up")
+    per_class: int | None = Field(None, ge=1, description="K: most images kept per class (default: no limit)")
     prior: dict[str, float] = Field(
         default_factory=dict,
         description="weights of the classes by name: quotas are in their proportion, per_class on average; balance=truncate cuts to it",
     )
-    classes_per_image: int = Field(1, ge=1, description="P: an image may be kept for up to its P best classes")
+    classes_per_image: int = Field(1, ge=1, description="P: number of best classes for which an image may be kept")
     balance: Literal["none", "truncate", "duplicate", "published"] = Field(
         "none",
         description="truncate to the smallest class, duplicate up to K by count, or thin at random to about K as Noisy Student's program did",
     )
-    targets: Literal["hard", "soft"] = "soft"
+    targets: Literal["hard", "soft"] = Field("soft", description="pseudo-labels: one class, or a distribution")
     temperature: float = Field(
         1.0,
         gt=0,
         description="soft targets are p^(1/temperature), normalised over all classes: predict.log_sum_exp or all classes must be stored",
     )
-    exclude_keys: str | None = Field(None, description="text file of keys, one a line: such images are left out")
+    exclude_keys: str | None = Field(
+        None, description="text file of keys of excluded images, one per line (default: none)"
+    )
     near_duplicates: int | None = Field(
         None,
         ge=0,
         le=16,
-        description="images whose perceptual hashes differ in at most this many of 64 bits are one: the best-scored of the pool is kept,"
-        " those near a labelled or evaluation image are left out; 8 is usual",
+        description="most of 64 bits in which perceptual hashes of near duplicates differ: of these the best-scored of the pool is kept, and those"
+        " near a labelled or evaluation image are excluded; 8 is usual (default: none are looked for)",
     )
 
     @property
@@ -147,3 +150,42 @@ _REFUSED: list[tuple[Callable[[SelectSettings], bool], str]] = [
     ),
 ]
 """Combinations that mean nothing, and what to set instead."""
+
+
+def check_stored(
+    select: SelectSettings, top_p: int, columns: Sequence[str], classes: Sequence[str] | None = None
+) -> None:
+    """Raise ValueError with the remedy when a selection needs what its predictions do not hold, before they are made or read.
+
+    `top_p`, `columns`: number of classes and extra columns stored per image; `classes`: names of the classes, None while they are unknown.
+    """
+    score, temperature = select.score, select.temperature
+    if score in ("entropy", "energy") and score not in columns:
+        raise ValueError(
+            f"select.score={score} is not stored with the predictions: set predict.further=[{score}], or select.score=max_probability"
+        )
+    if score == "margin" and top_p < 2:
+        raise ValueError(
+            "select.score=margin needs two classes per image, and predict.top_p=1 stores one: set predict.top_p=2 or more"
+        )
+    if select.classes_per_image > top_p:
+        raise ValueError(
+            f"select.classes_per_image={select.classes_per_image} is more than the {top_p} classes stored per image:"
+            f" lower it, or set predict.top_p={select.classes_per_image}"
+        )
+    if classes is None:
+        return
+    is_sharpened = select.targets == "soft" and temperature != 1
+    if is_sharpened and top_p < len(classes) and log_sum_exp(temperature) not in columns:
+        raise ValueError(
+            f"select.temperature={temperature:g} needs the sum over all {len(classes)} classes, and predict.top_p={top_p} are stored without it:"
+            f" set predict.log_sum_exp=[{temperature:g}] or predict.top_p={len(classes)}, or select.temperature=1"
+        )
+    for setting, names in (("thresholds", select.thresholds), ("prior", select.prior)):
+        if unknown := [name for name in names if name not in classes]:
+            known = ", ".join(classes[:10])
+            raise ValueError(f"select.{setting}: no class is called {', '.join(unknown)}; the classes are {known} …")
+    if select.prior and (missing := [name for name in classes if name not in select.prior]):
+        raise ValueError(
+            f"select.prior: {', '.join(missing[:10])} has no weight; give every class its weight, 0 for one that is not wanted"
+        )

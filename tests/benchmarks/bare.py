@@ -12,7 +12,8 @@ from engine.images.decode import decode
 from engine.images.views import View
 from engine.models.build import build_model, normalisation
 from engine.models.checkpoint import load
-from engine.settings.run import FitSettings, ModelSettings, NoiseSettings
+from engine.settings.fit import FitSettings, NoiseSettings
+from engine.settings.model import ModelSettings
 
 
 class Encoded(Dataset[torch.Tensor]):

@@ -33,12 +33,11 @@ ARMS: dict[str, list[str]] = {
     "noisy student": [],
     "supervised, chain's compute": [
         "recipe=supervised",
-        "generations=0",
-        "teacher.steps=13650",
-        "teacher.warmup_steps=2050",
+        "fits.teacher.steps=13650",
+        "fits.teacher.warmup_steps=2050",
     ],
     "threshold 0.7, hard": [
-        "recipe=threshold",
+        "recipe.name=threshold",
         "select={threshold: 0.7, targets: hard}",
     ],
 }
@@ -58,49 +57,49 @@ ROWS = {
 
 LEVERS: dict[str, list[str]] = {
     "reference: 16 + 48, soft, sharpened to 1/0.5, warm start, mirrored views": [],
-    "supervised: the teacher": [*(SUPERVISED := ["recipe=supervised", "generations=0"])],
-    "supervised: weak augmentation": [*SUPERVISED, "teacher.noise.labelled={pad: 4}"],
+    "supervised: the teacher": [*(SUPERVISED := ["recipe=supervised"])],
+    "supervised: weak augmentation": [*SUPERVISED, "fits.teacher.noise.labelled={pad: 4}"],
     "supervised: RandAugment 2 x 9": [
         *SUPERVISED,
-        "teacher.noise.labelled={pad: 4, aa_num_ops: 2, aa_magnitude: 9, cutout: 8}",
+        "fits.teacher.noise.labelled={pad: 4, aa_num_ops: 2, aa_magnitude: 9, cutout: 8}",
     ],
-    "supervised: half as long": [*SUPERVISED, "teacher.steps=3200", "teacher.warmup_steps=480"],
-    "32 true + 32 pseudo-labels a step": ["student.batch={labelled: 32, pseudo: 32}"],
-    "8 true + 56 pseudo-labels a step": ["student.batch={labelled: 8, pseudo: 56}"],
+    "supervised: half as long": [*SUPERVISED, "fits.teacher.steps=3200", "fits.teacher.warmup_steps=480"],
+    "32 true + 32 pseudo-labels a step": ["fits.student.batch={labelled: 32, pseudo: 32}"],
+    "8 true + 56 pseudo-labels a step": ["fits.student.batch={labelled: 8, pseudo: 56}"],
     "soft, temperature 1": ["select.temperature=1"],
     "hard, p > 0.7": ["select={threshold: 0.7, targets: hard}"],
     "hard, top 3,000 a class": ["select={per_class: 3000, targets: hard}"],
     "soft, top 3,000 a class": ["select={per_class: 3000, targets: soft, temperature: 0.5}"],
     "teacher of one view, for labels and for accuracy": ["predict.views=one"],
     "calibrated teacher, temperature 1": ["predict.calibrate=true", "select.temperature=1"],
-    "from scratch": ["warm_start=false", "student.lr=0.1"],
+    "from scratch": ["recipe.warm_start=false", "fits.student.lr=0.1"],
     "from scratch, twice as long": [
-        "warm_start=false",
-        "student.lr=0.1",
-        "student.steps=6400",
-        "student.warmup_steps=960",
+        "recipe.warm_start=false",
+        "fits.student.lr=0.1",
+        "fits.student.steps=6400",
+        "fits.student.warmup_steps=960",
     ],
-    "twice as long": ["student.steps=6400", "student.warmup_steps=960"],
-    "learning rate 0.1": ["student.lr=0.1"],
+    "twice as long": ["fits.student.steps=6400", "fits.student.warmup_steps=960"],
+    "learning rate 0.1": ["fits.student.lr=0.1"],
     "student 1.5 times as wide, from scratch": [
-        "warm_start=false",
-        "student.lr=0.1",
-        "student_model={model: resnet8_cifar, img_size: 32, model_args: {width: 24}}",
+        "recipe.warm_start=false",
+        "fits.student.lr=0.1",
+        "models.student={model: resnet8_cifar, img_size: 32, model_args: {width: 24}}",
     ],
     "pre-train on pseudo-labels, fine-tune on labels": [
-        "student.batch={pseudo: 64}",
-        "student.noise={pseudo: {pad: 4, aa_num_ops: 1, aa_magnitude: 5, aa_uniform: true, cutout: 8}}",
-        "student.steps=2400",
-        "student.warmup_steps=360",
-        "finetune={steps: 800, batch: {labelled: 64}, noise: {labelled: {pad: 4}}, lr: 0.02, smoothing: 0.1, model_ema_decay: 0.99, amp: true}",
+        "fits.student.batch={pseudo: 64}",
+        "fits.student.noise={pseudo: {pad: 4, aa_num_ops: 1, aa_magnitude: 5, aa_uniform: true, cutout: 8}}",
+        "fits.student.steps=2400",
+        "fits.student.warmup_steps=360",
+        "fits.finetune={steps: 800, batch: {labelled: 64}, noise: {labelled: {pad: 4}}, lr: 0.02, smoothing: 0.1, model_ema_decay: 0.99, amp: true}",
     ],
-    "weak noise on pseudo-labels": ["student.noise.pseudo={pad: 4}"],
-    "dropout 0.2": ["student_model={model: resnet8_cifar, img_size: 32, drop: 0.2, model_args: {width: 16}}"],
-    "no average of weights": ["teacher.model_ema=false", "student.model_ema=false"],
-    "two generations": ["generations=2"],
+    "weak noise on pseudo-labels": ["fits.student.noise.pseudo={pad: 4}"],
+    "dropout 0.2": ["models.student={model: resnet8_cifar, img_size: 32, drop: 0.2, model_args: {width: 16}}"],
+    "no average of weights": ["fits.teacher.model_ema=false", "fits.student.model_ema=false"],
+    "two generations": ["recipe.generations=2"],
     "two generations, a cut that widens (2,000, then 3,500 a class)": [
-        "generations=2",
-        "selects=[{per_class: 2000, temperature: 0.5}, {per_class: 3500, temperature: 0.5}]",
+        "recipe.generations=2",
+        "schedule=[{select.per_class: 2000}, {select.per_class: 3500}]",
     ],
 }
 """One generation each unless it says otherwise, all from the same teacher but where the teacher itself is changed."""
@@ -136,7 +135,7 @@ def run_arm(out: Path, arm: str, state: int) -> int:
 
 def run_lever(out: Path, lever: str, state: int) -> int:
     """One lever, looked at on the development set alone; returns its exit code."""
-    return run_job(out, lever_name(lever, state), state, ["generations=1", "data.test=null", *LEVERS[lever]])
+    return run_job(out, lever_name(lever, state), state, ["recipe.generations=1", "data.test=null", *LEVERS[lever]])
 
 
 def lever_name(lever: str, state: int) -> str:
@@ -152,8 +151,8 @@ def run_job(out: Path, name: str, state: int, changes: list[str]) -> int:
         f"store={out / 'store'}",
         *(f"data.{name}={split / name}.parquet" for name in collections),
         f"data.validation={split / 'development'}.parquet",
-        f"teacher.seed={state}",
-        f"student.seed={state}",
+        f"fits.teacher.seed={state}",
+        f"fits.student.seed={state}",
         "cluster.num_cpus=1",
         *changes,
     ]

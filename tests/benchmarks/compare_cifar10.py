@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.recipes.registry import SelfTrainSettings
 from engine.settings.block import load, parse
-from engine.settings.run import SelfTrainSettings
 from jobs.compare import compare
 from tests.benchmarks.cifar10 import CONFIG, make_split
+from tests.small_run import run_tree
 
 BUDGET = 819_200
 IMAGES = 64
@@ -33,8 +34,11 @@ EXTRA_TAGS = 0.2
 
 
 def base() -> dict[str, Any]:
-    """jobs/configs/cifar10.yaml, which spends the budget."""
-    return load(SelfTrainSettings, CONFIG).model_dump()
+    """jobs/configs/cifar10.yaml, which spends the budget, by flat names (`tests.small_run.run_tree`)."""
+    tree = load(SelfTrainSettings, CONFIG).model_dump()
+    tree.pop("recipe")
+    models, fits = tree.pop("models"), tree.pop("fits")
+    return {**tree, "teacher_model": models["teacher"], **{name: fit for name, fit in fits.items() if fit is not None}}
 
 
 def arms() -> dict[str, dict[str, Any]]:
@@ -48,27 +52,25 @@ def arms() -> dict[str, dict[str, Any]]:
     return {
         "supervised": {
             "recipe": "supervised",
-            "generations": 0,
             "teacher": {**teacher, "steps": 12800, "warmup_steps": 1920},
         },
-        "noisy_student": {},
-        "threshold": {"recipe": "threshold", "select": {"threshold": 0.7, "targets": "hard"}},
+        "noisy_student": {"recipe": "noisy_student", "warm_start": True},
+        "threshold": {"recipe": "threshold", "warm_start": True, "select": {"threshold": 0.7, "targets": "hard"}},
         "billion_scale": {
             "recipe": "billion_scale",
             "generations": 1,
             "student": {**pairs, "steps": 5600},
             "finetune": tuned,
             "select": hard,
-            "warm_start": False,
         },
         "self_distillation": {
             "recipe": "self_distillation",
             "generations": 1,
             "student": None,
-            "distil": {"truth_share": 0.35},
+            "truth_share": 0.35,
             "select": {},
         },
-        "hashtags": {"recipe": "hashtags", "generations": 0, "tagging": {**tagging, "steps": 6400}},
+        "hashtags": {"recipe": "hashtags", "tagging": {**tagging, "steps": 6400}},
         "semi_weakly_supervised": {
             "recipe": "semi_weakly_supervised",
             "generations": 1,
@@ -77,7 +79,6 @@ def arms() -> dict[str, dict[str, Any]]:
             "student": {**pairs, "steps": 5600},
             "finetune": tuned,
             "select": hard,
-            "warm_start": False,
         },
         **raw_arms(plain),
         "clean_labels": {
@@ -85,7 +86,9 @@ def arms() -> dict[str, dict[str, Any]]:
             "generations": 1,
             "teacher": {**teacher, "steps": 2000},
             "student": {**student, "steps": 2800},
-            "clean": {"folds": 3, "relabel_above": 0.9},
+            "folds": 3,
+            "relabel_above": 0.9,
+            "warm_start": True,
             "select": {"threshold": 0.9, "targets": "hard"},
         },
     }
@@ -95,10 +98,10 @@ def raw_arms(plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Half of the budget for a pretext and half for the labels; the online recipes spend it at once."""
     weak, strong = {"pad": 4}, plain["teacher"]["noise"]["labelled"]
     raw = {**plain["teacher"], "smoothing": 0.0, "batch": {"pool": IMAGES}, "noise": {"pool": weak}}
-    halved = {"generations": 1, "student": None, "teacher": plain["teacher"]}
+    halved = {"student": None, "teacher": plain["teacher"]}
     online = {**plain["teacher"], "batch": {"labelled": 32, "pool": 48}, "noise": {"labelled": strong, "pool": strong}}
     views = {"weak": weak}
-    alone = {"generations": 1, "student": None}
+    alone = {"student": None}
     meta = {**online, "batch": {"labelled": 32, "pool": 32}, "objective": "meta_pseudo_labels", "clip_grad": 5.0}
     tuned = {**plain["teacher"], "steps": 800, "lr": 0.01, "warmup_steps": 0, "model_ema_decay": 0.99}
     # the paper's weight of UDA, 8, and the whole feedback diverge within 400 steps at this rate
@@ -168,8 +171,8 @@ def settings_of(arm: str, split: Path, store: Path) -> SelfTrainSettings:
         tree["tags"] = {"table": str(split / "tags.parquet"), "synonyms": str(split / "synonyms.parquet")}
     if arm == "clean_labels":
         tree["data"]["labelled"] = str(split / "wrong.parquet")
-        tree["clean"] = {**tree["clean"], "truth": str(split / "truth.parquet")}
-    return parse(SelfTrainSettings, tree, arm)
+        tree["truth"] = str(split / "truth.parquet")
+    return parse(SelfTrainSettings, run_tree(**tree), arm)
 
 
 def of_group(group: str) -> list[str]:

@@ -25,7 +25,8 @@ from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
 from engine.fit.streams import open_stream
 from engine.gather.training_set import TrainingSet, TrainingShard
-from engine.settings.run import FitSettings, ModelSettings
+from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
 from engine.tables import schema
 
 CLASSES = tuple(str(i) for i in range(10))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from engine.ground import allocator
 from engine.models.build import build_model as build_model
 from engine.predict.backends import build
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 
 BATCH = 64
 CASES = [

@@ -27,14 +27,11 @@ from engine.images.scope import Scope
 from engine.labels.classes import ClassList
 from engine.models.imported import find_model
 from engine.predict.pipeline import predict
-from engine.settings.run import (
-    ClusterSettings,
-    DataSettings,
-    FitSettings,
-    ModelSettings,
-    NoiseSettings,
-    PredictSettings,
-)
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import DataSettings
+from engine.settings.fit import FitSettings, NoiseSettings
+from engine.settings.model import ModelSettings
+from engine.settings.predict import PredictSettings
 from tests.benchmarks import bare
 
 MODEL = ModelSettings(model="resnet8_cifar", img_size=32)
@@ -42,7 +39,7 @@ NOISE = NoiseSettings(pad=4, aa_num_ops=1, aa_magnitude=5, aa_uniform=True, cuto
 FIT = FitSettings(
     steps=400, batch={"labelled": 64}, noise={"labelled": NOISE}, log_every=200, checkpoint_every=400, amp=True
 )
-PREDICT = PredictSettings(amp=True, batch_size=128)
+PREDICT = PredictSettings(backend="bf16", batch_size=128)
 CLUSTER = ClusterSettings(num_cpus=1)
 
 

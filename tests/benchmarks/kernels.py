@@ -28,7 +28,7 @@ from engine.models.build import build_model as build_model
 from engine.predict import backends, int8
 from engine.predict.backends import UnavailableError
 from engine.predict.conv_to_matmul import replace_small_convs
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 from tests.benchmarks.predict_material import cifar_images, photo
 
 BATCH = 64

@@ -25,14 +25,17 @@ from engine.plan.estimate import PoolTotals, estimate
 from engine.plan.measure import measure
 from engine.predict.pipeline import predict
 from engine.select.pipeline import select
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
 from engine.settings.jobs import PlanSettings
-from engine.settings.run import ClusterSettings, PredictSettings, SelectSettings, SourceSettings
+from engine.settings.predict import PredictSettings
+from engine.settings.select import SelectSettings
 from jobs.plan import present_machines
 
 
 def compare(pool: Path, teacher: Path, size: int, workers: int) -> list[str]:
     """Rows of the table: planned and taken, and their ratio."""
-    cluster = ClusterSettings(num_workers=workers)
+    cluster = ClusterSettings(label={"workers": workers})
     settings, plan = PredictSettings(), PlanSettings()
     store = Store(str(pool / f"store-{time.time_ns()}"))
     run = Run(store, "run", cluster)

@@ -30,7 +30,11 @@ from engine.predict.shard_predictor import ShardPredictor
 from engine.select.pipeline import addresses
 from engine.select.scores import classes_of
 from engine.select.select import Selector
-from engine.settings.run import ClusterSettings, ModelSettings, PredictSettings, SelectSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
+from engine.settings.model import ModelSettings
+from engine.settings.predict import PredictSettings
+from engine.settings.select import SelectSettings
 from tests.benchmarks.predict_material import train_teacher
 
 

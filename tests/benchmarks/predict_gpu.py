@@ -21,7 +21,7 @@ from engine.predict.backends import Norm
 from engine.predict.bottleneck import bottleneck
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import ShardPredictor
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 from tests.benchmarks.predict_material import make_pool, make_teacher
 from tests.benchmarks.predict_rivals import Files
 

@@ -44,7 +44,9 @@ from engine.predict.predict_plan import decode_sample, sample
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import ShardPredictor
 from engine.select.histogram_step import histograms
-from engine.settings.run import ClusterSettings, PredictSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
+from engine.settings.predict import PredictSettings
 from tests.benchmarks.cpu_seconds import cpu_seconds
 from tests.benchmarks.predict_material import make_pool, make_teacher
 from tests.benchmarks.predict_rivals import daft, dataloader, ray_data, timed
@@ -129,7 +131,7 @@ class Contest:
     def engine(self) -> dict[str, Any]:
         """The engine's own steps, predict and histogram, in a store of their own each time."""
         store = Store(str(self.folder / f"store-{time.time_ns()}"))
-        run = Run(store, "run", ClusterSettings(num_workers=self.workers))
+        run = Run(store, "run", ClusterSettings(label={"workers": self.workers}))
         images = open_collection(run, "pool", str(self.pool), SourceSettings(rows_per_shard=self.shard))
         model = find_model(run, str(self.teacher))
         classes = len(load(self.teacher).class_names)

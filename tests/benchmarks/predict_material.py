@@ -15,7 +15,7 @@ from PIL import Image
 from engine.images.decode import decode
 from engine.models.build import build_model, normalisation
 from engine.models.checkpoint import save
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 
 MARGIN = 4
 """Pixels by which a batch is moved at most when a teacher learns from it."""

@@ -25,7 +25,8 @@ from engine.images.manifest import Manifest
 from engine.images.scope import Scope
 from engine.predict import pipeline
 from engine.predict.job import PredictJob
-from engine.settings.run import ClusterSettings, PredictSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.predict import PredictSettings
 from engine.tables import schema
 
 ROWS = 2048
@@ -80,7 +81,7 @@ def main() -> None:
         "shards": arguments.shards,
         "predict": {"batch_size": 128, "backend": "eager"},
     }
-    cluster = ClusterSettings(num_workers=arguments.workers, wave_shards=arguments.wave)
+    cluster = ClusterSettings(label={"workers": arguments.workers, "wave_shards": arguments.wave})
     with tempfile.TemporaryDirectory() as name, connect(cluster):
         run = Run(Store(f"{name}/store"), "run", cluster)
         model = Output("model", "none", "none", "none", {})

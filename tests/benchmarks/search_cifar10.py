@@ -15,10 +15,11 @@ from typing import Any
 
 from engine.ground.run import Run, pointers
 from engine.ground.steps import Store
+from engine.recipes.registry import SelfTrainSettings
+from engine.search.job import SearchJobSettings
 from engine.search.trials import TrialRecords, run_name
 from engine.settings.block import load, parse
-from engine.settings.run import ClusterSettings, SelfTrainSettings
-from engine.settings.search import SearchJobSettings
+from engine.settings.cluster import ClusterSettings
 from jobs.search import search
 from jobs.self_train import self_train
 from tests.benchmarks.cifar10 import CONFIG, make_split
@@ -27,11 +28,11 @@ STEPS = 1200
 PLANTED: dict[str, Any] = {"hflip": 0.0, "pad": 0, "aa_num_ops": 0, "cutout": 0}
 SPACE: dict[str, dict[str, Any]] = {
     "select.threshold": {"uniform": [0.0, 0.999]},
-    "student.noise.pseudo.hflip": {"choice": [0.0, 0.5]},
-    "student.noise.pseudo.pad": {"choice": [0, 4]},
-    "student.noise.pseudo.aa_num_ops": {"choice": [0, 1]},
-    "student.noise.pseudo.aa_magnitude": {"uniform": [0.0, 9.0]},
-    "student.noise.pseudo.cutout": {"choice": [0, 8]},
+    "fits.student.noise.pseudo.hflip": {"choice": [0.0, 0.5]},
+    "fits.student.noise.pseudo.pad": {"choice": [0, 4]},
+    "fits.student.noise.pseudo.aa_num_ops": {"choice": [0, 1]},
+    "fits.student.noise.pseudo.aa_magnitude": {"uniform": [0.0, 9.0]},
+    "fits.student.noise.pseudo.cutout": {"choice": [0, 8]},
 }
 
 
@@ -41,21 +42,21 @@ def tuned(split: Path, store: Path, state: int) -> dict[str, Any]:
     tree |= {
         "run": "search-tuned",
         "store": str(store),
-        "warm_start": False,
-        "cluster": {"num_cpus": 2, "train_cpus": 1},
+        "cluster": {"num_cpus": 2, "train": {"cpus": 1}},
     }
+    tree["recipe"] |= {"warm_start": False}
     tree["guard"] |= {"enabled": False}
     tree["data"] |= {name: str(split / f"{name}.parquet") for name in ("labelled", "pool", "test")}
     tree["data"] |= {"validation": str(split / "development.parquet")}
-    tree["teacher"] |= {"seed": state}
-    tree["student"] |= {"seed": state, "steps": STEPS, "warmup_steps": STEPS // 7, "lr": 0.1}
+    tree["fits"]["teacher"] |= {"seed": state}
+    tree["fits"]["student"] |= {"seed": state, "steps": STEPS, "warmup_steps": STEPS // 7, "lr": 0.1}
     return tree
 
 
 def planted(tree: dict[str, Any]) -> dict[str, Any]:
     bad = copy.deepcopy(tree) | {"run": "search-planted"}
     bad["select"] |= {"threshold": 0.999}
-    bad["student"]["noise"]["pseudo"] |= PLANTED
+    bad["fits"]["student"]["noise"]["pseudo"] |= PLANTED
     return bad
 
 

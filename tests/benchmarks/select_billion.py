@@ -39,7 +39,7 @@ from engine.select.part_groups import (
 from engine.select.route import pieces
 from engine.select.scores import pack, scores_of
 from engine.select.select import Selector
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 from engine.tables import schema
 from tests.benchmarks.select_topk import NUM_CLASSES, block, blocks
 from tests.fake_run import put_model

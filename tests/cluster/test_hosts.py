@@ -126,7 +126,7 @@ def test_the_main_job_survives_the_loss_of_hosts_and_of_its_driver(digits: Path,
 def settings(digits: Path, store: Path) -> dict[str, Any]:
     tree = small_tree(digits, str(store))
     tree["data"]["rows_per_shard"] = 4
-    tree["student"] |= {"steps": 600, "checkpoint_every": 20}
+    tree["fits"]["student"] |= {"steps": 600, "checkpoint_every": 20}
     return tree
 
 

@@ -17,7 +17,8 @@ from engine.dedup.perceptual import distance, hashes, thumbnail
 from engine.ground.run import Run
 from engine.ground.steps import Store, read_tables
 from engine.images.collection import open_collection
-from engine.settings.run import ClusterSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
 
 
 def planted(seed: int, count: int = 400) -> np.ndarray:

@@ -7,9 +7,10 @@ import torch
 
 from engine.evaluate.calibrate import fit_on
 from engine.predict.predictor import top_log_odds
+from engine.recipes.registry import SelfTrainSettings
 from engine.select.scores import pack, probability, scores_of
 from engine.settings.block import SettingsError, parse
-from engine.settings.run import PredictSettings, SelfTrainSettings
+from engine.settings.predict import PredictSettings
 from engine.tables import schema
 from tests.select.tables import manifest
 
@@ -45,10 +46,10 @@ def test_a_temperature_of_one_leaves_the_fingerprint_alone() -> None:
 def test_calibration_without_validation_is_refused() -> None:
     tree = {
         "run": "r",
-        "generations": 0,
+        "recipe": "supervised",
         "data": {"labelled": "l"},
-        "teacher_model": {"model": "resnet18"},
-        "teacher": {"steps": 1, "batch": {"labelled": 1}},
+        "models": {"teacher": {"model": "resnet18"}},
+        "fits": {"teacher": {"steps": 1, "batch": {"labelled": 1}}},
         "predict": {"calibrate": True},
     }
     with pytest.raises(SettingsError, match=r"set data\.validation"):

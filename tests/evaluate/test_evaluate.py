@@ -26,8 +26,10 @@ from engine.predict.pipeline import TooManyRejectsError
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import ShardPredictor
 from engine.select.scores import classes_of, probability, scores_of
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
 from engine.settings.jobs import SoftSettings
-from engine.settings.run import ClusterSettings, PredictSettings, SourceSettings
+from engine.settings.predict import PredictSettings
 from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -47,7 +49,7 @@ class Evaluated:
         folder.mkdir(exist_ok=True)
         pq.write_table(pa.table({"image": images, "label": labels}), folder / "test.parquet")
         self.labels, self.teacher = np.array([int(label) for label in labels]), teacher
-        self.run = Run(Store(str(folder / "store")), "run", ClusterSettings(num_workers=2))
+        self.run = Run(Store(str(folder / "store")), "run", ClusterSettings(label={"workers": 2}))
         self.model: Output = find_model(self.run, str(teacher))
         source = SourceSettings(rows_per_shard=SHARD)
         self.scope = Scope(open_collection(self.run, "test", str(folder / "test.parquet"), source, labelled=True))

@@ -19,7 +19,9 @@ from engine.models.build import build_model
 from engine.models.checkpoint import save
 from engine.models.imported import find_model
 from engine.select.scores import pack
-from engine.settings.run import ClusterSettings, ModelSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
+from engine.settings.model import ModelSettings
 from engine.tables import schema
 from jobs import active, command
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engine.fit.batch import Batch
 from engine.fit.objective import Context
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 from tests.fit.sets import fit_settings
 
 

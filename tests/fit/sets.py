@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from engine.gather.training_set import TrainingSet, TrainingShard
-from engine.settings.run import FitSettings, ModelSettings
+from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
 from engine.tables import schema
 
 NUM_CLASSES = 4

@@ -57,7 +57,7 @@ def test_a_crash_resumes_from_the_last_checkpoint_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training = write_set(tmp_path / "set")
-    whole = run_fit(tmp_path / "whole", training, ClusterSettings(train_cpus=1))
+    whole = run_fit(tmp_path / "whole", training, ClusterSettings(train={"cpus": 1}))
 
     crashes = iter([7, 10])
     made = LocalReporter.save
@@ -68,25 +68,30 @@ def test_a_crash_resumes_from_the_last_checkpoint_and_changes_nothing(
             raise RuntimeError("the process had a bad moment")
 
     monkeypatch.setattr(LocalReporter, "save", failing)
-    broken = run_fit(tmp_path / "broken", training, ClusterSettings(train_cpus=1))
+    broken = run_fit(tmp_path / "broken", training, ClusterSettings(train={"cpus": 1}))
     assert "resuming from the last checkpoint" in capsys.readouterr().out
     assert weights(broken) == weights(whole)
     assert not Path(broken.folder, "train").exists(), "checkpoints stay only until the model is committed"
 
     crashes = iter(range(1, 100))
-    with pytest.raises(WorkersFailedError, match=r"cluster\.max_failures=0.*(?s:.)*bad moment"):
-        run_fit(tmp_path / "lost", training, ClusterSettings(train_cpus=1, max_failures=0))
+    with pytest.raises(WorkersFailedError, match=r"cluster\.retries\.max_failures=0.*(?s:.)*bad moment"):
+        run_fit(tmp_path / "lost", training, ClusterSettings(train={"cpus": 1}, retries={"max_failures": 0}))
 
 
 def test_threads_of_the_driver_are_as_before(tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    run_fit(tmp_path / "store", write_set(tmp_path / "set"), ClusterSettings(train_cpus=max(1, before - 1)))
+    run_fit(tmp_path / "store", write_set(tmp_path / "set"), ClusterSettings(train={"cpus": max(1, before - 1)}))
     assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(
     ("changed", "use_gpu"),
-    [({"train_workers": 2}, False), ({"address": "auto"}, False), ({}, True), ({"train_in_driver": False}, False)],
+    [
+        ({"train": {"workers": 2}}, False),
+        ({"address": "auto"}, False),
+        ({}, True),
+        ({"train": {"in_driver": False}}, False),
+    ],
 )
 def test_ray_train_takes_what_is_not_one_local_worker_on_cpus(changed: dict[str, Any], use_gpu: bool) -> None:
     assert trainer.runs_in_driver(ClusterSettings(), use_gpu=False)

@@ -13,7 +13,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from engine.fit.trainer import train_workers
-from engine.settings.run import ClusterSettings
+from engine.settings.cluster import ClusterSettings
 from tests.driver import started
 from tests.small_run import small_tree, write_config
 
@@ -23,12 +23,12 @@ JOB = "import sys; from engine.fit import trainer; trainer.RESIZE_SECONDS = 5.0;
 
 def test_a_fit_is_elastic_when_it_may_have_fewer_workers() -> None:
     gpus = {"CPU": 32.0, "GPU": 3.0}
-    assert train_workers(ClusterSettings(train_workers=4), gpus).use_gpu is False
-    elastic = train_workers(ClusterSettings(train_workers=4, min_train_workers=2), gpus)
+    assert train_workers(ClusterSettings(train={"workers": 4}), gpus).use_gpu is False
+    elastic = train_workers(ClusterSettings(train={"workers": 4, "min_workers": 2}), gpus)
     assert (elastic.num_workers, elastic.use_gpu) == ((2, 4), True)
-    assert train_workers(ClusterSettings(train_workers=4, min_train_workers=4), gpus).num_workers == 4
-    with pytest.raises(ValueError, match="min_train_workers is 5, more than train_workers, 4"):
-        ClusterSettings(train_workers=4, min_train_workers=5)
+    assert train_workers(ClusterSettings(train={"workers": 4, "min_workers": 4}), gpus).num_workers == 4
+    with pytest.raises(ValueError, match="min_workers is 5, more than workers, 4"):
+        ClusterSettings(train={"workers": 4, "min_workers": 5})
 
 
 @pytest.mark.ray
@@ -37,12 +37,12 @@ def test_a_fit_is_elastic_when_it_may_have_fewer_workers() -> None:
 def test_a_raylet_goes_and_another_comes(digits: Path, tmp_path: Path) -> None:
     """The fit goes on at its checkpoint with one worker, then again with two, to its end."""
     store, log = tmp_path / "store", tmp_path / "driver.log"
-    tree = small_tree(digits, str(store), recipe="supervised", generations=0, student=None)
-    tree["teacher"] |= {"steps": 2000, "checkpoint_every": 50, "log_every": 25}
+    tree = small_tree(digits, str(store), recipe="supervised", student=None)
+    tree["fits"]["teacher"] |= {"steps": 2000, "checkpoint_every": 50, "log_every": 25}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         lost = cluster.add_node(num_cpus=1)
-        elastic = {"address": cluster.address, "train_workers": 2, "min_train_workers": 1, "train_cpus": 1}
+        elastic = {"address": cluster.address, "train": {"workers": 2, "min_workers": 1, "cpus": 1}}
         config = write_config(tmp_path / "config.yaml", {**tree, "cluster": elastic})
         curve = store / "runs/run/metrics/teacher-fit.jsonl"
         with started([sys.executable, "-c", JOB, str(config)], log) as process:

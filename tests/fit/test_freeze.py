@@ -6,7 +6,7 @@ import torch
 from engine.fit.learner import Learner
 from engine.fit.objective import Context
 from engine.models.build import build_model
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 from tests.fit.sets import fit_settings
 
 MODEL = ModelSettings(model="resnet8_cifar", img_size=8, model_args={"width": 8})

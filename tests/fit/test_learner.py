@@ -14,7 +14,7 @@ from engine.fit.optimisers import optimiser
 from engine.fit.supervised import Supervised
 from engine.models.build import build_model
 from engine.models.checkpoint import LoadReport, initialise, save
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 from tests.fit.objectives import context, labelled, noise
 from tests.fit.sets import fit_settings
 

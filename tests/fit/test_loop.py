@@ -15,7 +15,7 @@ from engine.fit.objective import Context, Objective, create_objective, register_
 from engine.fit.streams import Stream, open_stream
 from engine.gather.training_set import TrainingSet
 from engine.images.views import View
-from engine.settings.run import FitSettings, NoiseSettings
+from engine.settings.fit import FitSettings, NoiseSettings
 from tests.fit.sets import MODEL, fit_settings, write_set
 
 NAMES = tuple("abcd")

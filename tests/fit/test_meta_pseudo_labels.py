@@ -22,7 +22,7 @@ from engine.fit.objective import create_objective
 from engine.fit.pool_stream import PoolSource
 from engine.fit.streams import open_stream
 from engine.gather.training_set import TrainingSet
-from engine.settings.run import NoiseSettings
+from engine.settings.fit import NoiseSettings
 from tests.fit.objectives import context, labelled, noise, unlabelled
 from tests.fit.sets import write_set
 from tests.fit.test_loop import same

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.fit.precision import choose_precision
-from engine.settings.run import FitSettings
+from engine.settings.fit import FitSettings
 
 
 @pytest.mark.parametrize(

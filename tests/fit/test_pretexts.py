@@ -23,7 +23,8 @@ from engine.images.holes import holes
 from engine.models.checkpoint import initialise, load, save
 from engine.models.unet import UNet
 from engine.settings.block import SettingsError
-from engine.settings.run import ModelSettings, NoiseSettings
+from engine.settings.fit import NoiseSettings
+from engine.settings.model import ModelSettings
 from tests.fit.objectives import context, noise, seeds, unlabelled
 
 SMALL = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})

@@ -14,7 +14,7 @@ from engine.fit.order import DrawOrder
 from engine.fit.streams import AHEAD, CachedStream, Stream, StreamedStream, decode_size, open_stream
 from engine.gather.training_set import TrainingSet
 from engine.images.errors import RejectedImageError
-from engine.settings.run import NoiseSettings
+from engine.settings.fit import NoiseSettings
 from tests.fit.sets import write_set
 
 CACHED, STREAMED = 2**30, 0

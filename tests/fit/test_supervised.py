@@ -13,7 +13,7 @@ from engine.fit.streams import open_stream
 from engine.fit.supervised import Supervised
 from engine.models import checkpoint
 from engine.settings.block import SettingsError
-from engine.settings.run import NoiseSettings
+from engine.settings.fit import NoiseSettings
 from tests.fit.sets import MODEL, NUM_CLASSES, fit_settings, write_set
 
 NAMES = tuple("abcd")

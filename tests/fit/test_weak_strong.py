@@ -13,7 +13,7 @@ from engine.fit.objective import create_objective
 from engine.fit.weak_strong import ConfidenceThreshold, WeakStrong, WeakStrongArguments
 from engine.images.counter_rng import view_seeds
 from engine.settings.block import SettingsError
-from engine.settings.run import NoiseSettings
+from engine.settings.fit import NoiseSettings
 from tests.fit.objectives import context, labelled, noise, seeds, unlabelled
 
 BATCH = {"labelled": 4, "pool": 12}

@@ -16,7 +16,8 @@ from engine.images.scope import Scope
 from engine.images.subset import Subset
 from engine.labels.classes import ClassList
 from engine.labels.targets import hard
-from engine.settings.run import ClusterSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
 from engine.tables.schema import targets
 from tests.images import making
 

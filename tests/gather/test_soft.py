@@ -16,8 +16,9 @@ from engine.ground.steps import Output, Store, read_tables
 from engine.images.collection import Collection, open_collection
 from engine.labels.classes import ClassList
 from engine.labels.targets import Targets, dense
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
 from engine.settings.jobs import SoftSettings
-from engine.settings.run import ClusterSettings, SourceSettings
 from tests.images import making
 
 CLASSES = ClassList(("cat", "dog"))

@@ -103,7 +103,7 @@ def test_an_object_store_that_denies_is_unwritable_though_it_gives_no_number() -
 
 def test_stalled_only_after_the_limit() -> None:
     assert stall_reason(59, 1) is None
-    assert "cluster.stall_minutes=1" in str(stall_reason(61, 1))
+    assert "cluster.label.stall_minutes=1" in str(stall_reason(61, 1))
 
 
 def test_the_watchdog_passes_items_and_errors_on() -> None:

@@ -15,7 +15,7 @@ from engine.ground import storage
 from engine.ground.lease import Contender, Lease, holder
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, Store
-from engine.settings.run import ClusterSettings
+from engine.settings.cluster import ClusterSettings
 
 
 def test_the_earliest_living_claim_holds_and_equal_times_go_by_name() -> None:

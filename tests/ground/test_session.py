@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from engine.ground.session import connect
-from engine.settings.run import ClusterSettings
+from engine.settings.cluster import ClusterSettings
 
 
 @pytest.mark.parametrize(

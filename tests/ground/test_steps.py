@@ -20,7 +20,7 @@ from engine.ground.steps import (
     read_output,
     read_tables,
 )
-from engine.settings.run import ClusterSettings
+from engine.settings.cluster import ClusterSettings
 from engine.tables import schema
 
 

@@ -14,7 +14,7 @@ from torchvision.transforms import RandomResizedCrop
 from engine.images.counter_rng import uniforms
 from engine.images.randaugment import FILL, IGNORE
 from engine.images.views import CROP, View, crop_boxes
-from engine.settings.run import NoiseSettings
+from engine.settings.fit import NoiseSettings
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.25, 0.24, 0.26)
 EVERYTHING = NoiseSettings(hflip=0.5, pad=4, scale=(0.3, 1.0), aa_num_ops=2, aa_magnitude=9, cutout=10)

@@ -15,7 +15,7 @@ def test_an_arm_added_later_reuses_what_is_there(
     digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     store = str(tmp_path / "store")
-    arms = {"labels": small_settings(digits, store, recipe="supervised", generations=0)}
+    arms = {"labels": small_settings(digits, store, recipe="supervised")}
     compare(arms, store, "c", [0])
     arms["students"] = small_settings(digits, store)
     capfd.readouterr()

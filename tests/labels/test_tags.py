@@ -26,8 +26,7 @@ from engine.labels.tags import (
     threshold_for,
 )
 from engine.labels.targets import Targets, dense
-from engine.recipes.tagging import as_targets
-from engine.settings.recipe import TagSettings
+from engine.recipes.tagging import TagSettings, as_targets
 
 PAIRS = [("#BrownBear", "bear"), ("ursus arctos", "brown_bear"), ("grizzly", "bear"), ("Tabby", "cat"), ("cat", "cat")]
 

@@ -6,7 +6,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from engine.models.build import build_model, normalisation
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("wrn_28_2", 1_467_610), ("resnet8_cifar", 1_646_122)])

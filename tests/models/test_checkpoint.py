@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.models.build import build_model
 from engine.models.checkpoint import class_names, initialise, load, save
-from engine.settings.run import ModelSettings
+from engine.settings.model import ModelSettings
 
 NAMES = ["cat", "dog", "newt"]
 KINDS = {

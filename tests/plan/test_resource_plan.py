@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from engine.plan.resource_plan import GIB, plan_resources, show, warnings
-from engine.settings.run import SelfTrainSettings
+from engine.recipes.registry import SelfTrainSettings
 from tests.search.making import searched
 
 LAPTOP = {"CPU": 2.0, "memory": 16.0 * GIB}
@@ -26,19 +26,19 @@ def test_on_a_laptop_every_step_has_the_whole_machine() -> None:
 
 
 def test_on_gpus_labelling_takes_one_each_and_decodes_on_the_cpus_between_them() -> None:
-    shares = {share.step: share for share in plan_resources(settings(train_workers=4), GPUS)}
+    shares = {share.step: share for share in plan_resources(settings(train={"workers": 4}), GPUS)}
     assert (shares["predict"].workers, shares["predict"].gpus) == (4, 1)
     assert "16 threads decode ahead of each" in shares["predict"].why
     assert (shares["student fit"].workers, shares["student fit"].gpus) == (4, 1)
 
 
 def test_a_run_without_pool_only_fits() -> None:
-    alone = searched(recipe="supervised", generations=0, search={"mode": "runs"}).base()
+    alone = searched(recipe="supervised", search={"mode": "runs"}).base()
     assert [share.step for share in plan_resources(alone, LAPTOP)] == ["teacher fit", "student fit"]
 
 
 def test_what_does_not_fit_is_told_with_the_remedy() -> None:
-    told = warnings(plan_resources(settings(train_workers=8, train_cpus=2, num_workers=64), LAPTOP), LAPTOP)
+    told = warnings(plan_resources(settings(train={"workers": 8, "cpus": 2}, label={"workers": 64}), LAPTOP), LAPTOP)
     assert any("teacher fit wants 16 CPUs, the cluster has 2" in line for line in told)
     assert any("lower its workers or cache_bytes" in line for line in told)
     assert not any("predict wants" in line for line in told), "labelling workers share CPUs"
@@ -47,10 +47,10 @@ def test_what_does_not_fit_is_told_with_the_remedy() -> None:
 @pytest.mark.parametrize("resources", [LAPTOP, GPUS])
 def test_the_plan_is_printed(resources: dict[str, float]) -> None:
     console = Console(width=150, record=True, quiet=False)
-    planned = plan_resources(settings(train_workers=8), resources)
+    planned = plan_resources(settings(train={"workers": 8}), resources)
     show(planned, resources, console=console)
     text = console.export_text()
-    for word in ("resource plan", "predict", "gather", "cluster.train_workers=8"):
+    for word in ("resource plan", "predict", "gather", "cluster.train.workers=8"):
         assert word in text
     assert ("wants" in text) == (resources is LAPTOP), "what does not fit is told, and nothing else"
 
@@ -61,5 +61,5 @@ def test_a_fit_takes_one_machine_and_is_told_when_none_is_large_enough() -> None
     shares = {share.step: share for share in plan_resources(settings(), four, nodes)}
     assert shares["teacher fit"].cpus == 8
     assert warnings(list(shares.values()), four, nodes) == []
-    asked = plan_resources(settings(train_cpus=16), four, nodes)
+    asked = plan_resources(settings(train={"cpus": 16}), four, nodes)
     assert any("wants 16 CPUs on one machine, the largest has 8" in line for line in warnings(asked, four, nodes))

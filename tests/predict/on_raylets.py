@@ -20,7 +20,9 @@ from engine.images.collection import open_collection
 from engine.images.scope import Scope
 from engine.models.imported import find_model
 from engine.predict import pipeline
-from engine.settings.run import ClusterSettings, PredictSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
+from engine.settings.predict import PredictSettings
 
 
 class MarkingActor(pipeline.PredictActor):

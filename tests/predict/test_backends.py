@@ -23,8 +23,8 @@ from engine.predict.backend_choice import (
     pick,
 )
 from engine.predict.backends import BACKENDS, Norm, UnavailableError, build, check_openvino
-from engine.settings.block import SettingsError, parse
-from engine.settings.run import ModelSettings, PredictSettings
+from engine.settings.model import ModelSettings
+from engine.settings.predict import PredictSettings
 
 CPU = torch.device("cpu")
 SIZE, BATCH = 16, 8
@@ -164,21 +164,15 @@ def test_pick_keeps_the_simpler_one_within_the_noise() -> None:
 
 
 def test_auto_never_tries_what_changes_answers_and_compiles_only_for_many_images() -> None:
-    few, many = allowed_backends("auto", False, 10_000), allowed_backends("auto", False, 10_000_000)
+    few, many = allowed_backends("auto", 10_000), allowed_backends("auto", 10_000_000)
     assert not any(BACKENDS[name].changes_answers for name in many)
     assert set(many) - set(few) == {"compiled"}
-    assert allowed_backends("auto", True, 10) == ["bf16"]
-    assert allowed_backends("fp16", False, 10) == ["fp16"]
+    assert allowed_backends("fp16", 10) == ["fp16"]
 
 
 def test_exact_backends_share_a_fingerprint_and_the_others_have_their_own() -> None:
     exact = [PredictSettings(backend=name).fingerprinted() for name in ("auto", "eager", "frozen", "openvino")]
     assert all(one == exact[0] for one in exact)
-    assert PredictSettings(amp=True).fingerprinted() == PredictSettings(backend="bf16").fingerprinted() != exact[0]
+    assert PredictSettings(backend="bf16").fingerprinted() != exact[0]
     assert PredictSettings(decode="scaled").fingerprinted() != exact[0]
     assert PredictSettings(batch_size=7).fingerprinted() == exact[0]
-
-
-def test_amp_and_another_backend_contradict_each_other() -> None:
-    with pytest.raises(SettingsError, match="set one of the two"):
-        parse(PredictSettings, {"amp": True, "backend": "eager"}, "test")

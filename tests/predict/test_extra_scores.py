@@ -13,7 +13,7 @@ from engine.predict.extra_scores import certainty, extra_score_columns
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import ShardPredictor
 from engine.select.scores import probability, scores_of
-from engine.settings.run import PredictSettings
+from engine.settings.predict import PredictSettings
 from tests.predict.test_shard_predictor import manifest, teacher
 
 __all__ = ["manifest", "teacher"]  # fixtures

@@ -17,7 +17,9 @@ from engine.models.imported import find_model
 from engine.predict import pipeline
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import PredictedShard
-from engine.settings.run import ClusterSettings, PredictSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
+from engine.settings.predict import PredictSettings
 from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -34,8 +36,8 @@ def a_pool_of_actors(monkeypatch: pytest.MonkeyPatch) -> None:
 class Pool:
     """A store of its own with a model and a collection in it."""
 
-    def __init__(self, store: Path | str, teacher: Path, digits: Path, **cluster: Any) -> None:
-        self.run = Run(Store(str(store)), "run", ClusterSettings(**{"num_workers": 1, **cluster}))
+    def __init__(self, store: Path | str, teacher: Path, digits: Path, **retries: Any) -> None:
+        self.run = Run(Store(str(store)), "run", ClusterSettings(label={"workers": 1}, retries=retries))
         self.model: Output = find_model(self.run, str(teacher))
         source = SourceSettings(rows_per_shard=64)
         self.images: Collection = open_collection(self.run, "images", str(digits / "pool.parquet"), source)

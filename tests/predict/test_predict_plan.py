@@ -22,7 +22,9 @@ from engine.predict.int8 import load_quantised
 from engine.predict.job import PredictJob
 from engine.predict.predict_plan import decoding_agreement, make_plan
 from engine.predict.predictor import Predictor
-from engine.settings.run import ClusterSettings, PredictSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
+from engine.settings.predict import PredictSettings
 from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 
@@ -156,4 +158,4 @@ def test_a_model_folder_is_taken_into_a_store_on_s3(teacher: Path, s3: str) -> N
 def test_a_pool_without_a_usable_image_is_still_planned(teacher: Path, tmp_path: Path) -> None:
     begun = Begun(tmp_path, teacher, [b"torn"] * 3)
     assert begun.start()["predict"] == {"batch_size": 3, "backend": "channels_last"}
-    assert begun.start(amp=True)["predict"] == {"batch_size": 3, "backend": "bf16"}
+    assert begun.start(backend="bf16")["predict"] == {"batch_size": 3, "backend": "bf16"}

@@ -8,7 +8,8 @@ import torch
 from engine.models.build import build_model
 from engine.models.checkpoint import save
 from engine.predict.predictor import Predictor, top_log_odds
-from engine.settings.run import ModelSettings, PredictSettings
+from engine.settings.model import ModelSettings
+from engine.settings.predict import PredictSettings
 
 
 def test_log_odds_match_high_precision() -> None:

@@ -23,7 +23,8 @@ from engine.predict.bottleneck import bottleneck
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import PredictedShard, ShardPredictor
 from engine.select.scores import classes_of, scores_of
-from engine.settings.run import ModelSettings, PredictSettings
+from engine.settings.model import ModelSettings
+from engine.settings.predict import PredictSettings
 from tests.images.making import encode, jpeg, picture
 
 

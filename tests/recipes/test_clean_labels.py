@@ -43,9 +43,9 @@ def test_planted_errors_are_found_by_models_that_never_saw_them(digits: Path, tm
     store = str(tmp_path / "store")
     tree = small_tree(digits, store)
     data = {**tree["data"], "labelled": labelled, "pool": None, "rows_per_shard": 100}
-    fit = {**tree["teacher"], "steps": 120, "batch": {"labelled": 64}}
+    fit = {**tree["fits"]["teacher"], "steps": 120, "batch": {"labelled": 64}}
     clean = {"folds": FOLDS, "truth": truth, "relabel_above": 0.9, "top": 80}
-    changed: dict[str, Any] = {"recipe": "clean_labels", "data": data, "teacher": fit, "clean": clean}
+    changed: dict[str, Any] = {"recipe": "clean_labels", "data": data, "teacher": fit, **clean}
     report: Any = self_train(small_settings(digits, store, **changed))
     assert [row["name"] for row in report["generations"]] == ["as given", "clean"]
 
@@ -75,7 +75,7 @@ def test_planted_errors_are_found_by_models_that_never_saw_them(digits: Path, tm
 
     verdicts = tmp_path / "reviewed.csv"
     verdicts.write_text(f"key,label\n{listed[0]['key']},\n{listed[1]['key']},3\n")
-    reviewed = {**changed, "clean": {**clean, "relabel_above": None, "reviewed": str(verdicts)}}
+    reviewed = {**changed, "relabel_above": None, "reviewed": str(verdicts)}
     self_train(small_settings(digits, store, **reviewed))
     relabelled = {pointer.label: read_output(Store(store), pointer.step) for pointer in pointers(Store(store), "run")}[
         "relabel"

@@ -7,7 +7,8 @@ import pytest
 
 from engine.recipes import context as module
 from engine.recipes.context import RecipeContext
-from engine.settings.run import PredictSettings, SelectSettings
+from engine.settings.predict import PredictSettings
+from engine.settings.select import SelectSettings
 
 
 @pytest.mark.parametrize(("on", "known"), [("labelled", ["validation"]), ("pool", ["labelled", "validation"])])

@@ -14,12 +14,13 @@ from tests.test_kill_and_resume import finish, kill_when, steps
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-FIT = small_tree(Path("digits"), "store")["teacher"]
+FIT = small_tree(Path("digits"), "store")["fits"]["teacher"]
 PAIRS = {"student": {**FIT, "batch": {"pseudo": 32}, "noise": {}}, "finetune": {**FIT, "steps": 20, "lr": 0.02}}
 
 TAGGING = {
     "tagging": {**FIT, "batch": {"tags": 32}, "noise": {}},
-    "tags": {"table": "tags.parquet", "transfer": "frozen"},
+    "tags": {"table": "tags.parquet"},
+    "transfer": "frozen",
 }
 SELECT = {"select": {"per_class": 20, "classes_per_image": 3, "targets": "hard"}}
 
@@ -34,10 +35,10 @@ CHANGED: dict[str, tuple[int, dict[str, Any]]] = {
         },
     ),
     "threshold": (2, {"select": {"threshold": 0.5, "targets": "hard"}}),
-    "supervised": (1, {"generations": 0}),
+    "supervised": (1, {}),
     "billion_scale": (2, {**PAIRS, **SELECT}),
-    "self_distillation": (3, {"student": None, "generations": 2, "distil": {"truth_share": 0.35}}),
-    "clean_labels": (3, {"clean": {"folds": 2}, "select": {"threshold": 0.5, "targets": "hard"}}),
+    "self_distillation": (3, {"student": None, "generations": 2, "truth_share": 0.35}),
+    "clean_labels": (3, {"folds": 2, "select": {"threshold": 0.5, "targets": "hard"}}),
     "hashtags": (1, TAGGING),
     "semi_weakly_supervised": (2, {**TAGGING, **PAIRS, **SELECT}),
 }

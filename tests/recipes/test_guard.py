@@ -1,7 +1,7 @@
 """Guard rails in the recipes: evidence from tables, and who teaches next, on a fake setup without a cluster."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +11,15 @@ from engine.evaluate.evaluate import ANSWERS
 from engine.ground.run import Run
 from engine.ground.steps import Output, Store
 from engine.labels.classes import ClassList
-from engine.recipes.context import Generation
+from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.guard import evidence_of, make_verdict, next_teacher, stop_without_labels
-from engine.recipes.noisy_student import noisy_student
-from engine.recipes.threshold import threshold
+from engine.recipes.registry import SelfTrainSettings, train
 from engine.report.table import metrics, show
 from engine.settings.block import parse
-from engine.settings.run import ClusterSettings, GuardSettings, SelfTrainSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.run import GuardSettings
 from engine.tables import schema
+from tests.small_run import run_tree
 
 CLASSES = ClassList(("cat", "dog"))
 
@@ -84,7 +85,7 @@ class FakeSetup:
 
     def __init__(self, store: Path, right: list[np.ndarray], validation: bool = True, **changed: Any) -> None:
         fit = {"steps": 1, "batch": {"labelled": 1}}
-        tree = {
+        flat = {
             "run": "r",
             "store": str(store),
             "generations": 3,
@@ -94,7 +95,7 @@ class FakeSetup:
             "student": fit,
             **changed,
         }
-        self.settings = parse(SelfTrainSettings, tree, "fake")
+        self.settings = parse(SelfTrainSettings, run_tree(**flat), "fake")
         self.run = Run(Store(str(store)), "r", ClusterSettings())
         self.classes = CLASSES
         self.labelled = None
@@ -140,16 +141,20 @@ class FakeSetup:
 GOOD, BETTER, BAD = (np.arange(1000) < number for number in (700, 800, 500))
 
 
-def walk(recipe: Any, setup: FakeSetup) -> list[tuple[str, str | None]]:
+def trained(setup: FakeSetup) -> list[Generation]:
+    return train(cast("RecipeContext", setup))
+
+
+def walk(setup: FakeSetup) -> list[tuple[str, str | None]]:
     """Each generation's name and the reason of its verdict."""
-    return [(g.name, g.guard.decision.reason if g.guard else None) for g in recipe(setup)]
+    return [(g.name, g.guard.decision.reason if g.guard else None) for g in trained(setup)]
 
 
-@pytest.mark.parametrize(("recipe", "word"), [(noisy_student, "generation"), (threshold, "round")])
-def test_a_worse_student_is_thrown_away_and_ends_what_would_only_repeat(tmp_path: Path, recipe: Any, word: str) -> None:
-    setup = FakeSetup(tmp_path, [GOOD, BETTER, BAD, BAD])
-    generations = recipe(setup)
-    assert [g.guard.decision.reason for g in generations[1:]] == ["student better", "student worse"]
+@pytest.mark.parametrize(("recipe", "word"), [("noisy_student", "generation"), ("threshold", "round")])
+def test_a_worse_student_is_thrown_away_and_ends_what_would_only_repeat(tmp_path: Path, recipe: str, word: str) -> None:
+    setup = FakeSetup(tmp_path, [GOOD, BETTER, BAD, BAD], recipe=recipe)
+    generations = trained(setup)
+    assert [g.guard and g.guard.decision.reason for g in generations[1:]] == ["student better", "student worse"]
     report = metrics(setup.run.store, generations)
     assert report["chosen"] == f"{word} 1"
     assert report["generations"][2]["guard"]["action"] == "keep the old teacher"
@@ -157,18 +162,20 @@ def test_a_worse_student_is_thrown_away_and_ends_what_would_only_repeat(tmp_path
 
 
 def test_a_kept_teacher_teaches_again_when_the_next_selection_differs(tmp_path: Path) -> None:
-    setup = FakeSetup(tmp_path, [GOOD, BAD, BETTER, BETTER], selects=[{"threshold": t} for t in (0.9, 0.8, 0.7)])
-    reasons = walk(noisy_student, setup)
+    setup = FakeSetup(
+        tmp_path, [GOOD, BAD, BETTER, BETTER], schedule=[{"select.threshold": t} for t in (0.9, 0.8, 0.7)]
+    )
+    reasons = walk(setup)
     assert reasons[1] == ("generation 1", "student worse")
     assert reasons[2] == ("generation 2", "student better")
     assert setup.taught[0] == setup.taught[1] != setup.taught[2]
 
 
-@pytest.mark.parametrize("recipe", [noisy_student, threshold])
+@pytest.mark.parametrize("recipe", ["noisy_student", "threshold"])
 @pytest.mark.parametrize("warm", [False, True])
-def test_students_start_from_their_teacher_when_asked_to(tmp_path: Path, recipe: Any, warm: bool) -> None:
-    setup = FakeSetup(tmp_path, [GOOD, BETTER, BETTER], generations=2, warm_start=warm)
-    recipe(setup)
+def test_students_start_from_their_teacher_when_asked_to(tmp_path: Path, recipe: str, warm: bool) -> None:
+    setup = FakeSetup(tmp_path, [GOOD, BETTER, BETTER], recipe=recipe, generations=2, warm_start=warm)
+    trained(setup)
     models = [output.step for output in setup.fitted]
     assert setup.inits == [None, *(models[:2] if warm else [None, None])]
 
@@ -176,18 +183,18 @@ def test_students_start_from_their_teacher_when_asked_to(tmp_path: Path, recipe:
 def test_settled_labels_stop(tmp_path: Path) -> None:
     setup = FakeSetup(tmp_path, [GOOD, GOOD, GOOD, GOOD])
     setup.pseudo = [labels([0, 1] * 1000) for _ in range(4)]
-    assert walk(noisy_student, setup)[1:] == [("generation 1", "student not worse"), ("generation 2", "labels settled")]
+    assert walk(setup)[1:] == [("generation 1", "student not worse"), ("generation 2", "labels settled")]
 
 
 def test_without_validation_every_generation_is_made(tmp_path: Path) -> None:
     setup = FakeSetup(tmp_path, [GOOD, BAD, BAD, BAD], validation=False)
-    assert len(noisy_student(setup)) == 4  # type: ignore[arg-type]
+    assert len(trained(setup)) == 4
 
 
 def test_nothing_selected_ends_it_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     setup = FakeSetup(tmp_path, [GOOD, BETTER, BETTER, BETTER])
     setup.pseudo[2] = labels([])
-    generations = noisy_student(setup)  # type: ignore[arg-type]
+    generations = trained(setup)
     assert [g.name for g in generations] == ["teacher", "generation 1"]
     show(metrics(setup.run.store, generations))
     assert "nothing selected" in capsys.readouterr().out
@@ -195,7 +202,7 @@ def test_nothing_selected_ends_it_and_is_named(tmp_path: Path, capsys: pytest.Ca
 
 def test_the_last_verdict_is_told_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     setup: Any = FakeSetup(tmp_path, [GOOD, BAD], generations=1)
-    generations: list[Generation] = noisy_student(setup)
+    generations: list[Generation] = trained(setup)
     assert next_teacher(setup, 1, generations[0], generations[1]) is generations[0]
     assert "worse than its teacher" in capsys.readouterr().out
     assert not stop_without_labels("x", generations[0], setup.put("select", "s", labels([0]), {}, selected=1))

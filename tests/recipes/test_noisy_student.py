@@ -7,7 +7,8 @@ from engine.fit.losses import soft_ce
 from engine.fit.supervised import stream_weights
 from engine.models.build import num_parameters, warn_if_smaller
 from engine.recipes.efficientnet import SIZES, published
-from engine.settings.run import FitSettings, ModelSettings
+from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
 
 FIT = FitSettings(steps=1, batch={"labelled": 8, "pseudo": 8})
 

@@ -8,8 +8,8 @@ import pytest
 
 from engine.ground import storage
 from engine.ground.steps import Store, read_output
+from engine.recipes.registry import SelfTrainSettings
 from engine.settings.block import SettingsError, parse
-from engine.settings.run import SelfTrainSettings
 from jobs.self_train import self_train
 from tests.small_run import small_tree, write_config
 from tests.test_kill_and_resume import finish, kill_when, steps
@@ -19,11 +19,11 @@ POOL = {"hflip": 0, "pad": 2, "aa_num_ops": 1}
 
 def tree(digits: Path, store: str, recipe: str, **changed: Any) -> dict[str, Any]:
     """The small job with `recipe`; `teacher` and `pretext` are changes of its teacher's settings."""
-    plain = small_tree(digits, store)
+    fit = small_tree(digits, store)["fits"]["teacher"]
     for name in ("teacher", "pretext", "finetune"):
         if name in changed:
-            changed[name] = {**plain["teacher"], **changed[name]}
-    return {**plain, "recipe": recipe, "student": None, **changed}
+            changed[name] = {**fit, **changed[name]}
+    return small_tree(digits, store, recipe=recipe, student=None, **changed)
 
 
 CLOCK = ("seconds_per_step", "images_per_second", "waiting")
@@ -133,12 +133,10 @@ def curve(store: str, label: str) -> list[dict[str, float]]:
     ("recipe", "changed", "told"),
     [
         ("rotation", {"pretext": {**PRETEXT, "objective": "two_views"}}, r"pretext\.objective=rotation"),
-        ("inpainting", {}, "set pretext"),
+        ("inpainting", {}, "set fits.pretext"),
         ("fixmatch", {}, r"teacher\.objective=fixmatch"),
-        ("meta_pseudo_labels", {"teacher": META}, "set finetune"),
-        ("fixmatch", {"generations": 0}, r"teacher\.objective=fixmatch"),
-        ("inpainting", {"generations": 0}, "set pretext"),
-        ("meta_pseudo_labels", {"teacher": META, "generations": 0}, "set finetune"),
+        ("meta_pseudo_labels", {"teacher": META}, "set fits.finetune"),
+        ("fixmatch", {"generations": 0}, "recipe.generations: belongs to noisy_student, threshold, billion_scale"),
     ],
 )
 def test_settings_of_another_recipe_are_refused(recipe: str, changed: dict[str, Any], told: str) -> None:

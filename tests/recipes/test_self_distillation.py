@@ -10,8 +10,8 @@ from sklearn.kernel_ridge import KernelRidge
 
 from engine.labels.mixture import mixed
 from engine.recipes import self_distillation as module
+from engine.recipes.registry import SelfTrainSettings, train
 from engine.settings.block import SettingsError, parse
-from engine.settings.run import SelfTrainSettings
 
 LAMBDA, GAMMA = 0.2, 20.0
 X = np.linspace(0, 1, 11)[:, None]
@@ -22,13 +22,11 @@ SHRINK = GRAM @ np.linalg.inv(GRAM + LAMBDA * np.eye(11))
 
 def settings(rounds: int, truth_share: float) -> SelfTrainSettings:
     tree = {
-        "recipe": "self_distillation",
+        "recipe": {"name": "self_distillation", "generations": rounds, "truth_share": truth_share},
         "run": "r",
-        "generations": rounds,
         "data": {"labelled": "l"},
-        "teacher_model": {"model": "resnet18"},
-        "teacher": {"steps": 1, "batch": {"labelled": 1}},
-        "distil": {"truth_share": truth_share},
+        "models": {"teacher": {"model": "resnet18"}},
+        "fits": {"teacher": {"steps": 1, "batch": {"labelled": 1}}},
     }
     return parse(SelfTrainSettings, tree, "test")
 
@@ -72,7 +70,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch, number: int, truth_share: float) -> 
     monkeypatch.setattr(module, "next_teacher", lambda *args, **_: args[3])
     monkeypatch.setattr(module, "stop_without_labels", lambda *_: False)
     setup: Any = Kernel(number, truth_share)
-    return [generation.model for generation in module.self_distillation(setup)], setup.seeds
+    return [generation.model for generation in train(setup)], setup.seeds
 
 
 def test_teacher_targets_alone_shrink_by_the_same_matrix_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,13 +104,13 @@ def test_with_true_labels_alone_every_round_is_round_0(monkeypatch: pytest.Monke
 
 
 def test_what_is_not_self_distillation_is_refused() -> None:
-    tree = settings(1, 0.0).model_dump(exclude={"student_model"})
-    for changed, told in (
-        ({"student_model": {"model": "resnet34"}}, "one architecture"),
-        ({"student": {"steps": 1, "batch": {"pseudo": 1}}}, "labelled images alone"),
+    tree = settings(1, 0.0).model_dump()
+    for group, changed, told in (
+        ("models", {"student": {"model": "resnet34"}}, "one architecture"),
+        ("fits", {"student": {"steps": 1, "batch": {"pseudo": 1}}}, "labelled images alone"),
     ):
         with pytest.raises(SettingsError, match=told):
-            parse(SelfTrainSettings, {**tree, **changed}, "test")
+            parse(SelfTrainSettings, {**tree, group: {**tree[group], **changed}}, "test")
 
 
 def test_the_rounds_are_watched_on_validation_images_but_not_for_settled_labels(
@@ -126,5 +124,5 @@ def test_the_rounds_are_watched_on_validation_images_but_not_for_settled_labels(
     monkeypatch.setattr(module, "next_teacher", stop)
     monkeypatch.setattr(module, "stop_without_labels", lambda *_: False)
     setup: Any = Kernel(5, 0.0)
-    assert len(module.self_distillation(setup)) == 2, "the guard said stop"
+    assert len(train(setup)) == 2, "the guard said stop"
     assert [(one.number, one.settles) for one in asked] == [(1, False)]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from engine.metrics.accuracy import mean_over_seeds
+from engine.recipes.registry import SelfTrainSettings
 from engine.settings.block import parse
-from engine.settings.run import SelfTrainSettings
 from jobs.self_train import self_train
 from tests.small_run import small_tree
 
@@ -20,9 +20,9 @@ def accuracy(digits: Path, store: str, workers: int, seed: int) -> float:
     plain = small_tree(digits, store)
     # at a rate of 0.1 from the first step, a student with 24 images a worker may stay at chance, and did in one state of two
     steady = {"steps": 120, "lr": 0.05, "warmup_steps": 20, "seed": seed}
-    fits = {name: {**plain[name], **steady} for name in ("teacher", "student")}
+    fits = {name: {**plain["fits"][name], **steady} for name in ("teacher", "student")}
     run = f"{workers}-{seed}"
-    tree = {**plain, **fits, "run": run, "cluster": {"train_workers": workers, "train_cpus": 1}}
+    tree = {**plain, "fits": fits, "run": run, "cluster": {"train": {"workers": workers, "cpus": 1}}}
     report = self_train(parse(SelfTrainSettings, tree, run))
     return float(report["generations"][-1]["test"]["accuracy"])  # type: ignore[index]
 

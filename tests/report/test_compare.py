@@ -9,35 +9,37 @@ import pytest
 
 from engine.metrics.accuracy import wilson
 from engine.recipes import efficientnet
+from engine.recipes.registry import SelfTrainSettings
 from engine.report.compare import Arm, Outcome, accuracy_of, difference_to, markdown, refuse_unlike, rows, svg
 from engine.report.cost import Cost, evaluated, of_step, planned
 from engine.settings.block import load, parse
-from engine.settings.run import SelfTrainSettings
-from jobs.compare import APART, compare, in_state
+from engine.settings.run import SEED_STRIDE
+from jobs.compare import compare, in_state
+from tests.small_run import WITHOUT_GENERATIONS, run_tree
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 
 
 def settings(**changed: Any) -> SelfTrainSettings:
     fit = {"steps": 10, "batch": {"labelled": 4}}
-    tree = {
+    flat: dict[str, Any] = {
         "run": "r",
         "recipe": "noisy_student",
-        "generations": 2,
+        **({} if changed.get("recipe") in WITHOUT_GENERATIONS else {"generations": 2}),
         "data": {"labelled": "l", "pool": "p"},
         "teacher_model": {"model": "resnet18"},
         "teacher": fit,
         "student": {"steps": 5, "batch": {"labelled": 4, "pseudo": 8}},
         **changed,
     }
-    return parse(SelfTrainSettings, tree, "test")
+    return parse(SelfTrainSettings, run_tree(**flat), "test")
 
 
 def test_only_like_is_compared_with_like() -> None:
     refuse_unlike({"a": settings(), "b": settings(recipe="threshold")})
     for changed, told in (
         ({"data": {"labelled": "other", "pool": "p"}}, "data.labelled: l -> other"),
-        ({"teacher_model": {"model": "resnet34"}}, "teacher_model.model: resnet18 -> resnet34"),
+        ({"teacher_model": {"model": "resnet34"}}, "models.teacher.model: resnet18 -> resnet34"),
         ({"student_model": {"model": "resnet50"}}, "another network"),
     ):
         with pytest.raises(ValueError, match=told):
@@ -50,10 +52,10 @@ def test_planned_images_are_those_of_every_fit() -> None:
     assert planned(settings(finetune=tune)) == 40 + 2 * 62
     assert planned(settings(recipe="supervised")) == 40
     assert planned(settings(recipe="threshold", finetune=tune)) == 40 + 2 * 60
-    assert planned(settings(recipe="clean_labels", clean={"folds": 3})) == 5 * 40 + 2 * 60
+    assert planned(settings(recipe="clean_labels", folds=3)) == 5 * 40 + 2 * 60
     assert planned(settings(recipe="clean_labels", data={"labelled": "l"})) == 7 * 40
     assert planned(settings(recipe="self_distillation", student=None)) == 3 * 40
-    assert planned(settings(schedule=[{}, {"student.steps": 50}])) == 40 + 60 + 600
+    assert planned(settings(schedule=[{}, {"fits.student.steps": 50}])) == 40 + 60 + 600
     head_first = {"steps": 9, "batch": {"labelled": 4}, "freeze_steps": 6}
     assert planned(settings(recipe="supervised", teacher=head_first)) == 3 * 4 + 6 * 4 / 3, "forward alone is a third"
     noisy = {"teacher_model": {"model": "efficientnet_b0"}, "published_noise": True}
@@ -133,9 +135,12 @@ def test_recipes_on_raw_images_are_planned_by_their_own_fits() -> None:
 
 def test_a_state_moves_the_seed_of_every_fit_and_a_budget_is_checked_before_anything_runs(tmp_path: Path) -> None:
     moved = in_state(settings(), "r-1", 1)
-    assert (moved.run, moved.teacher.seed) == ("r-1", APART)
-    assert moved.student is not None
-    assert moved.student.seed == APART
+    assert (moved.run, moved.seed) == ("r-1", 1)
+    fits = moved.fits.named().values()
+    assert [moved.seeded(fit).seed for fit in fits] == [SEED_STRIDE] * 2
+    assert [settings().seeded(fit) for fit in settings().fits.named().values()] == list(
+        settings().fits.named().values()
+    )
     with pytest.raises(ValueError, match="160 images, over the budget of 100"):
         compare({"a": settings()}, str(tmp_path), "c", [0], budget=100)
     assert not any(tmp_path.iterdir())

@@ -13,7 +13,8 @@ from engine.report.explain import explain, lineage, read_history
 from engine.select.reassign import reassign
 from engine.select.select import Selector
 from engine.select.sticky import carry_over
-from engine.settings.run import ClusterSettings, SelectSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.select import SelectSettings
 from jobs import explain as job
 from tests.fake_run import CLASSES, FakeRun, Image, fake_run, made, table_of
 

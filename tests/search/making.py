@@ -3,23 +3,24 @@
 from pathlib import Path
 from typing import Any
 
+from engine.search.job import SearchJobSettings
 from engine.search.trials import Trial, TrialRecord, TrialReport
 from engine.settings.block import parse
-from engine.settings.search import SearchJobSettings
+from tests.small_run import WITHOUT_GENERATIONS, run_tree
 
 SPACE = {
     "select.threshold": {"uniform": [0.1, 0.9]},
-    "student.noise.pseudo.aa_magnitude": {"integer": [0, 10]},
+    "fits.student.noise.pseudo.aa_magnitude": {"integer": [0, 10]},
 }
 
 
 def searched(store: str | Path = "store", search: dict[str, Any] | None = None, **changed: Any) -> SearchJobSettings:
     """A search of the given mode over two settings and two generations."""
     fit = {"steps": 1, "batch": {"labelled": 8}}
-    tree = {
+    flat = {
         "run": "s",
         "store": str(store),
-        "generations": 2,
+        **({} if changed.get("recipe") in WITHOUT_GENERATIONS else {"generations": 2}),
         "data": {"labelled": "l", "pool": "p", "validation": "v", "test": "t"},
         "teacher_model": {"model": "resnet18"},
         "teacher": fit,
@@ -27,7 +28,7 @@ def searched(store: str | Path = "store", search: dict[str, Any] | None = None, 
         "search": {"mode": "greedy", "trials": 4, "space": SPACE, **(search or {})},
         **changed,
     }
-    return parse(SearchJobSettings, tree, "the test's search")
+    return parse(SearchJobSettings, run_tree(**flat), "the test's search")
 
 
 def record(cohort: int, number: int, *accuracies: float, **changed: Any) -> TrialRecord:

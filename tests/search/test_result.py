@@ -15,7 +15,7 @@ from engine.search.importance import correlation_ratio, importances, rank_correl
 from engine.search.savings import Saving, Used, savings, steps_used
 from engine.search.search import SearchResult
 from engine.search.trials import run_name, settings_of
-from engine.settings.run import ClusterSettings
+from engine.settings.cluster import ClusterSettings
 from engine.settings.search import Dimension
 from tests.search.making import record, searched
 
@@ -80,7 +80,7 @@ def test_steps_are_read_from_the_store_and_unfinished_ones_are_left_out(tmp_path
 
 
 def found() -> SearchResult:
-    values = {"select.threshold": 0.5, "student.noise.pseudo.aa_magnitude": 5}
+    values = {"select.threshold": 0.5, "fits.student.noise.pseudo.aa_magnitude": 5}
     records = [
         record(1, n, 0.7 + n / 100, before=(), values={**values, "select.threshold": 0.1 * n}) for n in range(1, 6)
     ]

@@ -10,13 +10,15 @@ import pytest
 
 from engine.ground.run import Run
 from engine.ground.steps import Store
+from engine.recipes.registry import SelfTrainSettings
 from engine.search.allocation import TrialAllocation
 from engine.search.cohort import Cohort
+from engine.search.job import SearchJobSettings
 from engine.search.search import SearchResult, check_search, run_search
 from engine.search.strategies import propose
 from engine.search.trials import Trial, TrialRecord, TrialRecords, TrialReport
-from engine.settings.run import ClusterSettings, SelfTrainSettings
-from engine.settings.search import HalvingSettings, SearchJobSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.search import HalvingSettings
 from tests.search.making import SPACE, record, searched
 
 SHARE = TrialAllocation(1, ClusterSettings(), "one at a time")
@@ -41,7 +43,7 @@ class Tuner:
         records = TrialRecords(search)
         while (trial := cohort.next()) is not None:
             record = records.get(trial.name)
-            for generation in range(1, len(trial.schedule or [0] * base.generations) + 1):
+            for generation in range(1, len(trial.schedule or [0] * base.recipe.num_generations) + 1):
                 if self.left == 0:
                     raise KeyboardInterrupt
                 self.left = None if self.left is None else self.left - 1
@@ -87,7 +89,7 @@ def test_greedy_finds_a_schedule_that_no_single_threshold_can_match(tmp_path: Pa
     thresholds = [values["select.threshold"] for values in found.winner.trial.schedule or []]
     assert thresholds == [pytest.approx(0.6, abs=0.05), pytest.approx(0.4, abs=0.05)]
     assert found.settings.schedule == found.winner.trial.schedule
-    assert (found.settings.run, found.settings.generations) == ("s-best", 2)
+    assert (found.settings.run, found.settings.recipe.num_generations) == ("s-best", 2)
 
 
 def test_population_moves_towards_the_better_settings(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_dimension_that_means_nothing_is_refused(dimension: dict[str, Any], me
         ({"select.treshold": {"uniform": [0, 0.9]}}, {}, "did you mean 'threshold'?"),
         ({"select.threshold": {"uniform": [0.5, 1.5]}}, {}, "search.space.select.threshold"),
         ({"select.cut": {"choice": ["fixed", "flexmach"]}}, {}, "flexmatch"),
-        ({"student.noise.pseudo.pad": {"integer": [-1, 2]}}, {}, "search.space.student.noise.pseudo.pad"),
+        ({"fits.student.noise.pseudo.pad": {"integer": [-1, 2]}}, {}, "search.space.fits.student.noise.pseudo.pad"),
         (
             {
                 "select.score": {"choice": ["max_probability", "margin"]},
@@ -109,12 +109,12 @@ def test_a_dimension_that_means_nothing_is_refused(dimension: dict[str, Any], me
             "the combination select.score=margin, select.classes_per_image=2",
         ),
         (
-            {"teacher.lr": {"loguniform": [0.01, 1]}},
+            {"fits.teacher.lr": {"loguniform": [0.01, 1]}},
             {},
-            "mode greedy changes select, student, student_model: set mode: runs",
+            "mode greedy changes select, fits.student, models.student: set mode: runs",
         ),
         ({"data.rows_per_shard": {"integer": [1, 2]}}, {"mode": "runs"}, "alike in all trials"),
-        ({"teacher.momentun": {"uniform": [0, 0.9]}}, {"mode": "runs"}, "did you mean 'momentum'?"),
+        ({"fits.teacher.momentun": {"uniform": [0, 0.9]}}, {"mode": "runs"}, "did you mean 'momentum'?"),
         ({"select.threshold": {"grid": [0.1, 0.2, 0.3]}}, {"trials": 3}, "set trials to at least 4"),
         ({"select.threshold": {"grid": [0.1, 0.2]}}, {"sampler": "optuna"}, "write choice instead of grid"),
     ],
@@ -131,7 +131,7 @@ def test_impossible_settings_are_refused_before_the_cluster_is_used(
     ("changed", "message"),
     [
         ({"data": {"labelled": "l", "pool": "p"}}, "set data.validation"),
-        ({"selects": [{}, {}]}, "leave out selects and schedule"),
+        ({"schedule": [{}, {}]}, "leave out schedule"),
         ({"recipe": "supervised"}, "recipe supervised has none: set mode: runs"),
         ({"recipe": "rotation", "pretext": ROTATION}, "recipe rotation has none: set mode: runs"),
         ({"recipe": "clean_labels", "data": WITHOUT_POOL}, "on a pool alone: set mode: runs, or data.pool"),
@@ -144,7 +144,7 @@ def test_a_job_that_cannot_be_searched_is_refused(changed: dict[str, Any], messa
 
 def test_what_can_be_searched_passes() -> None:
     check_search(searched())
-    whole = {"teacher.lr": {"loguniform": [0.01, 1]}, "student_model.drop": {"uniform": [0, 0.5]}, **SPACE}
+    whole = {"fits.teacher.lr": {"loguniform": [0.01, 1]}, "models.student.drop": {"uniform": [0, 0.5]}, **SPACE}
     check_search(searched(search={"mode": "runs", "space": whole}))
     check_search(searched(search={"mode": "runs"}, recipe="rotation", pretext=ROTATION))
     check_search(searched(search={"mode": "runs"}, recipe="clean_labels", data=WITHOUT_POOL))
@@ -152,7 +152,7 @@ def test_what_can_be_searched_passes() -> None:
 
 
 def test_as_many_trials_as_are_asked_for_try_every_combination_of_the_grids() -> None:
-    space = {"select.threshold": {"grid": [0.1, 0.2]}, "student.lr": {"grid": [0.01, 0.02]}}
+    space = {"select.threshold": {"grid": [0.1, 0.2]}, "fits.student.lr": {"grid": [0.01, 0.02]}}
     settings = searched(search={"mode": "runs", "space": space, "trials": 5})
     tried = [tuple(propose(settings, 1, [], number, []).values.values()) for number in range(5)]
     assert {(0.1, 0.01), (0.1, 0.02), (0.2, 0.01), (0.2, 0.02)} <= set(tried)

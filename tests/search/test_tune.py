@@ -13,9 +13,10 @@ import yaml
 
 from engine.ground.run import Run, pointers
 from engine.ground.steps import Store
+from engine.recipes.registry import SelfTrainSettings
 from engine.search.trials import TrialRecord, TrialRecords
 from engine.settings.block import load
-from engine.settings.run import ClusterSettings, SelfTrainSettings
+from engine.settings.cluster import ClusterSettings
 from tests.small_run import small_tree, write_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -93,12 +94,12 @@ def test_greedy_killed_and_restored_makes_one_pass_a_generation(digits: Path, tm
     assert len(steps(tmp_path, "fit")) == 1 + 6, "one teacher, and each student once"
     best = load(SelfTrainSettings, tmp_path / "store" / "runs" / "s" / "best.yaml")
     assert best.run == "s-best"
-    assert len(best.schedule or []) == best.generations
+    assert len(best.schedule or []) == best.recipe.num_generations
     runs = [run.name for run in (tmp_path / "store" / "runs").iterdir() if run.name != "s"]
     tested = [
         label for run in runs for label in labels(tmp_path, run) if label.endswith(" test") and "hash" not in label
     ]
-    assert len(tested) == 1 + best.generations, "only the winner's run looks at test images"
+    assert len(tested) == 1 + best.recipe.num_generations, "only the winner's run looks at test images"
     assert (tmp_path / "store" / "runs" / "s" / "search.html").read_text().count("<svg") == 3
 
 

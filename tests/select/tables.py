@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from engine.labels.classes import ClassList
 from engine.select import scores
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 from engine.tables import schema
 
 

@@ -15,7 +15,9 @@ from engine.select.addresses import BestOfGroups, addresses, drop_addresses, isi
 from engine.select.exclusion import ReferenceSets, addresses_of, read_keys
 from engine.select.pipeline import select
 from engine.select.scores import tie_hash
-from engine.settings.run import ClusterSettings, SelectSettings, SourceSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
+from engine.settings.select import SelectSettings
 from tests.select.tables import Pool, random_pool
 
 

@@ -9,7 +9,7 @@ from engine.select import histogram
 from engine.select.histogram import Histogram
 from engine.select.preview import preview
 from engine.select.select import Selector
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 from tests.select.tables import Pool, random_pool
 
 C = 6

@@ -11,7 +11,8 @@ from engine.ground.steps import Output, Step, Store
 from engine.select import part_groups, passes
 from engine.select.pipeline import select
 from engine.select.two_pass import ScoreBins
-from engine.settings.run import ClusterSettings, SelectSettings
+from engine.settings.cluster import ClusterSettings
+from engine.settings.select import SelectSettings
 from tests.select.tables import Pool, random_pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]

@@ -11,7 +11,7 @@ from engine.select.histogram_step import ScoreHistograms
 from engine.select.rule import PassStatistics, make_rule
 from engine.select.select import Selector
 from engine.settings.block import SettingsError, parse
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 from tests.select.tables import Pool, random_pool
 
 CONFIDENCE = np.random.default_rng(9).uniform(0.4, 0.9, 50)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engine.labels import targets
 from engine.select import scores, topk
 from engine.select.select import Selector, soften
-from engine.settings.run import RankBy, SelectSettings
+from engine.settings.select import RankBy, SelectSettings
 from engine.tables import schema
 from tests.select.tables import as_dict, brute_force, manifest, random_pool
 

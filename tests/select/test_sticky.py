@@ -11,7 +11,7 @@ from engine.labels.classes import ClassList
 from engine.select.scores import pack
 from engine.select.select import Selector
 from engine.select.sticky import carry_over
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 from engine.tables import schema
 from tests.select.tables import random_pool
 

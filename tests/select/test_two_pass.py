@@ -12,7 +12,7 @@ from engine.select.quota import truncated, weights
 from engine.select.route import pieces, route
 from engine.select.select import Selector
 from engine.select.two_pass import ScoreBins, filter_candidates, rank_candidates
-from engine.settings.run import SelectSettings
+from engine.settings.select import SelectSettings
 from tests.select.tables import Pool, as_dict, brute_force, random_pool
 from tests.select.test_rule import make_rule, seen_of
 from tests.select.test_select import MODES

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from engine.recipes.registry import SelfTrainSettings
+from engine.search.job import SearchJobSettings
 from engine.settings import jobs as module
 from engine.settings.block import Block, SettingsError, dump, load, parse
-from engine.settings.run import FitSettings, SelfTrainSettings
-from engine.settings.search import SearchJobSettings
+from engine.settings.fit import FitSettings
 
 CONFIG = """
 recipe: supervised
 run: r
-generations: 0
 data: {labelled: images}
-teacher_model: {model: resnet18}
-teacher: {steps: 10, batch: {labelled: 4}}
+models: {teacher: {model: resnet18}}
+fits: {teacher: {steps: 10, batch: {labelled: 4}}}
 """
 
 
@@ -28,11 +28,13 @@ def config(tmp_path: Path) -> Path:
 
 def test_overrides_win_and_resolved_settings_round_trip(config: Path, tmp_path: Path) -> None:
     settings = load(
-        SelfTrainSettings, config, ["teacher.lr=0.5", "data.pool=s3://bucket/pool", "teacher.noise.labelled.pad=3"]
+        SelfTrainSettings,
+        config,
+        ["fits.teacher.lr=0.5", "data.pool=s3://bucket/pool", "fits.teacher.noise.labelled.pad=3"],
     )
-    assert settings.teacher.lr == 0.5
+    assert settings.fits.teacher.lr == 0.5
     assert settings.data.pool == "s3://bucket/pool"
-    assert settings.teacher.noise["labelled"].pad == 3
+    assert settings.fits.teacher.noise["labelled"].pad == 3
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(dump(settings))
     assert load(SelfTrainSettings, resolved) == settings
@@ -41,14 +43,16 @@ def test_overrides_win_and_resolved_settings_round_trip(config: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("teacher.leraning_rate=1", "teacher.leraning_rate: unknown setting"),
-        ("teacher.weight_decy=1", "did you mean 'weight_decay'?"),
-        ("teacher.noise.labelled.hflp=1", "did you mean 'hflip'?"),
+        ("fits.teacher.leraning_rate=1", "fits.teacher.leraning_rate: unknown setting"),
+        ("fits.teacher.weight_decy=1", "did you mean 'weight_decay'?"),
+        ("fits.teacher.noise.labelled.hflp=1", "did you mean 'hflip'?"),
         ("select.treshold=0.5", "did you mean 'threshold'?"),
-        ("teacher.lr=fast", "teacher.lr: input should be a valid number"),
-        ("teacher.lr=-1", "got -1"),
-        ("recipe=noisy_teacher", "recipe: input should be 'noisy_student', 'threshold',"),
-        ("teacher", "write it as key=value"),
+        ("fits.teacher.lr=fast", "fits.teacher.lr: input should be a valid number"),
+        ("fits.teacher.lr=-1", "got -1"),
+        ("recipe=noisy_studnt", "recipe.name: 'noisy_studnt' is unknown; did you mean 'noisy_student'?"),
+        ("recipe.generations=3", "recipe.generations: belongs to noisy_student, threshold"),
+        ("recipe.nme=3", "recipe.nme: unknown setting; did you mean 'name'?"),
+        ("fits.teacher", "write it as key=value"),
         ("run.name=1", "'run' is a value, not a group"),
     ],
 )
@@ -60,15 +64,17 @@ def test_mistakes_are_told_with_the_remedy(config: Path, override: str, message:
 
 def test_a_recipe_without_what_it_needs_is_refused(config: Path) -> None:
     with pytest.raises(SettingsError, match=r"labels a pool: set data\.pool"):
-        load(SelfTrainSettings, config, ["recipe=noisy_student", "generations=1"])
-    with pytest.raises(SettingsError, match="trains students: set student"):
-        load(SelfTrainSettings, config, ["recipe=noisy_student", "generations=1", "data.pool=pool"])
+        load(SelfTrainSettings, config, ["recipe=noisy_student"])
+    with pytest.raises(SettingsError, match=r"trains students: set fits\.student"):
+        load(SelfTrainSettings, config, ["recipe=noisy_student", "data.pool=pool"])
 
 
 def test_a_batch_that_the_workers_cannot_share_is_refused(config: Path) -> None:
-    load(SelfTrainSettings, config, ["cluster.train_workers=2"])
-    with pytest.raises(SettingsError, match=r"teacher: 3 workers cannot share batch\.labelled=4.*a multiple of 3"):
-        load(SelfTrainSettings, config, ["cluster.train_workers=4", "cluster.min_train_workers=2"])
+    load(SelfTrainSettings, config, ["cluster.train.workers=2"])
+    with pytest.raises(
+        SettingsError, match=r"fits\.teacher: 3 workers cannot share batch\.labelled=4.*a multiple of 3"
+    ):
+        load(SelfTrainSettings, config, ["cluster.train.workers=4", "cluster.train.min_workers=2"])
 
 
 def test_a_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ def test_required_settings_are_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parent.parent / "jobs" / "configs").glob("*.yaml")), ids=lambda path: path.name
+    "path", sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml")), ids=lambda path: path.name
 )
 def test_every_shipped_config_loads(path: Path) -> None:
     kinds: dict[str, type[Block]] = {
@@ -101,14 +107,20 @@ def test_every_shipped_config_loads(path: Path) -> None:
 
 
 def scheduled(config: Path, schedule: list[dict[str, object]], *overrides: str) -> SelfTrainSettings:
-    student = "student={steps: 5, batch: {labelled: 2, pseudo: 2}, noise: {pseudo: {pad: 2}}}"
-    more = ["recipe=noisy_student", f"generations={len(schedule)}", "data.pool=pool", student, f"schedule={schedule}"]
+    student = "fits.student={steps: 5, batch: {labelled: 2, pseudo: 2}, noise: {pseudo: {pad: 2}}}"
+    more = [
+        "recipe=noisy_student",
+        f"recipe.generations={len(schedule)}",
+        "data.pool=pool",
+        student,
+        f"schedule={schedule}",
+    ]
     return load(SelfTrainSettings, config, [*more, *overrides])
 
 
 def test_a_schedule_changes_single_generations(config: Path) -> None:
     settings = scheduled(
-        config, [{"select.threshold": 0.9}, {"student.noise.pseudo.pad": 4, "student_model.drop": 0.5}]
+        config, [{"select.threshold": 0.9}, {"fits.student.noise.pseudo.pad": 4, "models.student.drop": 0.5}]
     )
     assert [settings.selection(g).threshold for g in (1, 2)] == [0.9, 0.0]
     assert [settings.learner(g)[1].noise["pseudo"].pad for g in (1, 2)] == [2, 4]
@@ -117,8 +129,8 @@ def test_a_schedule_changes_single_generations(config: Path) -> None:
 
 
 def test_a_recipe_without_student_model_can_be_scheduled(config: Path) -> None:
-    alone = ["recipe=self_distillation", "student={steps: 5, batch: {labelled: 2}}", "data.pool=null"]
-    settings = scheduled(config, [{"student.steps": 7}, {"student.steps": 9}], *alone)
+    alone = ["recipe.name=self_distillation", "fits.student={steps: 5, batch: {labelled: 2}}", "data.pool=null"]
+    settings = scheduled(config, [{"fits.student.steps": 7}, {"fits.student.steps": 9}], *alone)
     assert [settings.learner(g)[1].steps for g in (1, 2)] == [7, 9]
 
 
@@ -127,9 +139,12 @@ def test_a_recipe_without_student_model_can_be_scheduled(config: Path) -> None:
     [
         ([{"select.treshold": 0.9}], (), "did you mean 'threshold'?"),
         ([{"select.threshold": 1.5}], (), "schedule of generation 1"),
-        ([{"teacher.lr": 0.1}], (), "teacher.lr is one for all generations; select, student, student_model may change"),
-        ([{}, {}], ("generations=3",), "one mapping for each of the 3 generations"),
-        ([{}], ("selects=[{threshold: 0.5}]",), "selects is left out"),
+        (
+            [{"fits.teacher.lr": 0.1}],
+            (),
+            "fits.teacher.lr is one for all generations; select, fits.student, models.student may change",
+        ),
+        ([{}, {}], ("recipe.generations=3",), "one mapping for each of the 3 generations"),
     ],
 )
 def test_an_impossible_schedule_is_refused(

@@ -1,0 +1,35 @@
+"""What a recipe is: its options, what it cannot do without, and how it trains."""
+
+from collections.abc import Iterator
+
+from engine.recipes.context import Generation, RecipeContext
+from engine.settings.recipe import GenerationalSettings, Need, RecipeSettings
+from engine.settings.run import RunSettings
+
+
+class Recipe(RecipeSettings):
+    """A page of plain Python that reads like its paper."""
+
+    def train(self, setup: RecipeContext) -> list[Generation]:
+        """All models of the run, oldest first."""
+        raise NotImplementedError
+
+
+class GenerationalRecipe(GenerationalSettings, Recipe):
+    """A recipe whose students teach one another."""
+
+
+def first_teacher(setup: RecipeContext, name: str = "teacher") -> Generation:
+    """The model that learned the true labels alone."""
+    settings = setup.settings
+    model = setup.fit(f"{name} fit", settings.models.teacher, settings.fits.teacher, labelled=setup.labelled)
+    return Generation(name, model, [model], setup.evaluate(f"{name} validation", model, "validation"))
+
+
+def needs_one_fit(run: RunSettings, objective: str) -> Iterator[Need]:
+    """Of recipes that learn from labelled images and the pool in one fit."""
+    yield run.data.pool is None, "learns from a pool: set data.pool"
+    yield (
+        run.fits.teacher.objective != objective,
+        f"is one fit, `teacher`: set fits.teacher.objective={objective}",
+    )

@@ -1,0 +1,92 @@
+"""Settings of training."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from engine.settings.block import RUNTIME, Block
+
+
+class NoiseSettings(Block):
+    """What the learner's images go through; a teacher that predicts sees none of it."""
+
+    hflip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    pad: int = Field(0, ge=0, description="largest translation in pixels, reflected at the border (small images)")
+    scale: tuple[float, float] | None = Field(
+        None, description="random resized crop: range of the area's share, e.g. [0.35, 1] (default: no crop)"
+    )
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="random resized crop: range of width / height")
+    aa_num_ops: int = Field(0, ge=0, description="RandAugment: number of operations per image; 0 is off")
+    aa_magnitude: float = Field(9.0, ge=0, description="RandAugment: strength, 10 is the usual full scale")
+    aa_uniform: bool = Field(False, description="RandAugment: each strength is drawn uniformly from 0 to aa_magnitude")
+    cutout: int = Field(0, ge=0, description="side of one grey square in pixels; 0 is off")
+
+
+class FitSettings(Block):
+    """How a model is trained. Lengths are counted in steps, batches in images of all workers together."""
+
+    objective: str = Field("supervised", description="name of the objective: losses, views and modules of the fit")
+    objective_args: dict[str, Any] = Field(default_factory=dict, description="options of the objective")
+    loss: str = Field("soft_ce", description="name of the loss on labelled streams")
+    steps: int = Field(ge=1, description="number of training steps")
+    batch: dict[str, int] = Field(description="images per step of each stream, e.g. {labelled: 64, pseudo: 192}")
+    stream_weight: dict[str, float] = Field(
+        default_factory=dict, description="weight of each stream's mean loss (default: its share of the batch)"
+    )
+    noise: dict[str, NoiseSettings] = Field(default_factory=dict, description="augmentation of each stream")
+    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of hard targets only")
+    opt: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
+    lr: float = Field(0.1, gt=0, description="learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    nesterov: bool = Field(True, description="Nesterov's momentum for SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay")
+    sched: Literal["cosine", "step", "constant"] = Field("cosine", description="schedule of the learning rate")
+    warmup_steps: int = Field(0, ge=0, description="first steps, in which the rate rises linearly")
+    decay_steps: list[int] = Field(
+        default_factory=list, description="steps at which sched=step multiplies the rate by decay_rate"
+    )
+    decay_rate: float = Field(0.1, gt=0, le=1, description="factor of sched=step")
+    clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient (default: no limit)")
+    model_ema: bool = Field(True, description="the model is an average of the weights")
+    model_ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of that average per step")
+    amp: bool | Literal["auto"] = Field(
+        "auto", description="bfloat16 autocast; auto: on GPUs and on CPUs that gain by it"
+    )
+    channels_last: bool = Field(True, description="channels-last memory format")
+    seed: int = Field(0, description="random state of this fit; 1,000 x the run's seed is added")
+    checkpoint_every: int = Field(
+        500,
+        ge=1,
+        description="steps between checkpoints: the most that a killed worker loses",
+        json_schema_extra=RUNTIME,
+    )
+    cache_bytes: int = Field(
+        2 * 2**30,
+        ge=0,
+        description="largest decoded set in bytes that is kept in memory; larger ones are streamed",
+        json_schema_extra=RUNTIME,
+    )
+    log_every: int = Field(100, ge=1, description="steps between two lines of the log", json_schema_extra=RUNTIME)
+    freeze: list[str] = Field(
+        default_factory=list,
+        description="parts of the network whose weights and running statistics stay, e.g. [conv_stem, bn1, blocks.0]",
+    )
+    freeze_steps: int = Field(0, ge=0, description="first steps, in which only the classifier learns")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer group over that of the one after it")
+
+
+class FitsSettings(Block):
+    """The fits of a run; a recipe says which of them it makes."""
+
+    teacher: FitSettings = Field(description="fit of the first teacher, or the only fit of recipes without students")
+    student: FitSettings | None = Field(None, description="fit of the students (default: none)")
+    pretext: FitSettings | None = Field(
+        None,
+        description="first fit, without labels; networks like the teacher's start from its weights (default: none)",
+    )
+    finetune: FitSettings | None = Field(None, description="last fit of a student, on true labels only (default: none)")
+    tagging: FitSettings | None = Field(None, description="fit of the pool's tags, before the labels (default: none)")
+
+    def named(self) -> dict[str, FitSettings]:
+        """The fits that are set, by name."""
+        return {name: fit for name in type(self).model_fields if (fit := getattr(self, name)) is not None}

@@ -1,0 +1,38 @@
+"""Settings of networks."""
+
+from typing import Any
+
+from pydantic import Field
+
+from engine.settings.block import Block
+
+
+class ModelSettings(Block):
+    """A timm architecture and its regularisation."""
+
+    model: str = Field(description="name of a timm architecture or of a CIFAR network of this engine")
+    img_size: int = Field(224, ge=1, description="side of the images in pixels")
+    drop: float = Field(0.0, ge=0, lt=1, description="dropout before the classifier")
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="stochastic depth: drop rate at the last block, linear in depth"
+    )
+    pretrained: bool = Field(False, description="start from timm's pretrained weights")
+    model_args: dict[str, Any] = Field(default_factory=dict, description="other arguments of timm.create_model")
+    mean: tuple[float, float, float] | None = Field(
+        None, description="mean of the pixels in 0-1, per channel (default: timm's of the architecture)"
+    )
+    std: tuple[float, float, float] | None = Field(
+        None, description="standard deviation of the pixels in 0-1, per channel (default: timm's of the architecture)"
+    )
+
+    @property
+    def architecture(self) -> tuple[str, dict[str, Any]]:
+        """What two models have alike when one can start from the other's weights; image size and regularisation may differ."""
+        return self.model, self.model_args
+
+
+class ModelsSettings(Block):
+    """The networks of a run."""
+
+    teacher: ModelSettings = Field(description="network of the first teacher")
+    student: ModelSettings | None = Field(None, description="network of the students (default: the teacher's)")

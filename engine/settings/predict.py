@@ -1,0 +1,81 @@
+"""Settings of a prediction pass."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from engine.settings.block import RUNTIME, Block
+from engine.tables.schema import log_sum_exp
+
+
+class PredictSettings(Block):
+    """How a teacher predicts the pool."""
+
+    top_p: int = Field(8, ge=1, description="number of classes stored per image")
+    batch_size: int = Field(128, ge=1, description="images per batch", json_schema_extra=RUNTIME)
+    backend: Literal[
+        "auto", "eager", "channels_last", "frozen", "compiled", "openvino", "bf16", "openvino_bf16", "fp16", "int8"
+    ] = Field(
+        "auto",
+        description="way to run the network; auto: the fastest exact one, by measurement. bf16 (on CPUs with AMX fastest as openvino_bf16), "
+        "fp16 and int8 change predictions slightly",
+        json_schema_extra={"equal": ["eager", "channels_last", "frozen", "compiled", "openvino"]},
+    )
+    views: Literal["one", "flip"] = Field(
+        "one", description="flip: probabilities averaged over the image and its mirror"
+    )
+    decode: Literal["full", "scaled", "nvjpeg"] = Field(
+        "full",
+        description="scaled: JPEGs much larger than needed are decoded at a fraction of their size; nvjpeg: JPEGs are decoded on the GPU; "
+        "either changes predictions slightly",
+    )
+    calibrate: bool = Field(
+        False,
+        description="the temperature is fitted on the validation images before the pool is predicted (jobs.self_train)",
+        json_schema_extra=RUNTIME,
+    )
+    temperature: float = Field(1.0, gt=0, description="divisor of the logits; a fitted one makes scores probabilities")
+    further: list[Literal["entropy", "energy"]] = Field(
+        default_factory=list, description="extra scores to store for select.score, 2 bytes per image each"
+    )
+    log_sum_exp: list[float] = Field(
+        default_factory=list,
+        description="temperatures of exact soft targets, 2 bytes per image each, e.g. [0.5], for select.temperature",
+    )
+    activation: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="sigmoid: an image may have several labels, each class has a probability of its own"
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if any(one <= 0 for one in self.log_sum_exp):
+            raise ValueError(f"log_sum_exp={self.log_sum_exp}: temperatures are above 0, each")
+        if self.activation == "sigmoid" and self.columns:
+            raise ValueError(
+                "further and log_sum_exp are measures of one distribution over the classes, and activation=sigmoid has one a class: leave out one"
+            )
+        return self
+
+    def for_evaluation(self) -> Self:
+        """For measures of the model itself: no extra scores, and no int8, which is calibrated on the pool that it predicts and on nothing else."""
+        backend = "auto" if self.backend == "int8" else self.backend
+        return self.model_copy(update={"further": [], "log_sum_exp": [], "backend": backend})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of extra scores of the predictions."""
+        names = [*self.further, *(log_sum_exp(one) for one in self.log_sum_exp)]
+        return tuple(sorted(set(names)))
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """What decides a prediction: an exact backend and the batch size do not. What was not asked for is not named."""
+        inexact = ("bf16", "openvino_bf16", "fp16", "int8")
+        asked: dict[str, Any] = {}
+        if self.temperature != 1:
+            asked["temperature"] = self.temperature
+        if self.activation != "softmax":
+            asked["activation"] = self.activation
+        if self.columns:
+            asked["columns"] = self.columns
+        precision = self.backend if self.backend in inexact else "fp32"
+        return {"top_p": self.top_p, "views": self.views, "precision": precision, "decode": self.decode, **asked}
