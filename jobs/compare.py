@@ -12,16 +12,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine.evaluate.evaluate import correctness
+from engine.evaluate.evaluate import rows_of, score_of
 from engine.ground import storage
 from engine.ground.progress import log_event
 from engine.ground.run import Run, pointers
 from engine.ground.session import connect
 from engine.ground.steps import Store, read_output
+from engine.labels.classes import ClassList
+from engine.models.checkpoint import class_names
+from engine.models.fetch import fetch_model
 from engine.recipes.registry import SelfTrainSettings
-from engine.report.compare import Arm, Outcome, markdown, refuse_unlike, rows, svg
+from engine.report.compare import Arm, Outcome, Scored, markdown, refuse_unlike, rows, svg
 from engine.report.cost import planned, run_cost
 from engine.settings.block import load
+from engine.tasks.registry import find_task
 from jobs import command
 from jobs.self_train import self_train
 
@@ -111,14 +115,16 @@ def outcome(settings: SelfTrainSettings) -> Outcome:
     run = Run(store, settings.run, settings.cluster)
     model = read_output(store, row["steps"][-1])
     assert model is not None, "a generation ends with its model"
-    right = {}
+    classes = ClassList(tuple(class_names(fetch_model(model, store.fs))))
+    measure = find_task(settings.task)(classes).measure
+    scored = {}
     for pointer in pointers(store, settings.run):
         on = pointer.label.rpartition(" ")[2]
         if on in ("validation", "test") and pointer.record["inputs"].get("model") == model.digest:
             answered = read_output(store, pointer.step)
             assert answered is not None, "an evaluated model has its answers"
-            right[on] = correctness(answered, run)
-    return Outcome(row, run_cost(store, settings.run), right)
+            scored[on] = Scored(score_of(answered), rows_of(answered, run), measure)
+    return Outcome(row, run_cost(store, settings.run), scored)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Accuracy of a model on a labelled collection, with its 95 % interval, per class and calibration error.
+"""The score of a model on a labelled collection, with its 95 % interval, per class and calibration error.
 
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=fit-0123456789abcdef images.uri=/photos/test
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos soft.table=teacher.parquet   (KL to a table of soft labels)
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos/test 'corruptions=[all]'   (robustness, 75 passes)
 """
 
-from engine.evaluate.evaluate import evaluate, line
+from engine.evaluate.evaluate import evaluate, score_of
 from engine.evaluate.robustness import chosen_corruptions, robustness
 from engine.evaluate.soft import evaluate_soft
 from engine.ground.run import Run
@@ -19,6 +19,7 @@ from engine.models.fetch import fetch_model
 from engine.models.imported import find_model
 from engine.settings.block import load
 from engine.settings.jobs import EvaluateJobSettings
+from engine.tasks.registry import find_task
 from jobs import command
 
 
@@ -37,15 +38,16 @@ def main() -> None:
             print(f"{name}: {value}")
         return
     corruptions = chosen_corruptions(settings.corruptions, settings.severities)
-    classes = ClassList(tuple(class_names(fetch_model(model, run.store.fs))))
+    task = find_task(settings.task)(ClassList(tuple(class_names(fetch_model(model, run.store.fs)))))
     with connect(settings.cluster):
-        summary = evaluate(run, "evaluate", model, scope, classes, settings.predict).summary
-        errors = robustness(run, model, scope, classes, settings.predict, corruptions)
-    for name, accuracy in summary["per_class"].items():
-        print(f"  {name:<24} {accuracy:7.2%}")
-    print(f"{line(summary)}, calibration error {summary['ece']:.3f}")
+        score = score_of(evaluate(run, "evaluate", model, scope, task, settings.predict))
+        errors = robustness(run, model, scope, task, settings.predict, corruptions)
+    for name, value in score.per_class.items():
+        print(f"  {name:<24} {value:7.2%}")
+    calibration = "" if score.calibration is None else f", calibration error {score.calibration:.3f}"
+    print(f"{score}{calibration}")
     for family, error in errors.items():
-        print(f"  {family:<24} {error:7.2%} wrong, mean of severities {settings.severities}")
+        print(f"  {family:<24} {error:7.2%} lost, mean of severities {settings.severities}")
     if errors:
         print(f"mean corruption error {sum(errors.values()) / len(errors):.2%} of {len(errors)} families")
 

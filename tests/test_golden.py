@@ -31,8 +31,9 @@ from engine.images.overlap import read_content_hashes
 from engine.images.scope import Scope
 from engine.images.sources import list_images
 from engine.labels.classes import ClassList
-from engine.metrics.accuracy import mcnemar, wilson
 from engine.metrics.calibration import expected_calibration_error
+from engine.metrics.interval import wilson
+from engine.metrics.paired import mcnemar
 from engine.models.build import build_model
 from engine.models.checkpoint import save
 from engine.predict import pipeline as predicting

@@ -18,6 +18,7 @@ ORDER = [
     ("metrics",),
     ("models",),
     ("select",),
+    ("tasks",),
     ("predict",),
     ("gather",),
     ("fit",),

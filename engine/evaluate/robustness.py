@@ -6,29 +6,29 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.evaluate.evaluate import evaluate
+from engine.evaluate.evaluate import evaluate, score_of
 from engine.ground.run import Run
 from engine.ground.steps import Output
 from engine.images.corruptions import FAMILIES, SEVERITIES
 from engine.images.scope import Scope
-from engine.labels.classes import ClassList
 from engine.settings.predict import PredictSettings
+from engine.tasks.task import Task
 
 
 def robustness(
     run: Run,
     model: Output,
     scope: Scope,
-    classes: ClassList,
+    task: Task,
     settings: PredictSettings,
     corruptions: Sequence[tuple[str, int]],
 ) -> dict[str, float]:
-    """Share of wrong predictions per family, the mean over its severities; unlike the published mCE it is not divided by AlexNet's."""
+    """1 - score per family, the mean over its severities; unlike the published mCE it is not divided by AlexNet's."""
     errors: dict[str, list[float]] = {}
     for family, severity in corruptions:
         corrupted = replace(scope, corruption=(family, severity))
-        measured = evaluate(run, f"{family} {severity}", model, corrupted, classes, settings)
-        errors.setdefault(family, []).append(1 - measured.summary["accuracy"])
+        measured = evaluate(run, f"{family} {severity}", model, corrupted, task, settings)
+        errors.setdefault(family, []).append(1 - score_of(measured).value)
     return {family: float(np.mean(values)) for family, values in errors.items()}
 
 

@@ -28,8 +28,8 @@ class Pointer:
     order: float  # time of the first pointer, so that steps list in the order in which they were reached
 
 
-OnGeneration: TypeAlias = Callable[[int, dict[str, Any] | None], None]
-"""Called with a generation's number and the validation metrics of the model to use after it (None without validation images)."""
+OnGeneration: TypeAlias = Callable[[int, Any], None]
+"""Called with a generation's number and the validation score (`metrics.score.Score`) of the model to use after it; None without validation images."""
 
 POLL_SECONDS = 0.5
 """Between two looks at a step that another process makes."""

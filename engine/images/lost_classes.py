@@ -23,10 +23,17 @@ def check_no_class_lost(scope: Scope, classes: ClassList, usable: npt.NDArray[np
     """
     number = len(classes)
     before, after = (np.bincount(index, minlength=number) for index in (labels_of(scope, classes), usable))
+    check_counts(scope.name, classes, before, after, step)
+
+
+def check_counts(
+    name: str, classes: ClassList, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64], step: str
+) -> None:
+    """`check_no_class_lost` from the numbers of images (C,) that each class has in the labelled set `name` and among the usable ones."""
     lost = np.flatnonzero((before > 0) & (after == 0))
     if len(lost):
         named = ", ".join(f"{classes.names[index]} ({before[index]:,} images)" for index in lost[:SHOWN])
         raise ValueError(
-            f"{scope.name}: {len(lost)} of {number} classes lost all their images: {named}. Keys and reasons: {step}/quarantine/. "
+            f"{name}: {len(lost)} of {len(classes)} classes lost all their images: {named}. Keys and reasons: {step}/quarantine/. "
             "Fix the images, add others or remove the class."
         )

@@ -63,6 +63,12 @@ def from_flat(
     return _lists(np.concatenate([[0], np.cumsum(lengths)]), classes, weights, num_classes)
 
 
+def from_sets(truth: npt.NDArray[np.bool_]) -> Targets:
+    """Several true classes per image, any number of them: `truth` (N, C), an entry of weight 1 for each."""
+    row, classes = np.nonzero(truth)
+    return from_flat(np.bincount(row, minlength=len(truth)), classes, np.ones(len(row)), truth.shape[1])
+
+
 def top(dense_targets: npt.NDArray[np.floating], m: int) -> Targets:
     """The m heaviest classes of each row of `dense_targets` (N, C), then by index; the rest is residual mass."""
     order = np.argsort(-dense_targets, axis=1, kind="stable")[:, :m]

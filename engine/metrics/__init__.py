@@ -1,1 +1,1 @@
-"""Pure measures: accuracy with interval, calibration, confusion, churn. numpy in, numbers out."""
+"""Pure measures: scores with intervals, paired tests, calibration, confusion, churn. numpy in, numbers out."""

@@ -1,12 +1,11 @@
 """How far confidence can be believed: calibration error, precision by confidence, the temperature that repairs it."""
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.metrics.accuracy import Interval, proportion
+from engine.metrics.interval import Interval, normal_interval, proportion
 
 Floats = npt.NDArray[np.floating]
 
@@ -47,7 +46,7 @@ def binned(confidence: Floats, right: npt.NDArray[np.bool_], num_bins: int = 15)
 
 
 def expected_calibration_error(confidence: Floats, right: npt.NDArray[np.bool_], num_bins: int = 15) -> float:
-    """Expected calibration error: the gap between confidence and accuracy, averaged over bins by their size."""
+    """Expected calibration error: the gap between confidence and share of right answers, averaged over bins by their size."""
     bins = binned(confidence, right, num_bins)
     return sum(b.count * abs(b.confidence - b.precision.value) for b in bins) / len(confidence)
 
@@ -114,10 +113,9 @@ def gap_change(
     student_confidence: Floats,
     student_right: npt.NDArray[np.bool_],
 ) -> Interval:
-    """How much more overconfident (confidence minus accuracy) the student is on the same images (N,), 95 % interval.
+    """How much more overconfident (confidence minus share of right answers) the student is on the same images (N,), 95 % interval.
 
     Paired, so that images hard for both do not blur it; positive is worse.
     """
     change = (student_confidence - student_right) - (teacher_confidence - teacher_right).astype(np.float64)
-    half = float(NormalDist().inv_cdf(0.975) * change.std(ddof=1) / np.sqrt(len(change)))
-    return Interval(float(change.mean()), float(change.mean()) - half, float(change.mean()) + half)
+    return normal_interval(change)

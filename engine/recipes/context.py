@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from engine.dedup.hashing import hash_images
 from engine.evaluate.calibrate import calibrate
-from engine.evaluate.evaluate import evaluate
+from engine.evaluate.evaluate import evaluate, score_of
 from engine.fit.pool_stream import PoolSource
 from engine.fit.trainer import Source, fit
+from engine.gather.grouping import PICKS
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.gather.training_set import TrainingSet
 from engine.ground.run import Run
@@ -23,6 +24,7 @@ from engine.images.scope import Scope
 from engine.images.subset import Subset
 from engine.labels.classes import ClassList
 from engine.labels.mixture import mixed_table
+from engine.metrics.score import Score
 from engine.predict.pipeline import predict
 from engine.recipes.policy import Verdict
 from engine.select.exclusion import ReferenceSets
@@ -32,10 +34,21 @@ from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 from engine.settings.run import RunSettings
 from engine.settings.select import SelectSettings
+from engine.tables import schema
+from engine.tasks.registry import find_task
+from engine.tasks.task import Task, known_classes
 
-MIX_REVISION = REASSIGN_REVISION = 1
+MIX_REVISION = REASSIGN_REVISION = TARGETS_REVISION = 1
 
 Stream = tuple[Output, TrainingSet]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The score of a model on one labelled set, and the step with its rows."""
+
+    score: Score
+    step: str
 
 
 @dataclass
@@ -45,8 +58,8 @@ class Generation:
     name: str
     model: Output
     steps: list[Output]
-    validation: dict[str, Any] | None = None
-    test: dict[str, Any] | None = None
+    validation: Evaluated | None = None
+    test: Evaluated | None = None
     pseudo: dict[str, Any] = field(default_factory=dict)
     guard: Verdict | None = None
     """What was decided when it stood beside its teacher."""
@@ -57,6 +70,8 @@ class RecipeContext:
 
     def __init__(self, run: Run, settings: RunSettings) -> None:
         self.run, self.settings = run, settings
+        kind = find_task(settings.task)
+        kind.check(settings)
         data = settings.data
         wanted = {"labelled": data.labelled, "validation": data.validation, "test": data.test, "pool": data.pool}
         self.collections: dict[str, Collection] = {
@@ -64,11 +79,12 @@ class RecipeContext:
             for name, uri in wanted.items()
             if uri is not None
         }
-        self.classes = class_list(self.collections["labelled"], data.classes)
+        self.task: Task = kind.of(self.collections["labelled"], data.classes)
+        self.classes = self.task.classes
         settings.check_selections(self.classes.names)
         self.known = {name: c for name, c in self.collections.items() if name != "pool"}
         for name in self.known:
-            self.collections[name].class_indices(self.classes)  # a wrong label is told before anything is trained
+            self.task.truth(self.collections[name])  # a wrong label is reported before anything is trained
         self.fingerprints = {name: hash_images(run, collection) for name, collection in self.known.items()}
         refuse_overlaps(self.fingerprints)
 
@@ -80,6 +96,11 @@ class RecipeContext:
     @cached_property
     def labelled(self) -> Stream:
         """The true labels as a training set."""
+        collection = self.collections["labelled"]
+        made = self.task.true_targets(self.task.truth(collection))
+        if made is not None:
+            targets = self.targets("labelled targets", made, {"images": collection.digest})
+            return self.gather("gather labelled", targets, "labelled")
         output = gather_labelled(self.run, "gather labelled", self.scope("labelled"), self.classes)
         return output, training_set(output, self.run.store, self.classes)
 
@@ -100,6 +121,20 @@ class RecipeContext:
             name: getattr(self, name) for name in wanted.batch if name in ("labelled", "pool")
         }
         return fit(self.run, "pretext fit", settings.models.teacher, settings.seeded(wanted), streams, self.classes)
+
+    def targets(self, label: str, table: pa.Table, inputs: dict[str, str]) -> Output:
+        """Targets that the task made, as a step that `gather` reads. `inputs`: digests of what they were made of."""
+
+        def work(step: Step) -> Output:
+            summary = {"kind": self.task.target_kind, "rows": table.num_rows}
+            expected = schema.targets(len(self.classes), self.classes.hash)
+            part = step.put_part(0, table.select(expected.names).cast(expected))
+            return step.commit([part], summary, time.time())
+
+        inputs = {**inputs, "classes": self.task.digest}
+        return self.run.find_or_run_step(
+            label, "targets", TARGETS_REVISION, {"kind": self.task.target_kind}, inputs, work
+        )
 
     def labelled_of(self, label: str, only: Subset) -> Stream:
         """The true labels of some labelled images as a training set."""
@@ -130,6 +165,7 @@ class RecipeContext:
         if settings.calibrate:
             fitted = calibrate(self.run, f"{label} calibrate", model, self.scope("validation"), self.classes, settings)
             settings = settings.model_copy(update={"temperature": fitted.summary["temperature"]})
+        settings = self.task.predict_settings(settings)
         return predict(self.run, label, model, replace(self.scope(on), chosen=only), settings)
 
     def scope(self, on: str) -> Scope:
@@ -154,7 +190,7 @@ class RecipeContext:
             # the labelled images must be scored as the pool was, at the temperature that was fitted for it
             scored = self.run.store.step_json(predictions.step, "record.json")["settings"]
             same = self.settings.predict.model_copy(update={"temperature": scored.get("temperature", 1.0)})
-            labelled = evaluate(self.run, f"{label} labelled", teacher, self.scope("labelled"), self.classes, same)
+            labelled = evaluate(self.run, f"{label} labelled", teacher, self.scope("labelled"), self.task, same)
         known = {name: collection for name, collection in self.known.items() if name != on}
         around = ReferenceSets(self.collections[on], known)
         return select(self.run, label, predictions, self.classes, settings, keep, labelled, around)
@@ -200,39 +236,31 @@ class RecipeContext:
     def gather(self, label: str, pseudo: Output, on: str = "pool") -> Stream:
         """Training shards of the images of `on` that have targets."""
         check = on != "pool"  # the pool's images were decoded when they were labelled
+        if self.task.merges_picks and "kind" not in pseudo.summary:
+            tables = [table for _, table in read_tables(pseudo, self.run.store.fs, list(PICKS))]
+            made = self.task.pseudo_targets(pa.concat_tables(tables))
+            pseudo = self.targets(f"{label} targets", made, {"pseudo": pseudo.digest})
         scope = replace(self.scope(on), exclusions=None)  # predictions know none of those that are excluded
         output = gather(self.run, label, pseudo, scope, self.classes, check=check)
         return output, training_set(output, self.run.store, self.classes)
 
-    def evaluate(self, label: str, model: Output, on: str) -> dict[str, Any] | None:
-        """Metrics of `model` on the collection called `on`, and the `step` with the answers; None when the run has no such collection."""
+    def evaluate(self, label: str, model: Output, on: str) -> Evaluated | None:
+        """The score of `model` on the collection called `on`; None when the run has no such collection."""
         if on not in self.collections:
             return None
-        output = evaluate(self.run, label, model, self.scope(on), self.classes, self.settings.predict)
-        return output.summary | {"step": output.step}
+        output = evaluate(self.run, label, model, self.scope(on), self.task, self.settings.predict)
+        return Evaluated(score_of(output), output.step)
 
     def pseudo_quality(self, pseudo: Output, on: str = "pool") -> dict[str, Any]:
         """How many pseudo-labels there are and, where the truth is known, how many of them are right. For the report, never for training."""
         table = pa.concat_tables(t for _, t in read_tables(pseudo, self.run.store.fs, ["shard", "row", "class"]))
-        quality: dict[str, Any] = {"kept": table.num_rows, "accuracy": None, "step": pseudo.step}
+        quality: dict[str, Any] = {"kept": table.num_rows, "correct": None, "step": pseudo.step}
         images = self.collections[on]
         if table.num_rows and images.has_labels:
-            truth = images.class_indices(self.classes)[images.at(table)]
-            quality["accuracy"] = float(np.mean(truth == table["class"].to_numpy()))
+            quality["correct"] = float(np.mean(self.task.correct(table, self.task.truth(images))))
         return quality
 
 
 def class_list(labelled: Collection, given: list[str] | None) -> ClassList:
-    """The run's classes: as given, else the sorted names of the labelled set. Raises ValueError for a class without a labelled image."""
-    seen = labelled.label_names
-    if not seen:
-        raise ValueError(
-            "labelled: no image has a label; use class folders (class/x.jpg) or name the column with data.label_column"
-        )
-    classes = ClassList(tuple(given)) if given else ClassList.from_names(seen)
-    empty = [name for name in classes.names if name not in seen]
-    if empty:
-        raise ValueError(
-            f"labelled: no image for the classes {empty[:10]}; label some or take them out of data.classes"
-        )
-    return classes
+    """The classes of a set with one class per image. Raises ValueError as `known_classes` does."""
+    return known_classes(labelled.label_names, given)

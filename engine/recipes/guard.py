@@ -5,15 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from engine.evaluate.evaluate import ANSWERS, shared_images
 from engine.ground.progress import log_event
 from engine.ground.steps import Output, read_output, read_tables
-from engine.metrics.accuracy import mcnemar
-from engine.metrics.calibration import gap_change
 from engine.metrics.churn import churn
+from engine.metrics.score import Score
 from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.policy import Evidence, Verdict, judge_generation
 from engine.settings.run import GuardSettings, RunSettings
+from engine.tasks.task import Task
+
+PICKED = ["shard", "row", "class", "score"]
+"""What is compared of two selections."""
 
 
 def next_teacher(
@@ -30,7 +32,7 @@ def next_teacher(
     verdict = student.guard = make_verdict(evidence, _share(student), setup.settings.guard)
     log_event(f"{student.name} guard", verdict.sentence)
     if setup.run.on_generation is not None:
-        setup.run.on_generation(number, (teacher if verdict.rejects else student).validation)
+        setup.run.on_generation(number, _score(teacher if verdict.rejects else student))
     if not verdict.obeyed or verdict.decision.action == "go on":
         return student
     if verdict.decision.action == "stop":
@@ -38,6 +40,10 @@ def next_teacher(
     settings = setup.settings
     same = number < settings.recipe.num_generations and _choices(settings, number + 1) == _choices(settings, number)
     return None if same else teacher
+
+
+def _score(generation: Generation) -> Score | None:
+    return generation.validation.score if generation.validation is not None else None
 
 
 def _choices(settings: RunSettings, number: int) -> tuple[object, ...]:
@@ -72,19 +78,19 @@ def evidence_of(
     pseudo_before: pa.Table | None,
     teacher: pa.Table | None,
     student: pa.Table | None,
-    num_classes: int,
+    task: Task,
 ) -> Evidence:
     """What two generations show.
 
     `pseudo`, `pseudo_before`: what the student and its teacher learned from (shard, row, class, score). `teacher`, `student`: what they
-    predicted for the validation images (evaluate's ANSWERS); None where there are none. They are compared on the images that both could read.
+    predicted for the validation images (rows of the task's measure); None where there are none. They are compared on the images that both
+    could read.
     """
     compared = gap = None
     if teacher is not None and student is not None:
-        teacher, student = shared_images(teacher, student)
-        right = [_column(table, "truth") == _column(table, "predicted") for table in (teacher, student)]
-        compared = mcnemar(*right)
-        gap = gap_change(_column(teacher, "confidence"), right[0], _column(student, "confidence"), right[1])
+        compared = task.measure.paired(teacher, student)
+        gap = task.measure.overconfidence(teacher, student)
+    num_classes = len(task.classes)
     return Evidence(
         compared,
         _selected(pseudo, num_classes),
@@ -96,16 +102,16 @@ def evidence_of(
 
 def _evidence(setup: RecipeContext, teacher: Generation, student: Generation) -> Evidence:
     """Read back what the two generations left in the store."""
-    pseudo = _table(setup, student.pseudo, ["shard", "row", "class", "score"])
+    pseudo = _table(setup, student.pseudo.get("step"), PICKED)
     assert pseudo is not None, "a student has pseudo-labels"
-    before = _table(setup, teacher.pseudo, ["shard", "row", "class", "score"])
-    answers = [_table(setup, generation.validation, ANSWERS.names) for generation in (teacher, student)]
-    return evidence_of(pseudo, before, answers[0], answers[1], len(setup.classes))
+    before = _table(setup, teacher.pseudo.get("step"), PICKED)
+    rows = [_table(setup, one.validation.step if one.validation else None) for one in (teacher, student)]
+    return evidence_of(pseudo, before, rows[0], rows[1], setup.task)
 
 
-def _table(setup: RecipeContext, summary: dict[str, object] | None, columns: list[str]) -> pa.Table | None:
-    """All parts of the step that a summary names; None without one."""
-    output = read_output(setup.run.store, str(summary["step"])) if summary else None
+def _table(setup: RecipeContext, step: str | None, columns: list[str] | None = None) -> pa.Table | None:
+    """All parts of a step; None without one."""
+    output = read_output(setup.run.store, step) if step else None
     if output is None:
         return None
     return pa.concat_tables(table for _, table in read_tables(output, setup.run.store.fs, columns))

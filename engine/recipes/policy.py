@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from engine.metrics.accuracy import Interval, PairedTest, wilson
 from engine.metrics.churn import Churn
+from engine.metrics.interval import Interval, wilson
+from engine.metrics.paired import PairedTest
 from engine.settings.run import GuardSettings
 
 Action = Literal["go on", "stop", "keep the old teacher"]
@@ -66,7 +67,7 @@ class Verdict:
     churn: float | None = None
     """Share of the images labelled in both generations whose class changed."""
     difference: Interval | None = None
-    """Accuracy of the student minus that of the teacher."""
+    """Score of the student minus that of the teacher."""
 
     @property
     def rejects(self) -> bool:
@@ -97,12 +98,10 @@ def judge_generation(evidence: Evidence, limits: GuardSettings = USUAL) -> Guard
     if evidence.selected_before is not None:
         lost = np.flatnonzero((evidence.selected == 0) & (evidence.selected_before >= limits.lost_class))
         if len(lost):
-            detail = (
-                f"{len(lost)} classes lost all their pseudo-labels, first class {lost[0]}, and accuracy is not better"
-            )
+            detail = f"{len(lost)} classes lost all their pseudo-labels, first class {lost[0]}, and the student is not better"
             return GuardDecision("keep the old teacher", "classes lost", detail)
     if evidence.gap_change is not None and evidence.gap_change.low > 0:
-        detail = f"the student is more overconfident than its teacher by {evidence.gap_change} and not more accurate"
+        detail = f"the student is more overconfident than its teacher by {evidence.gap_change} and not better"
         return GuardDecision("keep the old teacher", "more overconfident", detail)
     churn = evidence.churn
     if churn is not None and churn.both and wilson(churn.changed, churn.both, 1 - limits.level)[1] < limits.settled:

@@ -5,29 +5,38 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 
 from engine.ground.steps import differences
-from engine.metrics.accuracy import Interval, mcnemar, mean_over_seeds, wilson
+from engine.metrics.interval import Interval, mean_over_seeds
+from engine.metrics.score import Score
 from engine.report.cost import Cost
 from engine.report.figures import comparison_svg
 from engine.settings.block import get_value
 from engine.settings.run import RunSettings
-
-Right = npt.NDArray[np.bool_]
+from engine.tasks.task import Measure
 
 SAME = ("data", "models.teacher")
 """Settings in which all arms have to agree for the comparison to mean anything."""
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A model's score on one labelled set, and the rows of the task's measure that it stands on."""
+
+    score: Score
+    rows: pa.Table
+    measure: Measure
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """One arm in one random state: the metrics of the model that its run recommends, what the run cost, and which images it got right."""
+    """One arm in one random state: the metrics of the model that its run recommends, what the run cost, and how it did on each image."""
 
     row: dict[str, Any]
     cost: Cost
-    right: dict[str, Right]
-    """By collection ("validation", "test"), in address order."""
+    scored: dict[str, Scored]
+    """By collection: "validation", "test"."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +63,25 @@ def refuse_unlike(arms: Mapping[str, RunSettings]) -> None:
             raise ValueError(f"{name}: its student is {student.model}, another network: leave out models.student")
 
 
-def accuracy_of(outcomes: Sequence[Outcome], on: str) -> Interval | None:
-    """Over random states with Student's t interval where there are several, else of the images with Wilson's; None where it was not measured."""
-    rights = [outcome.right[on] for outcome in outcomes if on in outcome.right]
-    if not rights:
+def score_of(outcomes: Sequence[Outcome], on: str) -> Interval | None:
+    """Over random states with Student's t interval where there are several, else of the images; None where it was not measured."""
+    scores = [outcome.scored[on].score for outcome in outcomes if on in outcome.scored]
+    if not scores:
         return None
-    if len(rights) > 1:
-        return mean_over_seeds([float(right.mean()) for right in rights])
-    (right,) = rights
-    return Interval(float(right.mean()), *wilson(int(right.sum()), right.size))
+    return mean_over_seeds([score.value for score in scores]) if len(scores) > 1 else scores[0].interval
 
 
 def difference_to(first: Sequence[Outcome], outcomes: Sequence[Outcome], on: str) -> Interval | None:
-    """Accuracy minus that of the first arm, the same images and random states paired."""
+    """Score minus that of the first arm, the same images and random states paired."""
     pairs = [
-        (a.right[on], b.right[on]) for a, b in zip(first, outcomes, strict=False) if on in a.right and on in b.right
+        (a.scored[on], b.scored[on]) for a, b in zip(first, outcomes, strict=False) if on in a.scored and on in b.scored
     ]
     if not pairs:
         return None
     if len(pairs) == 1:
-        return mcnemar(*pairs[0]).difference
-    return mean_over_seeds([float(b.mean() - a.mean()) for a, b in pairs])
+        (a, b) = pairs[0]
+        return a.measure.paired(a.rows, b.rows).difference
+    return mean_over_seeds([b.score.value - a.score.value for a, b in pairs])
 
 
 def rows(arms: Sequence[Arm], budget: int | None = None) -> list[dict[str, Any]]:
@@ -82,19 +89,19 @@ def rows(arms: Sequence[Arm], budget: int | None = None) -> list[dict[str, Any]]
     made = []
     for arm in arms:
         trained = int(np.mean([outcome.cost.trained for outcome in arm.outcomes]))
-        quality = [o.row["pseudo_accuracy"] for o in arm.outcomes if o.row["pseudo_accuracy"] is not None]
+        quality = [o.row["pseudo_correct"] for o in arm.outcomes if o.row["pseudo_correct"] is not None]
         made.append(
             {
                 "arm": arm.name,
                 "recipe": arm.recipe,
                 "states": len(arm.outcomes),
-                **{on: _plain(accuracy_of(arm.outcomes, on)) for on in ("validation", "test")},
+                **{on: _plain(score_of(arm.outcomes, on)) for on in ("validation", "test")},
                 "difference": None if arm is arms[0] else _plain(_difference(arms[0], arm)),
                 "trained": trained,
                 "labelled": int(np.mean([outcome.cost.labelled for outcome in arm.outcomes])),
                 "over_budget": budget is not None and trained > 1.01 * budget,
                 "pseudo_labels": arm.outcomes[0].row["pseudo_labels"],
-                "pseudo_accuracy": float(np.mean(quality)) if quality else None,
+                "pseudo_correct": float(np.mean(quality)) if quality else None,
             }
         )
     return made
@@ -110,14 +117,14 @@ def _plain(interval: Interval | None) -> list[float] | None:
 
 
 def markdown(table: Sequence[dict[str, Any]]) -> str:
-    """The table in Markdown: accuracies in % with 95 % intervals."""
+    """The table in Markdown: scores in % with 95 % intervals."""
     lines = [
         "| arm | states | validation | test | paired difference to the first | images trained on | labelled | pseudo-labels | right |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in table:
         over = " (over budget)" if row["over_budget"] else ""
-        kept, right = row["pseudo_labels"], row["pseudo_accuracy"]
+        kept, right = row["pseudo_labels"], row["pseudo_correct"]
         cells = [
             row["arm"],
             str(row["states"]),
@@ -142,6 +149,6 @@ def _percent(interval: list[float] | None, sign: str = "") -> str:
 
 
 def svg(table: Sequence[dict[str, Any]]) -> str:
-    """The accuracies as dots with their intervals, an arm a line; of the test set, or of validation images where nothing was tested."""
+    """The scores as dots with their intervals, an arm a line; of the test set, or of validation images where nothing was tested."""
     on = "test" if any(row["test"] for row in table) else "validation"
-    return comparison_svg([(row["arm"], row[on]) for row in table], f"accuracy on {on} images, % (95 % interval)")
+    return comparison_svg([(row["arm"], row[on]) for row in table], f"score on {on} images, % (95 % interval)")

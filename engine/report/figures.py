@@ -116,7 +116,7 @@ def preview_svg(names: Sequence[str], best: Histogram, per_class: int | None = N
 
 
 def settings_svg(space: Space, records: Sequence[TrialRecord], winner: TrialRecord) -> str:
-    """A panel for each setting of a search: the validation accuracy of every trial against its value, with the 95 % interval."""
+    """A panel for each setting of a search: the validation score of every trial against its value, with the 95 % interval."""
     columns = min(3, max(1, len(space)))
     lines = -(-len(space) // columns)
     others, best = (
@@ -130,8 +130,7 @@ def settings_svg(space: Space, records: Sequence[TrialRecord], winner: TrialReco
                 known = [record for record in group if path in record.trial.values]
                 x = [position(dimension, record.trial.values[path]) for record in known]
                 low, value, high = (
-                    [100 * getattr(record.reports[-1], name) for record in known]
-                    for name in ("low", "accuracy", "high")
+                    [100 * getattr(record.reports[-1], name) for record in known] for name in ("low", "value", "high")
                 )
                 axes.vlines(x, low, high, colors=colour, alpha=0.35)
                 axes.plot(x, value, mark, color=colour, markersize=size)
@@ -140,14 +139,14 @@ def settings_svg(space: Space, records: Sequence[TrialRecord], winner: TrialReco
             axes.margins(y=0.1)
             axes.set_xlabel(shown(path, 40))
             if number % columns == 0:
-                axes.set_ylabel("accuracy, %")
+                axes.set_ylabel("score, %")
 
-    return _svg(draw, (3.4 * columns, 2.6 * max(1, lines)), "accuracy against each setting")
+    return _svg(draw, (3.4 * columns, 2.6 * max(1, lines)), "score against each setting")
 
 
 def parallel_svg(space: Space, records: Sequence[TrialRecord], winner: TrialRecord) -> str:
-    """Parallel coordinates: a line for each trial through all its settings to its accuracy; the better, the darker."""
-    low, high = accuracy_range(records)
+    """Parallel coordinates: a line for each trial through all its settings to its score; the better, the darker."""
+    low, high = score_range(records)
 
     def draw(figure: "Figure") -> None:
         from matplotlib import colormaps
@@ -170,7 +169,7 @@ def parallel_svg(space: Space, records: Sequence[TrialRecord], winner: TrialReco
         axes.set_ylim(-0.02, 1.02)
         axes.spines[:].set_visible(False)
         names = [shown(path.rsplit(".", 1)[-1]) for path in space]
-        axes.set_xticks(range(len(space) + 1), labels=[*names, "accuracy"], rotation=25, horizontalalignment="right")
+        axes.set_xticks(range(len(space) + 1), labels=[*names, "score"], rotation=25, horizontalalignment="right")
         axes.tick_params(axis="x", length=0, pad=14)
         axes.set_yticks([])
 
@@ -224,7 +223,7 @@ def labels(dimension: Dimension) -> tuple[str, str]:
     return str(ends[0]), str(ends[-1])
 
 
-def accuracy_range(records: Sequence[TrialRecord]) -> tuple[float, float]:
+def score_range(records: Sequence[TrialRecord]) -> tuple[float, float]:
     """The axis of accuracies: from the lowest to the highest seen, never empty."""
     values = [record.value for record in records if record.value is not None] or [0.0]
     low, high = min(values), max(values)

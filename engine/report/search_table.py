@@ -29,13 +29,13 @@ def show(found: SearchResult, important: list[Importance], saved: list[Saving], 
     """Print the trials, the winner's schedule, which settings mattered, and what sharing saved."""
     console = console or Console(width=max(WIDTH, Console().width))
     paths = list(dict.fromkeys(path for record in found.records for path in record.trial.values))
-    trials = Table(title="trials: accuracy in % on validation images after each generation", title_justify="left")
-    for column in ("trial", "teacher", *paths, "accuracy", "state"):
+    trials = Table(title="trials: score in % on validation images after each generation", title_justify="left")
+    for column in ("trial", "teacher", *paths, "score", "state"):
         trials.add_column(column, overflow="fold")
     for record in found.records:
         trial = record.trial
         teacher = "-" if trial.parent is None else f"{trial.cohort - 1}-{trial.parent:03d}"
-        course = "  ".join(f"{100 * report.accuracy:.2f}" for report in record.reports) or "-"
+        course = "  ".join(f"{100 * report.value:.2f}" for report in record.reports) or "-"
         mark = " *" if record == found.winner else ""
         trials.add_row(
             trial.name + mark, teacher, *(str(trial.values.get(p, "-")) for p in paths), course, record.state

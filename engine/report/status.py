@@ -71,7 +71,7 @@ def step_status(store: Store, pointer: Pointer, now: float | None = None) -> Ste
     )
 
 
-SHOWN = ("images", "rejected", "excluded", "selected", "rows", "accuracy", "steps", "loss")
+SHOWN = ("images", "rejected", "excluded", "selected", "rows", "value", "steps", "loss")
 
 
 RECENT = 50

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from engine.ground import storage
 from engine.ground.steps import Output, Store
-from engine.recipes.context import Generation
+from engine.metrics.score import Score
+from engine.recipes.context import Evaluated, Generation
 from engine.recipes.policy import Verdict
 
 
@@ -18,10 +19,10 @@ def metrics(store: Store, generations: list[Generation]) -> dict[str, Any]:
     rows = [
         {
             "name": generation.name,
-            "validation": _accuracy(generation.validation),
-            "test": _accuracy(generation.test),
+            "validation": _plain(generation.validation),
+            "test": _plain(generation.test),
             "pseudo_labels": generation.pseudo.get("kept"),
-            "pseudo_accuracy": generation.pseudo.get("accuracy"),
+            "pseudo_correct": generation.pseudo.get("correct"),
             "guard": _guard(generation.guard),
             "seconds": round(sum(seconds(store, output) for output in generation.steps), 1),
             "model": f"{generation.model.folder}/{generation.model.summary['model']}",
@@ -52,17 +53,18 @@ def seconds(store: Store, output: Output) -> float:
     return json.loads(storage.get(store.fs, f"{output.folder}/step.json"))["lineage"]["seconds"]
 
 
-def _accuracy(summary: dict[str, Any] | None) -> dict[str, Any] | None:
-    return {key: summary[key] for key in ("accuracy", "low", "high", "images", "ece")} if summary else None
+def _plain(evaluated: Evaluated | None) -> dict[str, Any] | None:
+    return evaluated.score.to_json() if evaluated else None
 
 
 def show(report: dict[str, Any], console: Console | None = None) -> None:
-    """Print the table: accuracy with its 95 % interval, pseudo-labels kept and how many of them are right, time."""
-    table = Table(title="accuracy in % with 95 % interval", title_justify="left")
+    """Print the table: the score with its 95 % interval, pseudo-labels kept and how many of them are right, time."""
+    scores = [Score.from_json(row[on]) for row in report["generations"] for on in ("validation", "test") if row[on]]
+    table = Table(title=f"{scores[0].title if scores else 'score'} in % with 95 % interval", title_justify="left")
     for column in ("model", "validation", "test", "pseudo-labels", "right", "time"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for row in report["generations"]:
-        kept, right = row["pseudo_labels"], row["pseudo_accuracy"]
+        kept, right = row["pseudo_labels"], row["pseudo_correct"]
         cells = (
             _percent(row["validation"]),
             _percent(row["test"]),
@@ -84,7 +86,8 @@ WIDTH = 120
 """Columns that the table needs; a job's log has no width of its own."""
 
 
-def _percent(accuracy: dict[str, Any] | None) -> str:
-    if accuracy is None:
+def _percent(plain: dict[str, Any] | None) -> str:
+    if plain is None:
         return "-"
-    return f"{100 * accuracy['accuracy']:.2f} [{100 * accuracy['low']:.2f}, {100 * accuracy['high']:.2f}]"
+    score = Score.from_json(plain)
+    return f"{100 * score.value:.2f} [{100 * score.low:.2f}, {100 * score.high:.2f}]"

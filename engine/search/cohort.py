@@ -53,7 +53,7 @@ class Cohort:
             decision = decide_halving(report, others, self.halving, self.generations)
         span = f"[{report.low:.2%}, {report.high:.2%}]"
         verdict = "" if decision.goes_on else f"; stopped: {decision.reason}"
-        log_event(f"trial {name}", f"generation {report.generation}: {report.accuracy:.2%} {span}{verdict}")
+        log_event(f"trial {name}", f"generation {report.generation}: {report.value:.2%} {span}{verdict}")
         if not decision.goes_on:
             self.known[name] = self.records.put(replace(record, state="stopped"))
         return decision

@@ -26,8 +26,8 @@ def decide_halving(
     `last`: the run's last generation, after which there is nothing to save."""
     if settings is None or report.generation < settings.grace or report.generation >= last:
         return HalvingDecision(True, "no trial is stopped after this generation")
-    rung = [one.accuracy for other in others for one in other.reports if one.generation == report.generation]
-    better = sum(accuracy > report.accuracy for accuracy in rung)
+    rung = [one.value for other in others for one in other.reports if one.generation == report.generation]
+    better = sum(value > report.value for value in rung)
     kept = math.ceil(settings.keep * (len(rung) + 1))
     told = f"{better + 1}. of {len(rung) + 1} after generation {report.generation}, the best {kept} go on"
     return HalvingDecision(better < kept, told)

@@ -41,7 +41,7 @@ def check_search(settings: SearchJobSettings) -> None:
 def run_search(run: Run, settings: SearchJobSettings, share: TrialAllocation, run_cohort: RunCohort) -> SearchResult:
     """Run what is missing of the search and return the best. `run_cohort` is `tuner.run_cohort`, or a stand-in of a test.
 
-    Raises ValueError when the run's records are of another search, RuntimeError when no trial came to an accuracy.
+    Raises ValueError when the run's records are of another search, RuntimeError when no trial came to a score.
     """
     _same_search(run, settings)
     records, base = TrialRecords(run), settings.base()
@@ -55,7 +55,7 @@ def run_search(run: Run, settings: SearchJobSettings, share: TrialAllocation, ru
         log_event(f"cohort {number}", f"{settings.search.trials} trials, {over} of them over before")
         earlier = run_cohort(run, cohort, base, share)
         if (leader := best(earlier)) is None:
-            raise RuntimeError(f"no trial came to an accuracy; the first says: {earlier[0].error}")
+            raise RuntimeError(f"no trial came to a score; the first says: {earlier[0].error}")
         log_event(f"cohort {number}", f"best: trial {leader.trial.name} with {leader.value:.2%} on validation images")
     winner = best(records.all())
     assert winner is not None, "the last cohort has a best"

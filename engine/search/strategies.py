@@ -39,14 +39,14 @@ def propose(
 ) -> Trial:
     """Trial `number` of `cohort`. `earlier`: all records of the cohort before; `history`: records of this one, for a sampler that learns.
 
-    Raises ValueError when no trial of the cohort before has an accuracy to go on from.
+    Raises ValueError when no trial of the cohort before has a score to go on from.
     """
     search = settings.search
     if search.mode == "population" and cohort > 1:
         return _next_member(settings, cohort, number, earlier)
     winner = best(earlier)
     if cohort > 1 and winner is None:
-        raise ValueError(f"no trial of generation {cohort - 1} came to an accuracy: look at their errors above")
+        raise ValueError(f"no trial of generation {cohort - 1} came to a score: look at their errors above")
     own = winner.trial.values if winner is not None else start_values(settings)
     seed = [search.seed, cohort, number]
     if number == 0:
@@ -79,7 +79,7 @@ def exploit(earlier: list[TrialRecord], population: PopulationSettings) -> list[
         key=lambda record: (-(record.value or 0.0), record.trial.number),
     )
     if not ranked:
-        raise ValueError("no member of the population came to an accuracy: look at their errors above")
+        raise ValueError("no member of the population came to a score: look at their errors above")
     count = min(max(1, int(population.quantile * len(earlier))), len(earlier) // 2)
     top = [record.trial.number for record in ranked[:count]]
     failed = [record.trial.number for record in earlier if record.value is None]

@@ -20,7 +20,7 @@ def library() -> Any:
 
 
 def suggest(space: Space, seed: list[int], history: list[TrialRecord]) -> Values:
-    """Values of a trial by the tree-structured Parzen estimator, from the accuracy of trials that reported and the places of those that run."""
+    """Values of a trial by the tree-structured Parzen estimator, from the score of trials that reported and the places of those that run."""
     optuna = library()
     distributions = {path: _distribution(optuna, dimension) for path, dimension in space.items()}
     number = int(sum(part * 1009**power for power, part in enumerate(seed)) % 2**32)

@@ -3,10 +3,10 @@
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from engine.ground.progress import log_event
 from engine.ground.run import Run
+from engine.metrics.score import Score
 from engine.recipes.context import RecipeContext
 from engine.recipes.registry import SelfTrainSettings, train
 from engine.search.trials import TrialRecord, TrialRecords, TrialReport, run_name, settings_of
@@ -24,10 +24,10 @@ def run_trial(
     records = TrialRecords(search)
     record = records.get(name)
 
-    def report(generation: int, validation: dict[str, Any] | None) -> None:
+    def report(generation: int, score: Score | None) -> None:
         nonlocal record
-        assert validation is not None, "a search has validation images"
-        seen = TrialReport(generation, *(validation[key] for key in ("accuracy", "low", "high")))
+        assert score is not None, "a search has validation images"
+        seen = TrialReport(generation, score.value, score.low, score.high)
         record = records.put(replace(record.after(seen), state="running", error=""))
         tell(seen)
 
@@ -37,7 +37,8 @@ def run_trial(
         run.save_settings(settings)
         generations = train(RecipeContext(run, settings))
         if not record.reports:  # nothing was selected, or there is no generation: the teacher is what there is to use
-            report(0, generations[-1].validation)
+            last = generations[-1].validation
+            report(0, last.score if last is not None else None)
     except Exception as error:
         log_event(run.name, traceback.format_exc())
         return records.put(replace(record, state="failed", error=f"{type(error).__name__}: {error}"))

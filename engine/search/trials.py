@@ -44,10 +44,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialReport:
-    """Validation accuracy of the model to use after a generation, with its 95 % interval."""
+    """Validation score of the model to use after a generation, with its 95 % interval."""
 
     generation: int
-    accuracy: float
+    value: float
     low: float
     high: float
 
@@ -63,8 +63,8 @@ class TrialRecord:
 
     @property
     def value(self) -> float | None:
-        """What the search maximises: the last accuracy; None before there is one, and for a trial that failed on its way."""
-        return self.reports[-1].accuracy if self.reports and self.state != "failed" else None
+        """What the search maximises: the last score; None before there is one, and for a trial that failed on its way."""
+        return self.reports[-1].value if self.reports and self.state != "failed" else None
 
     @property
     def over(self) -> bool:
@@ -81,7 +81,8 @@ class TrialRecord:
     def load(cls, plain: dict[str, Any]) -> Self:
         trial = plain["trial"]
         before = None if trial["before"] is None else tuple(trial["before"])
-        reports = tuple(TrialReport(**report) for report in plain["reports"])
+        # by position: records of earlier versions call the value otherwise
+        reports = tuple(TrialReport(*report.values()) for report in plain["reports"])
         return cls(Trial(**{**trial, "before": before}), plain["state"], reports, plain["error"])
 
 

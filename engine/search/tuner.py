@@ -97,6 +97,6 @@ class Verdicts(FIFOScheduler):
         self.cohort = cohort
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        report = TrialReport(*(result[key] for key in ("generation", "accuracy", "low", "high")))
+        report = TrialReport(*(result[key] for key in ("generation", "value", "low", "high")))
         decision = self.cohort.reported(trial.config[TRIAL], report)
         return TrialScheduler.CONTINUE if decision.goes_on else TrialScheduler.STOP

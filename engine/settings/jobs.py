@@ -113,8 +113,12 @@ class FitJobSettings(Block):
 
 
 class EvaluateJobSettings(PredictJobSettings):
-    """`jobs.evaluate`: accuracy of a model on a labelled collection."""
+    """`jobs.evaluate`: the score of a model on a labelled collection."""
 
+    task: str = Field(
+        "classify",
+        description="classify: one class per image; multilabel: any number of them; module:Class for another",
+    )
     soft: SoftSettings | None = Field(
         None,
         description="table of soft labels to compare with: KL of distributions, average precision of labels (default: class labels)",

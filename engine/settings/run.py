@@ -1,7 +1,7 @@
 """Settings of a run of the main job. The union of all recipes is closed in `engine/recipes/registry.py`."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -40,7 +40,10 @@ class RunSettings(Block):
     shorthand: ClassVar[dict[str, str]] = {"recipe": "name"}
 
     recipe: SerializeAsAny[RecipeSettings] = Field(description="recipe and its own options")
-    task: Literal["classify"] = Field("classify", description="what the run learns to predict")
+    task: str = Field(
+        "classify",
+        description="classify: one class per image; multilabel: any number of them; module:Class for another",
+    )
     run: str = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")
     seed: int = Field(0, ge=0, description="random state of the run, from which those of all fits follow")

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from engine.ground.run import pointers
 from engine.ground.steps import Store, read_output, read_tables
-from engine.metrics.accuracy import Interval, mcnemar, mean_over_seeds
+from engine.metrics.interval import Interval, mean_over_seeds
+from engine.metrics.paired import mcnemar
 
 CONFIG = Path(__file__).parents[2] / "jobs" / "configs" / "cifar10.yaml"
 LABELS_A_CLASS = 400

@@ -93,7 +93,7 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for on in ("validation", "test"):
-        low, mid, high = (last[name][on]["accuracy"] for name in ("planted", "found", "tuned"))
+        low, mid, high = (last[name][on]["value"] for name in ("planted", "found", "tuned"))
         lines.append(f"\n{on}: {(mid - low) / (high - low):.0%} of the gap of {100 * (high - low):.2f} points")
     return "\n".join(lines)
 

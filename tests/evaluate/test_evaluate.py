@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.evaluate.calibrate import calibrate
-from engine.evaluate.evaluate import evaluate, shared_images
+from engine.evaluate.evaluate import evaluate
 from engine.evaluate.robustness import chosen_corruptions, robustness
 from engine.evaluate.soft import evaluate_soft
 from engine.ground.run import Run, pointers
@@ -30,11 +30,13 @@ from engine.settings.cluster import ClusterSettings
 from engine.settings.data import SourceSettings
 from engine.settings.jobs import SoftSettings
 from engine.settings.predict import PredictSettings
+from engine.tasks.classify import Classify
 from tests.predict.test_shard_predictor import teacher as teacher  # the fixture
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 CLASSES = ClassList(tuple(str(digit) for digit in range(10)))
+TASK = Classify(CLASSES)
 SETTINGS = PredictSettings(top_p=3, batch_size=16, backend="eager")
 ROWS, SHARD = 60, 16
 
@@ -56,7 +58,7 @@ class Evaluated:
 
     def __call__(self, **scope: Any) -> Output:
         chosen = replace(self.scope, **scope)
-        return evaluate(self.run, "test", self.model, chosen, CLASSES, SETTINGS)
+        return evaluate(self.run, "test", self.model, chosen, TASK, SETTINGS)
 
     def rows(self, output: Output) -> pa.Table:
         return pa.concat_tables(table for _, table in read_tables(output, self.run.store.fs))
@@ -82,8 +84,8 @@ def test_the_score_is_of_what_the_model_predicts(digits: Path, teacher: Path, tm
     assert rows["predicted"].to_numpy().tolist() == predicted.tolist()
     assert rows["truth"].to_numpy().tolist() == evaluated.labels.tolist()
     assert output.summary["images"] == ROWS
-    assert output.summary["accuracy"] == pytest.approx(np.mean(predicted == evaluated.labels))
-    assert output.summary["low"] < output.summary["accuracy"] < output.summary["high"]
+    assert output.summary["value"] == pytest.approx(np.mean(predicted == evaluated.labels))
+    assert output.summary["low"] < output.summary["value"] < output.summary["high"]
 
 
 def test_images_that_cannot_be_read_are_reported_and_are_not_wrong(
@@ -93,16 +95,16 @@ def test_images_that_cannot_be_read_are_reported_and_are_not_wrong(
         Evaluated(tmp_path / name, teacher, digits, torn) for name, torn in (("whole", ()), ("broken", (3, 40)))
     )
     output = broken(max_rejected_percent=5)
-    assert "of 58 images; 2 more could not be read" in capfd.readouterr().out
+    assert "58 images, 2 unreadable" in capfd.readouterr().out
     assert (output.summary["images"], output.summary["rejected"]) == (58, 2)
     assert sum(output.summary["reasons"].values()) == 2
     complete = whole.rows(whole())
     left = np.setdiff1d(np.arange(ROWS), [3, 40])
     assert broken.rows(output).equals(complete.take(pa.array(left)))
-    first, second = shared_images(complete, broken.rows(output))
-    assert first.equals(second)
+    same = TASK.measure.paired(complete, broken.rows(output))
+    assert (same.images, same.difference.value, same.p_value) == (58, 0, 1)
     right = (complete["truth"].to_numpy() == complete["predicted"].to_numpy())[left]
-    assert output.summary["accuracy"] == pytest.approx(right.mean())
+    assert output.summary["value"] == pytest.approx(right.mean())
     message = r"test predict: 2 of 60 images rejected \(3\.3 %, limit data\.max_rejected_percent=1\): 2 .*predict-.*/quarantine/"
     with pytest.raises(TooManyRejectsError, match=message):
         broken(max_rejected_percent=1)
@@ -153,13 +155,13 @@ def test_corrupted_images_are_scored_worse_or_differently_each_as_a_step(
 ) -> None:
     evaluated = Evaluated(tmp_path, teacher, digits)
     wanted = chosen_corruptions(["contrast", "gaussian_noise"], [1, 5])
-    errors = robustness(evaluated.run, evaluated.model, evaluated.scope, CLASSES, SETTINGS, wanted)
+    errors = robustness(evaluated.run, evaluated.model, evaluated.scope, TASK, SETTINGS, wanted)
     assert list(errors) == ["contrast", "gaussian_noise"]
     clean = evaluated.rows(evaluated())
     steps = {pointer.label: pointer.step for pointer in pointers(evaluated.run.store, "run")}
     for family, error in errors.items():
         outputs = [read_output(evaluated.run.store, steps[f"{family} {severity}"]) for severity in (1, 5)]
-        assert error == pytest.approx(np.mean([1 - one.summary["accuracy"] for one in outputs if one is not None]))
+        assert error == pytest.approx(np.mean([1 - one.summary["value"] for one in outputs if one is not None]))
         assert outputs[1] is not None
         assert evaluated.rows(outputs[1])["confidence"] != clean["confidence"]
     record = json.loads((Path(evaluated.predictions("contrast 5 predict").folder) / "record.json").read_text())
@@ -264,4 +266,4 @@ def test_labels_of_other_classes_than_the_models_are_refused(digits: Path, teach
     evaluated = Evaluated(tmp_path, teacher, digits)
     others = ClassList(tuple(reversed(CLASSES.names)))
     with pytest.raises(ValueError, match="the model's classes are not those of the labels"):
-        evaluate(evaluated.run, "test", evaluated.model, evaluated.scope, others, SETTINGS)
+        evaluate(evaluated.run, "test", evaluated.model, evaluated.scope, Classify(others), SETTINGS)

@@ -26,7 +26,7 @@ def test_an_arm_added_later_reuses_what_is_there(
     assert [row["trained"] for row in table] == [40 * 32, 40 * (32 + 48)]
     assert [row["labelled"] for row in table] == [0, 1097]
     assert table[1]["difference"] is not None
-    assert table[1]["pseudo_accuracy"] > 0.4
+    assert table[1]["pseudo_correct"] > 0.4
     folder = Path(store) / "compare" / "c"
     assert json.loads((folder / "compare.json").read_text())["arms"] == json.loads(json.dumps(table))
     assert (folder / "compare.svg").read_text().startswith("<svg")

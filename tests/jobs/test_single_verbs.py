@@ -74,7 +74,7 @@ def test_label_select_fit_and_evaluate_one_by_one(start: Start, finished: str, d
     assert (Path(model) / "model.safetensors").exists()
 
     said = start("evaluate", store, f"model={model}", f"images.uri={test}")
-    assert re.search(r"accuracy \d+\.\d+% \[.*\] of 400 images, calibration error", said)
+    assert re.search(r"accuracy \d+\.\d % \(95 % CI [\d.]+-[\d.]+, 400 images\), calibration error", said)
 
     said = start("status", finished, "fit")
     assert "done" in said

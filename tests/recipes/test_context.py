@@ -36,7 +36,7 @@ def test_labelled_images_are_scored_at_the_temperature_of_the_pool(
     monkeypatch.setattr(module, "select", lambda *_: None)
     monkeypatch.setattr(module, "read_output", lambda *_: "the teacher")
     setup: Any = RecipeContext.__new__(RecipeContext)
-    setup.classes, setup.known = None, {}
+    setup.classes, setup.task, setup.known = None, None, {}
     setup.collections = {"labelled": "the labelled", "pool": "the pool"}
     record = {"settings": {"top_p": 4, **fitted}}
     setup.run = SimpleNamespace(store=SimpleNamespace(step_json=lambda *_: record))

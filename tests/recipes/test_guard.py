@@ -7,11 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.evaluate.evaluate import ANSWERS
 from engine.ground.run import Run
 from engine.ground.steps import Output, Store
 from engine.labels.classes import ClassList
-from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.context import Evaluated, Generation, RecipeContext
 from engine.recipes.guard import evidence_of, make_verdict, next_teacher, stop_without_labels
 from engine.recipes.registry import SelfTrainSettings, train
 from engine.report.table import metrics, show
@@ -19,9 +18,11 @@ from engine.settings.block import parse
 from engine.settings.cluster import ClusterSettings
 from engine.settings.run import GuardSettings
 from engine.tables import schema
+from engine.tasks.classify import ROWS, Classify
 from tests.small_run import run_tree
 
 CLASSES = ClassList(("cat", "dog"))
+TASK = Classify(CLASSES)
 
 
 def answers(right: np.ndarray, confidence: float = 0.8) -> pa.Table:
@@ -31,7 +32,7 @@ def answers(right: np.ndarray, confidence: float = 0.8) -> pa.Table:
     predicted = np.where(right, 0, 1).astype(np.int32)
     return pa.table(
         [zeros, np.arange(number, dtype=np.int32), zeros, predicted, np.full(number, confidence, np.float32)],
-        schema=ANSWERS,
+        schema=ROWS,
     )
 
 
@@ -47,9 +48,9 @@ def labels(classes: list[int]) -> pa.Table:
 
 def test_evidence_is_paired_and_counts_churn() -> None:
     teacher, student = np.array([True, True, False, False]), np.array([True, False, True, True])
-    seen = evidence_of(labels([0, 0, 1, 1]), labels([0, 1, 1]), answers(teacher), answers(student, 0.9), 2)
+    seen = evidence_of(labels([0, 0, 1, 1]), labels([0, 1, 1]), answers(teacher), answers(student, 0.9), TASK)
     assert seen.student_against_teacher is not None
-    assert (seen.student_against_teacher.only_first, seen.student_against_teacher.only_second) == (1, 2)
+    assert seen.student_against_teacher.difference.value == pytest.approx(1 / 4)
     assert seen.selected.tolist() == [2, 2]
     assert seen.selected_before is not None
     assert seen.selected_before.tolist() == [1, 2]
@@ -62,20 +63,20 @@ def test_evidence_is_paired_and_counts_churn() -> None:
 def test_two_models_are_compared_on_the_images_that_both_could_read() -> None:
     teacher, student = answers(np.array([True, False, True, True])), answers(np.array([True, True, True, False]))
     without_first = student.slice(1)
-    seen = evidence_of(labels([0, 1]), None, teacher.slice(0, 3), without_first, 2)
+    seen = evidence_of(labels([0, 1]), None, teacher.slice(0, 3), without_first, TASK)
     assert seen.student_against_teacher is not None
-    assert (seen.student_against_teacher.only_first, seen.student_against_teacher.only_second) == (0, 1)
+    assert seen.student_against_teacher.images == 2
     assert seen.student_against_teacher.difference.value == 0.5
 
 
 def test_without_validation_or_with_the_rails_off_a_verdict_only_warns() -> None:
-    worse = evidence_of(labels([0, 1]), None, answers(np.ones(400, bool)), answers(np.arange(400) > 100), 2)
+    worse = evidence_of(labels([0, 1]), None, answers(np.ones(400, bool)), answers(np.arange(400) > 100), TASK)
     assert make_verdict(worse, None, GuardSettings()).rejects
     off = make_verdict(worse, None, GuardSettings(enabled=False))
     assert off.decision.action == "keep the old teacher"
     assert not off.rejects
     assert "only" in off.sentence
-    lost = evidence_of(labels([0] * 30), labels([1] * 30), None, None, 2)
+    lost = evidence_of(labels([0] * 30), labels([1] * 30), None, None, TASK)
     assert make_verdict(lost, None, GuardSettings()).decision.reason == "classes lost"
     assert not make_verdict(lost, None, GuardSettings()).obeyed
 
@@ -97,7 +98,7 @@ class FakeSetup:
         }
         self.settings = parse(SelfTrainSettings, run_tree(**flat), "fake")
         self.run = Run(Store(str(store)), "r", ClusterSettings())
-        self.classes = CLASSES
+        self.classes, self.task = CLASSES, TASK
         self.labelled = None
         self.right, self.validation = right, validation
         self.fitted: list[Output] = []
@@ -126,16 +127,15 @@ class FakeSetup:
     def gather(self, _: str, pseudo: Output) -> tuple[Output, None]:
         return pseudo, None
 
-    def evaluate(self, label: str, model: Output, _: str) -> dict[str, Any] | None:
+    def evaluate(self, label: str, model: Output, _: str) -> Evaluated | None:
         if not self.validation:
             return None
         right = self.right[self.fitted.index(model)]
         output = self.put("evaluate", label, answers(right), {"model": model.digest})
-        share = float(right.mean())
-        return {"step": output.step, "accuracy": share, "low": share, "high": share, "images": right.size, "ece": 0.0}
+        return Evaluated(TASK.measure.score(answers(right)), output.step)
 
     def pseudo_quality(self, pseudo: Output) -> dict[str, Any]:
-        return {"kept": pseudo.summary["selected"], "accuracy": None, "step": pseudo.step}
+        return {"kept": pseudo.summary["selected"], "correct": None, "step": pseudo.step}
 
 
 GOOD, BETTER, BAD = (np.arange(1000) < number for number in (700, 800, 500))

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from engine.metrics.accuracy import Interval, PairedTest, mcnemar
 from engine.metrics.calibration import gap_change
 from engine.metrics.churn import Churn
+from engine.metrics.interval import Interval
+from engine.metrics.paired import PairedTest, mcnemar
 from engine.recipes.policy import Evidence, judge_generation
 
 SELECTED = np.array([100, 100, 100])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.metrics.accuracy import mean_over_seeds
+from engine.metrics.interval import mean_over_seeds
 from engine.recipes.registry import SelfTrainSettings
 from engine.settings.block import parse
 from jobs.self_train import self_train
@@ -24,7 +24,7 @@ def accuracy(digits: Path, store: str, workers: int, seed: int) -> float:
     run = f"{workers}-{seed}"
     tree = {**plain, "fits": fits, "run": run, "cluster": {"train": {"workers": workers, "cpus": 1}}}
     report = self_train(parse(SelfTrainSettings, tree, run))
-    return float(report["generations"][-1]["test"]["accuracy"])  # type: ignore[index]
+    return float(report["generations"][-1]["test"]["value"])  # type: ignore[index]
 
 
 def test_two_train_workers_end_where_one_does(digits: Path, tmp_path: Path) -> None:

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from engine.metrics.accuracy import wilson
+from engine.labels.classes import ClassList
+from engine.metrics.interval import wilson
 from engine.recipes import efficientnet
 from engine.recipes.registry import SelfTrainSettings
-from engine.report.compare import Arm, Outcome, accuracy_of, difference_to, markdown, refuse_unlike, rows, svg
+from engine.report.compare import Arm, Outcome, Scored, difference_to, markdown, refuse_unlike, rows, score_of, svg
 from engine.report.cost import Cost, evaluated, of_step, planned
 from engine.settings.block import load, parse
 from engine.settings.run import SEED_STRIDE
+from engine.tasks.classify import ROWS, Classify
 from jobs.compare import compare, in_state
 from tests.small_run import WITHOUT_GENERATIONS, run_tree
 
@@ -82,20 +85,24 @@ def test_predictions_made_to_be_evaluated_cost_nothing_those_that_are_selected_f
 
 
 def outcome(right: np.ndarray, trained: int = 100) -> Outcome:
-    row = {"pseudo_labels": 10, "pseudo_accuracy": 0.5}
-    return Outcome(row, Cost(trained, 7), {"test": right})
+    row = {"pseudo_labels": 10, "pseudo_correct": 0.5}
+    measure = Classify(ClassList(("a", "b"))).measure
+    number = np.arange(len(right), dtype=np.int32)
+    columns = [0 * number, number, 0 * number, (~right).astype(np.int32), np.full(len(right), 0.8, np.float32)]
+    answers = pa.table(columns, schema=ROWS)
+    return Outcome(row, Cost(trained, 7), {"test": Scored(measure.score(answers), answers, measure)})
 
 
 def test_one_state_has_the_interval_of_its_images_several_that_of_the_states() -> None:
     a, b = np.arange(100) < 80, np.arange(100) < 90
-    one = accuracy_of([outcome(a)], "test")
+    one = score_of([outcome(a)], "test")
     assert one is not None
     assert (one.value, one.low, one.high) == (0.8, *wilson(80, 100))
-    two = accuracy_of([outcome(a), outcome(b)], "test")
+    two = score_of([outcome(a), outcome(b)], "test")
     assert two is not None
     assert two.value == pytest.approx(0.85)
     assert two.high - two.value == pytest.approx(12.706 * 0.05, rel=1e-3)
-    assert accuracy_of([outcome(a)], "validation") is None
+    assert score_of([outcome(a)], "validation") is None
     paired = difference_to([outcome(a)], [outcome(b)], "test")
     assert paired is not None
     assert paired.value == pytest.approx(0.1)
@@ -112,7 +119,7 @@ def test_the_table_says_who_went_over_the_budget_and_the_picture_can_be_parsed()
     assert "| b | 1 | - | 90.00 [82.56, 94.48] | +10.00 [" in text
     assert "102 (over budget)" in text
     drawn = [text.text for text in ElementTree.fromstring(svg(table)).iter("{http://www.w3.org/2000/svg}text")]
-    assert {"a<b", "b", "accuracy on test images, % (95 % interval)"} <= set(drawn)
+    assert {"a<b", "b", "score on test images, % (95 % interval)"} <= set(drawn)
 
 
 def test_recipes_on_raw_images_are_planned_by_their_own_fits() -> None:

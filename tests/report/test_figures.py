@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.report import figures
-from engine.report.figures import accuracy_range, comparison_svg, height, position, preview_svg, shown
+from engine.report.figures import comparison_svg, height, position, preview_svg, score_range, shown
 from engine.report.preview import CURVE_THRESHOLDS, survivors
 from engine.search.importance import Importance
 from engine.select.histogram import Histogram
@@ -115,7 +115,7 @@ def test_places_on_an_axis() -> None:
     assert height(Dimension(loguniform=(1e-4, 1)), 1e-2) == pytest.approx(0.5)
     assert position(Dimension(uniform=(0, 2)), 0.5) == 0.5
     assert position(Dimension(grid=[8, 16]), 16) == 1
-    assert accuracy_range([record(1, 0, 0.5)])[0] < 0.5 < accuracy_range([record(1, 0, 0.5)])[1]
+    assert score_range([record(1, 0, 0.5)])[0] < 0.5 < score_range([record(1, 0, 0.5)])[1]
 
 
 def test_long_names_are_shortened_in_the_middle() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.metrics.accuracy import accuracy, mcnemar, mean_over_seeds, proportion, wilson
+from engine.metrics.interval import mean_over_seeds, proportion, wilson
+from engine.metrics.paired import mcnemar
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (1, 10), (81, 263), (148, 148), (9_650, 10_000)])
@@ -21,11 +22,6 @@ def test_wilson_known_value() -> None:
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     with pytest.raises(ValueError, match="no images"):
         wilson(0, 0)
-
-
-def test_accuracy_counts() -> None:
-    """The share of equal labels."""
-    assert accuracy(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4])).value == 0.75
 
 
 def test_mcnemar_known_values() -> None:

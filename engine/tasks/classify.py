@@ -1,0 +1,131 @@
+"""One class per image: accuracy with Wilson's interval, McNemar's test, calibration error of the best class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from engine.images.collection import Collection
+from engine.labels.classes import ClassList
+from engine.labels.soft_tables import TargetKind
+from engine.metrics.calibration import expected_calibration_error, gap_change
+from engine.metrics.interval import Interval, wilson
+from engine.metrics.paired import PairedTest, mcnemar
+from engine.metrics.score import Score
+from engine.select.scores import classes_of, probability, scores_of
+from engine.settings.predict import PredictSettings
+from engine.settings.run import RunSettings
+from engine.tasks.task import Truth, addresses, check_scored, known_classes, shared_rows
+
+ROWS = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("row", pa.int32()),
+        ("truth", pa.int32()),
+        ("predicted", pa.int32()),
+        ("confidence", pa.float32()),
+    ]
+)
+"""One answered image: its class, the best class of the model and that one's probability."""
+
+
+@dataclass(frozen=True)
+class AccuracyMeasure:
+    """Share of images whose best class is the true one."""
+
+    names: Sequence[str]
+    top_p: int = 1
+
+    def rows(self, predictions: pa.Table, truth: Truth) -> pa.Table:
+        """ROWS of predictions with at least one class per image."""
+        order = np.argsort(addresses(predictions), kind="stable")
+        ordered = predictions.take(pa.array(order))
+        columns = [
+            ordered["shard"],
+            ordered["row"],
+            truth.of(ordered).astype(np.int32),
+            classes_of(ordered)[:, 0].astype(np.int32),
+            probability(scores_of(ordered)[:, 0]).astype(np.float32),
+        ]
+        return pa.table(columns, schema=ROWS)
+
+    def score(self, rows: pa.Table, unreadable: int = 0) -> Score:
+        check_scored(rows, unreadable)
+        truth, right = rows["truth"].to_numpy(), _right(rows)
+        low, high = wilson(int(right.sum()), right.size)
+        return Score(
+            "accuracy",
+            float(right.mean()),
+            low,
+            high,
+            images=right.size,
+            unreadable=unreadable,
+            per_class={
+                name: float(right[truth == c].mean()) for c, name in enumerate(self.names) if (truth == c).any()
+            },
+            calibration=expected_calibration_error(rows["confidence"].to_numpy(), right),
+            details={"correct": int(right.sum())},
+        )
+
+    def paired(self, first: pa.Table, second: pa.Table) -> PairedTest:
+        """McNemar's test."""
+        return mcnemar(*(_right(rows) for rows in shared_rows(first, second)))
+
+    def overconfidence(self, first: pa.Table, second: pa.Table) -> Interval | None:
+        before, after = shared_rows(first, second)
+        confidence = [rows["confidence"].to_numpy() for rows in (before, after)]
+        return gap_change(confidence[0], _right(before), confidence[1], _right(after))
+
+
+@dataclass(frozen=True)
+class Classify:
+    """One class per image."""
+
+    classes: ClassList
+    name: str = "classify"
+    target_kind: TargetKind = "distribution"
+    merges_picks: bool = False
+
+    @classmethod
+    def of(cls, collection: Collection, classes: list[str] | None = None) -> Self:
+        return cls(known_classes(collection.label_names, classes))
+
+    @staticmethod
+    def check(settings: RunSettings) -> None:
+        """Every setting means something for one class per image."""
+
+    def predict_settings(self, settings: PredictSettings) -> PredictSettings:
+        return settings
+
+    @property
+    def digest(self) -> str:
+        return self.classes.hash
+
+    def truth(self, collection: Collection) -> Truth:
+        return Truth(collection.manifest.labels().select(["shard", "row"]), collection.class_indices(self.classes))
+
+    def class_counts(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.bincount(values, minlength=len(self.classes)).astype(np.int64)
+
+    def true_targets(self, truth: Truth) -> None:
+        """One class of weight 1 per image."""
+
+    def pseudo_targets(self, picks: pa.Table) -> pa.Table:
+        """An image that was chosen for two classes is learned as each of them."""
+        return picks
+
+    def correct(self, pseudo: pa.Table, truth: Truth) -> npt.NDArray[np.bool_]:
+        right: npt.NDArray[np.bool_] = truth.of(pseudo) == pseudo["class"].to_numpy()
+        return right
+
+    @property
+    def measure(self) -> AccuracyMeasure:
+        return AccuracyMeasure(self.classes.names)
+
+
+def _right(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    right: npt.NDArray[np.bool_] = rows["truth"].to_numpy() == rows["predicted"].to_numpy()
+    return right
