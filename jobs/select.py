@@ -6,8 +6,9 @@ python -m jobs.select jobs/configs/select.yaml predictions=predict-0123456789abc
 from engine.ground.progress import log_event
 from engine.ground.run import Run
 from engine.ground.session import connect
-from engine.ground.steps import Store, read_output
+from engine.ground.steps import Output, Store, read_output
 from engine.images.collection import open_collection
+from engine.labels.classes import ClassList
 from engine.models.fetch import teacher_classes
 from engine.predict.pool import pool_of
 from engine.select.exclusion import ReferenceSets
@@ -15,6 +16,8 @@ from engine.select.pipeline import select
 from engine.settings.block import load
 from engine.settings.data import SourceSettings
 from engine.settings.jobs import SelectJobSettings
+from engine.settings.predict import PredictSettings
+from engine.settings.select import check_stored
 from jobs import command
 
 
@@ -28,16 +31,24 @@ def main() -> None:
         raise ValueError(
             f"{settings.predictions}: not a finished step of {settings.store}; `python -m jobs.status {settings.store}` lists them"
         )
+    classes = teacher_classes(run.store, predictions)
+    check_predictions(run.store, predictions, settings, classes)
     pool = pool_of(run.store, predictions)
     names = {f"known {number}": uri for number, uri in enumerate(settings.known, 1)}
     known = {name: open_collection(run, name, uri, SourceSettings()) for name, uri in names.items()}
     around = ReferenceSets(pool, known) if pool is not None else None
-    classes = teacher_classes(run.store, predictions)
     with connect(settings.cluster):
         output = select(run, "select", predictions, classes, settings.select, around=around)
     log_event(
         "done", f"{output.summary['selected']} pseudo-labels in {output.uri}; train on them with pseudo={output.step}"
     )
+
+
+def check_predictions(store: Store, predictions: Output, settings: SelectJobSettings, classes: ClassList) -> None:
+    """Raise ValueError when the selection needs what the predictions do not hold: their record says it, before anything is computed."""
+    stored = store.step_json(predictions.step, "record.json").get("settings", {})
+    top_p = stored.get("top_p", PredictSettings().top_p)
+    check_stored(settings.select, min(top_p, len(classes)), stored.get("columns", ()), classes.names)
 
 
 if __name__ == "__main__":

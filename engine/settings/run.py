@@ -89,7 +89,7 @@ class RunSettings(Block):
             for generation in range(1, len(self.schedule) + 1):
                 now = self.at(generation)
                 if classes is not None:
-                    with_place(f"schedule of generation {generation}", now, classes)
+                    check_generation(f"schedule of generation {generation}", now, classes)
         elif self.recipe.is_selecting(self):
             check_stored(self.select, self.predict.top_p, self.predict.columns, classes)
 
@@ -115,7 +115,7 @@ class RunSettings(Block):
         return fit.model_copy(update={"seed": fit.seed + SEED_STRIDE * self.seed})
 
 
-def with_place(where: str, settings: RunSettings, classes: Sequence[str]) -> None:
+def check_generation(where: str, settings: RunSettings, classes: Sequence[str]) -> None:
     """Check one generation's selection, and name the generation in the error."""
     try:
         settings.check_selections(classes)

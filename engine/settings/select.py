@@ -175,6 +175,10 @@ def check_stored(
         )
     if classes is None:
         return
+    if select.classes_per_image > len(classes):
+        raise ValueError(
+            f"select.classes_per_image={select.classes_per_image} is more than the {len(classes)} classes there are: lower it"
+        )
     is_sharpened = select.targets == "soft" and temperature != 1
     if is_sharpened and top_p < len(classes) and log_sum_exp(temperature) not in columns:
         raise ValueError(
