@@ -1,9 +1,9 @@
-"""What is wrong with a cluster, and what to do about it: versions, GPUs, store, disk, memory, clocks and decoding on every node.
+"""Check a cluster and name the remedy of each fault: versions, GPUs, store, disk, memory, clocks and decoding on every node.
 
     python -m jobs.doctor s3://bucket/store                      the cluster of RAY_ADDRESS, else this machine
     python -m jobs.submit doctor s3://bucket/store --address …   from outside
 
-Exit code 1 when something is wrong; warnings alone are none.
+Exit code 1 if any finding is an error; 0 for warnings only.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
         prog="python -m jobs.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("store", help="folder or URI of the store that runs will use")
-    parser.add_argument("--address", help="of the Ray cluster; RAY_ADDRESS, else this machine alone, when not given")
+    parser.add_argument("--address", help="Ray cluster (default: RAY_ADDRESS, else this machine)")
     arguments = parser.parse_args()
     with connect(ClusterSettings(address=arguments.address)):
         findings = check_cluster(*probe(Store(arguments.store)))
@@ -36,12 +36,12 @@ def main() -> None:
 
 
 def show(findings: list[Finding]) -> None:
-    """The findings, the gravest first, each with its remedy."""
+    """The findings, the most severe first, each with its remedy."""
     table = Table(title="the cluster", title_justify="left")
-    for column in ("", "what", "where", "found", "what to do"):
+    for column in ("", "what", "where", "found", "remedy"):
         table.add_column(column, overflow="fold")
     for finding in findings:
-        table.add_row(finding.level, finding.what, finding.node or "all nodes", finding.told, finding.remedy)
+        table.add_row(finding.level, finding.what, finding.node or "all nodes", finding.message, finding.remedy)
     Console(width=max(WIDTH, Console().width)).print(table)
 
 

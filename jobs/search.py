@@ -48,7 +48,7 @@ def search(settings: SearchJobSettings) -> SearchResult:
             f"mode {settings.search.mode}, {cohorts(settings)} x {settings.search.trials} trials; {shared.why}",
         )
         trial = settings.base().model_copy(update={"cluster": shared.cluster})
-        resource_plan.show(resource_plan.plan_resources(trial, resources, nodes), resources, nodes)
+        resource_plan.print_plan(resource_plan.plan_resources(trial, resources, nodes), resources, nodes)
         found = run_search(run, settings, shared, run_cohort)
         write(run, settings, found)
         log_event("winner", "its run, with the first and only look at test images")

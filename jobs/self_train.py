@@ -33,7 +33,7 @@ def self_train(settings: SelfTrainSettings) -> dict[str, object]:
     run.save_settings(settings)
     with connect(settings.cluster):
         resources, nodes = ray.cluster_resources(), node_cpus()
-        resource_plan.show(resource_plan.plan_resources(settings, resources, nodes), resources, nodes)
+        resource_plan.print_plan(resource_plan.plan_resources(settings, resources, nodes), resources, nodes)
         generations = run_recipe(RecipeContext(run, settings))
     report = table.metrics(run.store, generations)
     written = run.put("metrics.json", json.dumps(report, indent=1).encode())

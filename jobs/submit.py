@@ -1,12 +1,12 @@
-"""Start a job on a cluster from outside: checked here, sent there, followed to its end.
+"""Submit a job to a cluster: settings are checked locally, the working directory is uploaded, the log is followed.
 
     python -m jobs.submit self_train config.yaml store=s3://bucket/store --address http://localhost:8265
     python -m jobs.submit doctor s3://bucket/store --no-wait
     python -m jobs.submit compare --address http://localhost:8265 -- a.yaml b.yaml --store s3://bucket/store
 
-The settings are validated before anything is sent. The folder in which this is started goes along (below 100 MiB); data and symbolic links stay
-where they are. Sent in again, a run goes on where it was; one that runs (the same run in the same store, or the same arguments of a job without a
-run) is followed instead of started twice. Ctrl-C stops the following, not the job.
+The settings are validated before anything is uploaded. The current folder is uploaded (at most 100 MiB); data and symbolic links are not. A run that
+is submitted again resumes; one that is running (the same run in the same store, or the same arguments of a job without a run) is followed instead
+of started twice. Ctrl-C stops following, not the job.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine.cluster.package import EXCLUDED, package
+from engine.cluster.package import EXCLUDED, list_package
 from engine.cluster.submission import Submission, connect, follow, submit
 from engine.ground.progress import log_event
 from engine.ground.steps import fingerprint
@@ -34,9 +34,9 @@ CONFIGURED: dict[str, type[Block]] = {
     "fit": jobs_settings.FitJobSettings,
     "evaluate": jobs_settings.EvaluateJobSettings,
 }
-"""Jobs that take a config, and what it has to be."""
+"""Jobs that take a config, and its settings class."""
 PLAIN = ("doctor", "status", "prune", "preview", "explain", "export", "active")
-"""Jobs that take arguments of their own."""
+"""Jobs with their own arguments."""
 LOCAL = "http://127.0.0.1:8265"
 
 
@@ -45,87 +45,97 @@ def main() -> None:
         prog="python -m jobs.submit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("job", choices=[*CONFIGURED, "compare", *PLAIN])
-    parser.add_argument("arguments", nargs="*", help="those of the job: its config and key=value, or its own")
-    parser.add_argument("--address", help=f"of the job server; RAY_API_SERVER_ADDRESS, else {LOCAL}, when not given")
-    parser.add_argument("--no-wait", action="store_true", help="return when the job is sent")
     parser.add_argument(
-        "--working-dir", type=Path, default=Path(), help="folder that goes along; this one when not given"
+        "arguments", nargs="*", help="arguments of the job: its config and key=value overrides, or its own arguments"
     )
-    parser.add_argument("--exclude", action="append", default=[], metavar="NAME", help="what stays here, by name")
-    parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="environment of the job")
+    parser.add_argument("--address", help=f"job server (default: RAY_API_SERVER_ADDRESS, else {LOCAL})")
+    parser.add_argument("--no-wait", action="store_true", help="return once the job is submitted")
+    parser.add_argument(
+        "--working-dir", type=Path, default=Path(), help="folder to upload (default: the current folder)"
+    )
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="NAME", help="name of files or folders not to upload"
+    )
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="KEY=VALUE", help="environment variable of the job"
+    )
     options = parser.parse_intermixed_args()
     folder = options.working_dir.absolute()
-    name = checked(options.job, options.arguments, folder)
+    name = check_settings(options.job, options.arguments, folder)
     excluded = (*EXCLUDED, *options.exclude)
-    sent = package(folder, excluded).checked()
-    excludes = [*excluded, *sent.kept]
+    upload = list_package(folder, excluded)
+    upload.check_size()
+    excludes = [*excluded, *upload.link_patterns]
     submission = Submission(options.job, name, options.arguments, str(folder), excludes, environment(options.env))
     address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or LOCAL
     client = connect(address)
     log_event(
-        "submit", f"settings are in order; {len(sent.files)} files, {sent.bytes / 2**20:.1f} MiB go along to {address}"
+        "submit",
+        f"settings are valid; uploading {len(upload.files)} files, {upload.bytes / 2**20:.1f} MiB, to {address}",
     )
-    if sent.links:
+    if upload.links:
         log_event(
-            "submit", f"what is a symbolic link stays here: {', '.join(sent.links[:5])}{', …' * (len(sent.links) > 5)}"
+            "submit", f"symbolic links are not uploaded: {', '.join(upload.links[:5])}{', …' * (len(upload.links) > 5)}"
         )
     job = submit(client, address, submission)
     if options.no_wait:
         log_event(
-            "submit", f"follow it: the same command without --no-wait; stop it: ray job stop {job} --address {address}"
+            "submit", f"to follow: the same command without --no-wait; to stop: ray job stop {job} --address {address}"
         )
         return
     try:
         status = follow(client, job)
     except KeyboardInterrupt:
-        log_event("submit", f"{job} goes on; stop it: ray job stop {job} --address {address}")
+        log_event("submit", f"{job} keeps running; to stop it: ray job stop {job} --address {address}")
         raise
     log_event("submit", f"{job}: {status}")
     sys.exit(0 if status == "SUCCEEDED" else 1)
 
 
-def checked(job: str, arguments: list[str], folder: Path) -> str:
-    """The name of the work, alike for what must not be done twice at the same time, when the job's settings can be used on another machine. Raises
-    ValueError, before anything is sent."""
+def check_settings(job: str, arguments: list[str], folder: Path) -> str:
+    """The name of the submission: equal for work that must not run twice at the same time. Raises ValueError for settings that cannot be used on
+    another machine, before anything is uploaded."""
     if job in PLAIN:
         return f"{job}-{_short(arguments)}"
     if job == "compare":
-        from jobs import compare  # and with it torch, which no other job needs here
+        from jobs import compare  # imports torch, which the other jobs do not need here
 
         asked = compare.asked(arguments)
         for config in asked.configs:
-            _refuse_outside(config, folder)
+            _check_inside_folder(config, folder)
         compare.refuse(compare.arms_of(asked, folder), asked.budget)
-        _refuse_inside(asked.store)
+        _check_store_is_shared(asked.store)
         return f"compare-{asked.name}-{_short(asked.store.rstrip('/'))}"
     if not arguments:
-        raise ValueError(f"jobs.submit {job} takes the job's config: jobs.submit {job} CONFIG [key=value …]")
+        raise ValueError(f"jobs.submit {job}: the config is missing: jobs.submit {job} CONFIG [key=value …]")
     config, *overrides = arguments
-    _refuse_outside(config, folder)
+    _check_inside_folder(config, folder)
     settings = load(CONFIGURED[job], folder / config, overrides)
     store = str(getattr(settings, "store"))  # noqa: B009
-    _refuse_inside(store)
-    # a plan leaves nothing behind that another could spoil, and its run has a name by default
+    _check_store_is_shared(store)
+    # a plan writes nothing that another could overwrite, and its run has a default name
     work = settings.model_dump(mode="json") if job == "plan" else store.rstrip("/")
     return f"{job}-{getattr(settings, 'run')}-{_short(work)}"  # noqa: B009
 
 
 def _short(work: Any) -> str:
-    """8 hex digits that tell one work from another."""
+    """8 hex digits of the work's fingerprint."""
     return fingerprint({"work": work})[:8]
 
 
-def _refuse_outside(config: str, folder: Path) -> None:
+def _check_inside_folder(config: str, folder: Path) -> None:
     if Path(config).is_absolute() or not (folder / config).resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{config}: the config goes along with {folder}: give its path relative to that folder")
+        raise ValueError(
+            f"{config}: only files in {folder} are uploaded: give the config's path relative to that folder"
+        )
     if (folder / config).resolve() != folder.resolve() / os.path.normpath(config):
-        raise ValueError(f"{config}: symbolic links stay here: give the config as a file of its own")
+        raise ValueError(f"{config}: symbolic links are not uploaded: replace it by a regular file")
 
 
-def _refuse_inside(store: str) -> None:
+def _check_store_is_shared(store: str) -> None:
     if "://" not in store and not Path(store).is_absolute():
         raise ValueError(
-            f"store: {store!r} would lie in the job's own folder, which is deleted with it: give a URI, or an absolute path that all nodes share"
+            f"store={store!r} is relative to the job's own folder, which is deleted after the job: use a URI, or an absolute path on all nodes"
         )
 
 

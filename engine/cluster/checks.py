@@ -1,4 +1,4 @@
-"""What is wrong with a cluster and what to do about it: pure functions of the facts that `probe` collects."""
+"""Checks of a cluster and the remedy for each finding: pure functions of the facts that `probe` collects."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ FREE_DISK = 20 * GIB
 OBJECT_STORE = GIB
 CLOCK_SECONDS = 2.0
 DECODE_RATE = 150.0
-"""JPEGs of 500 x 375 pixels a second and core, below which something is wrong with a node's CPU or its decoder; usual are 400 to 1,000."""
+"""JPEGs of 500 x 375 pixels per second and core below which a node's CPU or decoder is suspect; 400 to 1,000 are usual."""
 STORE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What was found on one node. `ahead`: seconds of its clock before the driver's that cannot be explained by the way there, negative when behind.
+    """Measurements of one node. `ahead`: seconds by which its clock is ahead of the driver's beyond the time of the call, negative when behind.
 
-    `gpus_declared` is what Ray hands out, `gpus_seen` what torch can use; bytes and seconds throughout.
+    `gpus_declared` is the number that Ray schedules, `gpus_seen` the number that torch can use; sizes in bytes, times in seconds.
     """
 
     node: str
@@ -41,17 +41,17 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked. `node` is empty for what concerns the whole cluster; `remedy` is empty when all is well."""
+    """The result of one check. `node` is empty for the whole cluster; `remedy` is empty when `level` is "ok"."""
 
     level: Level
     what: str
     node: str
-    told: str
+    message: str
     remedy: str = ""
 
 
 def check_cluster(driver: NodeFacts, nodes: list[NodeFacts]) -> list[Finding]:
-    """All findings, the gravest first. `driver`: the machine that starts jobs, whose versions the nodes must have."""
+    """All findings, most severe first. `driver`: the machine that starts jobs; the nodes must have its versions."""
     findings = [*_versions(driver, nodes), *_whole(nodes)]
     for node in nodes:
         findings += [finding for check in CHECKS for finding in check(node)]
@@ -66,31 +66,35 @@ def _versions(driver: NodeFacts, nodes: list[NodeFacts]) -> Iterator[Finding]:
         if not odd:
             yield Finding("ok", f"version of {package}", "", f"{version} everywhere")
             continue
-        told = ", ".join(f"{found} on {name}" for name, found in odd.items())
-        # other versions of these read what the driver sends in another way; the rest can only change results
+        message = ", ".join(f"{found} on {name}" for name, found in odd.items())
+        # different versions of these cannot read each other's messages; different versions of the rest only change results
         level: Level = "error" if package in ("python", "ray", "engine") else "warning"
         remedy = "start all nodes from one image (cluster/Dockerfile)"
-        yield Finding(level, f"version of {package}", "", f"{version} here, but {told}", remedy)
+        yield Finding(level, f"version of {package}", "", f"{version} on the driver, but {message}", remedy)
 
 
 def _whole(nodes: list[NodeFacts]) -> Iterator[Finding]:
     cpus = sum(node.cpus for node in nodes)
-    told = f"{len(nodes)} nodes, {cpus:.0f} CPUs, {sum(node.gpus_declared for node in nodes)} GPUs"
+    message = f"{len(nodes)} nodes, {cpus:.0f} CPUs, {sum(node.gpus_declared for node in nodes)} GPUs"
     if cpus < 1:
         yield Finding(
             "error",
             "work",
             "",
-            f"{told}: no node takes work",
+            f"{message}: no node has a CPU to schedule on",
             "start workers, or give the head CPUs (ray start --num-cpus)",
         )
     else:
-        yield Finding("ok", "work", "", told)
+        yield Finding("ok", "work", "", message)
     if not all(node.token for node in nodes):
         open_nodes = ", ".join(node.node for node in nodes if not node.token)
         remedy = "set RAY_AUTH_MODE=token on every node and for whoever submits (cluster/README.md)"
         yield Finding(
-            "error", "authentication", "", f"off on {open_nodes}: whoever reaches its ports runs programs there", remedy
+            "error",
+            "authentication",
+            "",
+            f"off on {open_nodes}: anyone who reaches its ports can run programs there",
+            remedy,
         )
     else:
         yield Finding("ok", "authentication", "", "by token")
@@ -99,12 +103,16 @@ def _whole(nodes: list[NodeFacts]) -> Iterator[Finding]:
 def _gpus(node: NodeFacts) -> Iterator[Finding]:
     if node.gpus_seen < node.gpus_declared:
         remedy = "check nvidia-smi there; the container needs the NVIDIA runtime, and torch a driver that is new enough"
-        told = f"Ray hands out {node.gpus_declared} GPUs, torch sees {node.gpus_seen}"
-        yield Finding("error", "GPUs", node.node, told, remedy)
+        message = f"Ray schedules {node.gpus_declared} GPUs, torch sees {node.gpus_seen}"
+        yield Finding("error", "GPUs", node.node, message, remedy)
     elif node.gpus_seen > node.gpus_declared:
-        told = f"torch sees {node.gpus_seen} GPUs, Ray hands out {node.gpus_declared}"
+        message = f"torch sees {node.gpus_seen} GPUs, Ray schedules {node.gpus_declared}"
         yield Finding(
-            "warning", "GPUs", node.node, told, "start the node with --num-gpus, or ask Kubernetes for nvidia.com/gpu"
+            "warning",
+            "GPUs",
+            node.node,
+            message,
+            "start the node with --num-gpus, or ask Kubernetes for nvidia.com/gpu",
         )
     elif node.gpus_seen:
         yield Finding("ok", "GPUs", node.node, f"{node.gpus_seen}")
@@ -117,34 +125,34 @@ def _store(node: NodeFacts) -> Iterator[Finding]:
         )
         yield Finding("error", "store", node.node, node.store_error, remedy)
     elif node.store_seconds > STORE_SECONDS:
-        told = f"a small file takes {node.store_seconds:.1f} s to write, read and delete"
-        yield Finding("warning", "store", node.node, told, "take a store in the same region or network")
+        message = f"a small file takes {node.store_seconds:.1f} s to write, read and delete"
+        yield Finding("warning", "store", node.node, message, "use a store in the same region or network")
     else:
-        yield Finding("ok", "store", node.node, f"writable, {1000 * node.store_seconds:.0f} ms a small file")
+        yield Finding("ok", "store", node.node, f"writable, {1000 * node.store_seconds:.0f} ms per small file")
 
 
 def _disk(node: NodeFacts) -> Iterator[Finding]:
-    told = f"{node.disk_free / GIB:.0f} GiB free at {node.disk_at}"
+    message = f"{node.disk_free / GIB:.0f} GiB free at {node.disk_at}"
     if node.disk_free < FREE_DISK:
         yield Finding(
-            "warning", "disk", node.node, told, "free it or mount a larger volume there: Ray logs and spills to it"
+            "warning", "disk", node.node, message, "free it or mount a larger volume there: Ray logs and spills to it"
         )
     else:
-        yield Finding("ok", "disk", node.node, told)
+        yield Finding("ok", "disk", node.node, message)
 
 
 def _object_store(node: NodeFacts) -> Iterator[Finding]:
-    told = f"{node.object_store / GIB:.1f} GiB of {node.memory / GIB:.0f} GiB memory"
+    message = f"{node.object_store / GIB:.1f} GiB of {node.memory / GIB:.0f} GiB memory"
     if 0 < node.object_store < OBJECT_STORE and node.cpus:
         yield Finding(
             "warning",
             "object store",
             node.node,
-            told,
+            message,
             "a larger /dev/shm (--shm-size, or an emptyDir of medium Memory)",
         )
     else:
-        yield Finding("ok", "object store", node.node, told)
+        yield Finding("ok", "object store", node.node, message)
 
 
 def _clock(node: NodeFacts) -> Iterator[Finding]:
@@ -154,22 +162,22 @@ def _clock(node: NodeFacts) -> Iterator[Finding]:
             "warning", "clock", node.node, f"{abs(node.ahead):.1f} s {side} the driver", "run an NTP client there"
         )
     else:
-        yield Finding("ok", "clock", node.node, "in step")
+        yield Finding("ok", "clock", node.node, "in sync")
 
 
 def _decoding(node: NodeFacts) -> Iterator[Finding]:
-    told = f"{node.decode_rate:.0f} JPEGs/s a core"
+    message = f"{node.decode_rate:.0f} JPEGs/s per core"
     if node.cpus and node.decode_rate < DECODE_RATE:
         remedy = (
             "look for other work on the node and for CPU limits of its container; install simplejpeg from its wheel"
         )
-        yield Finding("warning", "decoding", node.node, told, remedy)
+        yield Finding("warning", "decoding", node.node, message, remedy)
     elif node.cpus:
-        yield Finding("ok", "decoding", node.node, told)
+        yield Finding("ok", "decoding", node.node, message)
 
 
 def clock_ahead(sent: float, at: float, received: float) -> float:
-    """Seconds by which a node's clock is surely ahead (negative: behind): it read `at` at some time between `sent` and `received`."""
+    """Smallest lead in seconds of a node's clock (negative: behind) consistent with its reading `at` between `sent` and `received`."""
     return at - received if at > received else min(0.0, at - sent)
 
 

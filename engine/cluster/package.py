@@ -1,4 +1,4 @@
-"""What is sent along with a job: the working directory without what is large, private or made anew, and without symbolic links. Known before anything
+"""The working directory that is uploaded with a job: without large, private or generated files and without symbolic links. Computed before anything
 is uploaded."""
 
 import fnmatch
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LIMIT = 100 * 2**20
-"""Bytes that Ray takes for a working directory."""
+"""Largest working directory that Ray accepts, in bytes."""
 EXCLUDED = (
     ".git",
     ".venv",
@@ -21,12 +21,12 @@ EXCLUDED = (
     "*.pem",
     ".env",
 )
-"""Names of files and folders that stay here, at any depth."""
+"""Names of files and folders that are not uploaded, at any depth."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """The files that go along: paths relative to the folder, and bytes. `links` stay here: what they point to may be data, or anywhere."""
+    """Files to upload: paths relative to the folder, and their bytes. `links` are not uploaded: their targets may be data, or outside the folder."""
 
     folder: Path
     files: list[tuple[str, int]]
@@ -37,23 +37,22 @@ class Package:
         return sum(size for _, size in self.files)
 
     @property
-    def kept(self) -> list[str]:
-        """The links as patterns for Ray's `excludes`, since Ray follows links: each matches one path of the folder, and what is below it."""
+    def link_patterns(self) -> list[str]:
+        """The links as patterns for Ray's `excludes`, since Ray follows links: each matches one path of the folder and everything below it."""
         return [_anchored(link) for link in self.links]
 
-    def checked(self, limit: int = LIMIT) -> "Package":
-        """Itself. Raises ValueError, naming the largest files, when it is above the limit."""
+    def check_size(self, limit: int = LIMIT) -> None:
+        """Raise ValueError, naming the largest files, when the package is above `limit` bytes."""
         if self.bytes > limit:
             largest = sorted(self.files, key=lambda file: -file[1])[:5]
             named = ", ".join(f"{path} ({size / 2**20:.0f} MiB)" for path, size in largest)
             raise ValueError(
-                f"{self.folder}: {self.bytes / 2**20:.0f} MiB to send, {limit / 2**20:.0f} MiB are allowed. The largest: {named}."
-                " Put data where the cluster reaches it, and leave folders out with --exclude NAME"
+                f"{self.folder}: {self.bytes / 2**20:.0f} MiB to upload, the limit is {limit / 2**20:.0f} MiB. Largest files: {named}."
+                " Put data where the cluster reaches it, and exclude folders with --exclude NAME"
             )
-        return self
 
 
-def package(folder: Path, excluded: tuple[str, ...] = EXCLUDED) -> Package:
+def list_package(folder: Path, excluded: tuple[str, ...] = EXCLUDED) -> Package:
     """The files and links below `folder` that are not excluded by name."""
     files, links = list[Path](), list[Path]()
     for root, folders, names in os.walk(folder):
@@ -66,7 +65,7 @@ def package(folder: Path, excluded: tuple[str, ...] = EXCLUDED) -> Package:
 
 
 def _anchored(path: str) -> str:
-    """A gitignore pattern for this path alone. Blanks stand in brackets: Ray cuts them off the end of a pattern, escaped or not."""
+    """A gitignore pattern that matches this path only. Blanks are put in brackets: Ray strips them at the end of a pattern, even escaped."""
     return "/" + "".join(f"[{c}]" if c.isspace() else f"\\{c}" if c in "\\*?[" else c for c in path)
 
 

@@ -1,4 +1,4 @@
-"""Facts of every node, collected by a small task on each."""
+"""Measure every node with a small task on each."""
 
 import io
 import platform
@@ -28,37 +28,37 @@ from engine.images.decode import decode
 PACKAGES = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy", "simplejpeg")
 TIMED_SECONDS = 0.5
 PATIENCE = 180.0
-"""Seconds in which the nodes have to answer."""
+"""Seconds within which every node has to answer."""
 SCRATCH = Path("/tmp/ray")
-"""Where Ray logs and spills unless it is told otherwise."""
+"""Ray's default folder for logs and spilled objects."""
 
 
 def probe(store: Store) -> tuple[NodeFacts, list[NodeFacts]]:
-    """The facts of this machine, and of all nodes of the cluster that it is connected to. Raises RuntimeError for nodes that do not answer."""
-    task = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=0, max_retries=0)(look)
-    flying = {}
+    """The facts of this machine and of every node of the connected cluster. Raises RuntimeError for nodes that do not answer."""
+    task = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=0, max_retries=0)(measure_node)
+    pending = {}
     for node in (node for node in ray.nodes() if node["Alive"]):
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         sent = time.time()
         asked = task.options(scheduling_strategy=strategy).remote(store, node["Resources"])
-        flying[asked] = (node["NodeManagerAddress"], sent)
+        pending[asked] = (node["NodeManagerAddress"], sent)
     found, deadline = [], time.monotonic() + PATIENCE
-    while flying:
-        ready, _ = ray.wait(list(flying), timeout=max(0.0, deadline - time.monotonic()))
+    while pending:
+        ready, _ = ray.wait(list(pending), timeout=max(0.0, deadline - time.monotonic()))
         if not ready:
-            names = ", ".join(address for address, _ in flying.values())
+            names = ", ".join(address for address, _ in pending.values())
             raise RuntimeError(
                 f"no answer within {PATIENCE:.0f} s from {names}: see `ray status` and the logs of these nodes"
             )
-        address, sent = flying.pop(ready[0])
+        address, sent = pending.pop(ready[0])
         facts, began = ray.get(ready[0])
         ahead = clock_ahead(sent, began, time.time())
         found.append(replace(facts, node=f"{facts.node} ({address})", ahead=ahead))
-    return look(store, {})[0], sorted(found, key=lambda facts: facts.node)
+    return measure_node(store, {})[0], sorted(found, key=lambda facts: facts.node)
 
 
-def look(store: Store, resources: dict[str, Any]) -> tuple[NodeFacts, float]:
-    """The facts of the machine that this process runs on, and its clock at the beginning. `resources`: what Ray hands out there."""
+def measure_node(store: Store, resources: dict[str, Any]) -> tuple[NodeFacts, float]:
+    """The facts of this process's machine, and its clock when the measurement began. `resources`: what Ray schedules there."""
     began = time.time()
     error, seconds = write_and_read(store)
     place = SCRATCH if SCRATCH.is_dir() else Path("/tmp")
@@ -82,7 +82,7 @@ def look(store: Store, resources: dict[str, Any]) -> tuple[NodeFacts, float]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result or a message between nodes may depend on."""
+    """Versions of the packages on which results and messages between nodes depend."""
     found = {"python": platform.python_version(), "engine": __version__}
     for package in PACKAGES:
         try:
@@ -93,7 +93,7 @@ def versions() -> dict[str, str]:
 
 
 def write_and_read(store: Store) -> tuple[str, float]:
-    """Put, read and delete a small file in the store: the error, empty when it went well, and the seconds."""
+    """Write, read and delete a small file in the store: the error (empty on success) and the seconds."""
     started = time.perf_counter()
     data = uuid.uuid4().bytes
     try:
@@ -103,18 +103,21 @@ def write_and_read(store: Store) -> tuple[str, float]:
         store.fs.delete_file(path)
     except (OSError, ValueError) as error:
         return f"{store.uri}: {error}", time.perf_counter() - started
-    return "" if back == data else f"{store.uri}: other bytes came back than were put", time.perf_counter() - started
+    return (
+        "" if back == data else f"{store.uri}: the bytes read differ from the bytes written",
+        time.perf_counter() - started,
+    )
 
 
 def decode_rate() -> float:
-    """JPEGs of 500 x 375 pixels decoded a second by one thread."""
+    """JPEGs of 500 x 375 pixels decoded per second by one thread."""
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).resize((500, 375), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
     data = buffer.getvalue()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    decode(data, 224)  # the first one loads the decoder
+    decode(data, 224)  # the first call loads the decoder
     count, started = 0, time.perf_counter()
     while (passed := time.perf_counter() - started) < TIMED_SECONDS:
         decode(data, 224)

@@ -1,4 +1,4 @@
-"""A job sent to a cluster through Ray's job server, and followed there."""
+"""Submit a job to a cluster through Ray's job server and follow its log."""
 
 import asyncio
 import os
@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# what goes along is what `package` counts, a git-ignored config too
+# `list_package` decides what is uploaded, git-ignored configs included
 os.environ.setdefault("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
-if (
-    "ray" not in sys.modules
-):  # Ray reads it once; changed later, it would part this process from the cluster that it starts
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # without a token nothing is sent
+if "ray" not in sys.modules:  # Ray reads it once; set later, this process could not talk to the cluster that it starts
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # without a token nothing is submitted
 
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -23,13 +21,13 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from engine.ground.progress import log_event
 
 PATIENCE = 120.0
-"""Seconds in which a head that has just started may answer that its agent is not up yet."""
+"""Seconds for which a head that has just started may answer that its agent is not ready."""
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is sent: `name` is the same for every attempt at the same work, so that it is not done twice at the same time."""
+    """A job to submit. `name` is the same for every attempt at the same work, so that it never runs twice at the same time."""
 
     job: str
     name: str
@@ -43,49 +41,49 @@ class Submission:
         return shlex.join(["python", "-m", f"jobs.{self.job}", *self.arguments])
 
     def runtime_env(self) -> dict[str, Any]:
-        """The working directory and the environment; everything else is in the image of the nodes."""
+        """Working directory and environment variables; everything else is in the image of the nodes."""
         variables = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1", **self.environment}
         return {"working_dir": self.working_dir, "excludes": self.excludes, "env_vars": variables}
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The id under which to submit, or, with `running`, to follow what runs already."""
+    """The id to submit under or, if `running`, to follow."""
 
     id: str
     running: bool
 
 
-def attempt(name: str, jobs: list[tuple[str, str, bool]]) -> Attempt:
-    """Whether to follow or to submit. `jobs`: (id, name, over) of all that the cluster knows.
+def choose_attempt(name: str, jobs: list[tuple[str, str, bool]]) -> Attempt:
+    """Whether to follow or to submit. `jobs`: (id, name, is finished) of all jobs of the cluster.
 
-    A run that failed or was stopped is sent in again under a new id, and goes on from its store; one that runs is not started twice.
+    A run that failed or was stopped is submitted again under a new id and resumes from its store; a running one is followed.
     """
-    same = [(job, over) for job, known, over in jobs if known == name]
-    alive = [job for job, over in same if not over]
+    same = [(job, finished) for job, other, finished in jobs if other == name]
+    alive = [job for job, finished in same if not finished]
     return Attempt(alive[-1], True) if alive else Attempt(f"{name}-{len(same) + 1}", False)
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """The job server at `address` (http://host:8265). Raises ValueError when it does not answer or refuses the token."""
-    return _asked(lambda: JobSubmissionClient(address), address)
+    """Client of the job server at `address` (http://host:8265). Raises ValueError when it does not answer or refuses the token."""
+    return _ask(lambda: JobSubmissionClient(address), address)
 
 
 def submit(client: JobSubmissionClient, address: str, submission: Submission) -> str:
-    """Send the job in, or find it running; returns its id."""
-    jobs = _asked(client.list_jobs, address)
-    chosen = attempt(submission.name, [_known(job) for job in jobs])
+    """Submit the job, or find it running; returns its id."""
+    jobs = _ask(client.list_jobs, address)
+    chosen = choose_attempt(submission.name, [_id_name_finished(job) for job in jobs])
     if chosen.running:
         runs = next(job.entrypoint for job in jobs if job.submission_id == chosen.id)
         if runs == submission.entrypoint:
-            log_event("submit", f"{chosen.id} is running already: following it")
+            log_event("submit", f"{chosen.id} is already running: following it")
         else:
             log_event(
                 "submit",
-                f"{chosen.id} is running already with other arguments, and yours are not sent: following {runs}",
+                f"{chosen.id} is already running with other arguments: following {runs}; yours were not submitted",
             )
         return chosen.id
-    sent = _asked(
+    sent = _ask(
         lambda: client.submit_job(
             entrypoint=submission.entrypoint,
             runtime_env=submission.runtime_env(),
@@ -99,7 +97,7 @@ def submit(client: JobSubmissionClient, address: str, submission: Submission) ->
 
 
 def follow(client: JobSubmissionClient, job: str) -> JobStatus:
-    """Print the job's log as it grows, to its end; returns its last status."""
+    """Print the job's log until it ends; returns its final status."""
     asyncio.run(_print_log(client, job))
     while not (status := client.get_job_status(job)).is_terminal():
         time.sleep(1.0)
@@ -112,12 +110,12 @@ async def _print_log(client: JobSubmissionClient, job: str) -> None:
         sys.stdout.flush()
 
 
-def _known(job: JobDetails) -> tuple[str, str, bool]:
+def _id_name_finished(job: JobDetails) -> tuple[str, str, bool]:
     return job.submission_id or "", (job.metadata or {}).get("name", ""), job.status.is_terminal()
 
 
-def _asked(question: Callable[[], Answer], address: str) -> Answer:
-    """The answer of the job server; a server that is still starting is asked again."""
+def _ask(question: Callable[[], Answer], address: str) -> Answer:
+    """The job server's answer; a server that is still starting is asked again."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -125,7 +123,7 @@ def _asked(question: Callable[[], Answer], address: str) -> Answer:
         except AuthenticationError as error:
             first = str(error).strip().splitlines()[0]
             raise ValueError(
-                f"{address} refuses: {first} Give this machine the cluster's token, in ~/.ray/auth_token or in RAY_AUTH_TOKEN (cluster/README.md)"
+                f"{address} refused the request: {first} Put the cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN (cluster/README.md)"
             ) from None
         except ConnectionError as error:
             raise ValueError(
@@ -134,5 +132,5 @@ def _asked(question: Callable[[], Answer], address: str) -> Answer:
         except RuntimeError as error:
             if "status code 500" not in str(error) or time.monotonic() > deadline:
                 raise
-            log_event("submit", "the head is still starting: trying again")
+            log_event("submit", "the head is still starting: retrying")
             time.sleep(5.0)

@@ -1,4 +1,4 @@
-"""What labelling a pool will take, from what a sample took: arithmetic alone. Times are seconds, sizes bytes, money in the unit of the price."""
+"""Estimate time, cost and bytes of predicting a pool from the costs of a sample. Times in seconds, sizes in bytes, cost in the unit of the price."""
 
 import math
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MeasuredCosts:
-    """Seconds one worker spends on one image in each stage, all workers of the machine at work; bytes of an image and of its prediction; resident
-    bytes of a worker; seconds a prediction costs in `select`. `boot`: seconds until a task has begun; `start_up`: seconds until all workers label,
-    with the choice of the backend."""
+    """Costs of a sample: seconds per image and worker in each stage (all workers of the machine busy), bytes per image and per prediction, resident
+    bytes per worker, seconds per prediction in `select`. `boot`: seconds until a task starts; `start_up`: seconds until all workers predict,
+    the choice of the backend included."""
 
     images: int
     read: float
@@ -25,7 +25,7 @@ class MeasuredCosts:
 
 @dataclass(frozen=True)
 class PoolTotals:
-    """What is to be labelled."""
+    """Size of the pool to predict."""
 
     images: int
     bytes: int
@@ -34,8 +34,8 @@ class PoolTotals:
 
 @dataclass(frozen=True)
 class ClusterCapacity:
-    """A cluster: one worker a GPU where there are GPUs, else one a CPU. `cpus` and `gpus` are those of all nodes. `infer`: seconds an image on its
-    devices when they are not those of the measurement. `bandwidth`: bytes a second into one node, where it is known."""
+    """A cluster: one worker per GPU if it has GPUs, else one per CPU. `cpus` and `gpus` are totals over all nodes. `infer`: seconds per image on its
+    devices (None: as measured). `bandwidth`: bytes per second into one node (None: unlimited)."""
 
     nodes: int
     cpus: int
@@ -50,13 +50,13 @@ class ClusterCapacity:
 
     @property
     def decoders(self) -> int:
-        """Threads that decode for one worker."""
+        """Decoding threads per worker."""
         return max(1, self.cpus // self.gpus) if self.gpus else 1
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One step for the whole pool. `memory` is that of a worker; `bound` names what a faster cluster would need more of."""
+    """Estimate of one step for the whole pool. `memory` is per worker; `bound` names the bottleneck."""
 
     step: str
     seconds: float
@@ -68,71 +68,71 @@ class Estimate:
 
 
 def estimate(
-    measured: MeasuredCosts, pool: PoolTotals, machines: ClusterCapacity, selected: float = 0.1
+    measured: MeasuredCosts, pool: PoolTotals, capacity: ClusterCapacity, selected: float = 0.1
 ) -> list[Estimate]:
-    """The steps predict, select and gather. `selected`: share of the images that selection will keep."""
-    if machines.workers < 1:
+    """Estimates of predict, select and gather. `selected`: share of the images that selection keeps. Raises ValueError without workers."""
+    if capacity.workers < 1:
         raise ValueError(
-            f"{machines.nodes} nodes with {machines.cpus} CPUs and {machines.gpus} GPUs in all are no worker at all"
+            f"{capacity.nodes} nodes with {capacity.cpus} CPUs and {capacity.gpus} GPUs have no worker: give nodes, cpus_per_node or gpus_per_node"
         )
     return [
-        _predict(measured, pool, machines),
-        _select(measured, pool, machines),
-        _gather(measured, pool, machines, selected),
+        _predict(measured, pool, capacity),
+        _select(measured, pool, capacity),
+        _gather(measured, pool, capacity, selected),
     ]
 
 
-def _predict(measured: MeasuredCosts, pool: PoolTotals, machines: ClusterCapacity) -> Estimate:
-    infer = machines.infer if machines.infer is not None else measured.infer
-    if machines.gpus:  # decoding runs ahead of the device: the slower of the two sets the pace
-        feed = {"read": measured.read / machines.decoders, "decode": measured.decode / machines.decoders}
+def _predict(measured: MeasuredCosts, pool: PoolTotals, capacity: ClusterCapacity) -> Estimate:
+    infer = capacity.infer if capacity.infer is not None else measured.infer
+    if capacity.gpus:  # decoding overlaps with inference: the slower of the two bounds the rate
+        feed = {"read": measured.read / capacity.decoders, "decode": measured.decode / capacity.decoders}
         stages = {**feed, "infer": infer, "write": measured.write}
-        an_image = max(sum(feed.values()), infer + measured.write)
+        seconds_per_image = max(sum(feed.values()), infer + measured.write)
     else:
         stages = {"read": measured.read, "decode": measured.decode, "infer": infer, "write": measured.write}
-        an_image = sum(stages.values())
+        seconds_per_image = sum(stages.values())
     bound = max(stages, key=lambda stage: stages[stage])
-    # whole shards are handed out: the last round leaves workers idle
-    rounds = math.ceil(pool.shards / machines.workers)
-    seconds = rounds * (pool.images / max(1, pool.shards)) * an_image
-    if pool.shards < machines.workers:
+    # shards are not split, so workers are idle in the last round
+    rounds = math.ceil(pool.shards / capacity.workers)
+    seconds = rounds * (pool.images / max(1, pool.shards)) * seconds_per_image
+    if pool.shards < capacity.workers:
         bound = "too few shards for the workers"
-    seconds, bound = _wire(seconds, bound, pool.bytes, machines)
+    seconds, bound = _at_least_network_time(seconds, bound, pool.bytes, capacity)
     written = pool.images * measured.prediction_bytes
-    return _priced("predict", seconds + measured.start_up, machines, pool.bytes, written, measured.resident, bound)
+    return _with_cost("predict", seconds + measured.start_up, capacity, pool.bytes, written, measured.resident, bound)
 
 
-def _select(measured: MeasuredCosts, pool: PoolTotals, machines: ClusterCapacity) -> Estimate:
+def _select(measured: MeasuredCosts, pool: PoolTotals, capacity: ClusterCapacity) -> Estimate:
     predictions = pool.images * measured.prediction_bytes
-    cpus = max(1, min(machines.cpus, pool.shards))
-    seconds, bound = _wire(pool.images * measured.select / cpus, "compute", predictions, machines)
-    return _priced("select", seconds + measured.boot, machines, predictions, 0.0, measured.resident, bound)
+    cpus = max(1, min(capacity.cpus, pool.shards))
+    seconds, bound = _at_least_network_time(pool.images * measured.select / cpus, "compute", predictions, capacity)
+    return _with_cost("select", seconds + measured.boot, capacity, predictions, 0.0, measured.resident, bound)
 
 
-def _gather(measured: MeasuredCosts, pool: PoolTotals, machines: ClusterCapacity, selected: float) -> Estimate:
+def _gather(measured: MeasuredCosts, pool: PoolTotals, capacity: ClusterCapacity, selected: float) -> Estimate:
     moved = selected * pool.bytes
-    cpus = max(1, min(machines.cpus, pool.shards))
-    both = 2 * measured.read * selected * pool.images / cpus  # read, and written at about the same pace
-    seconds, bound = _wire(both, "read", moved, machines)
-    return _priced("gather", seconds + measured.boot, machines, moved, moved, measured.resident, bound)
+    cpus = max(1, min(capacity.cpus, pool.shards))
+    both = 2 * measured.read * selected * pool.images / cpus  # writing takes about as long as reading
+    seconds, bound = _at_least_network_time(both, "read", moved, capacity)
+    return _with_cost("gather", seconds + measured.boot, capacity, moved, moved, measured.resident, bound)
 
 
-def _wire(seconds: float, bound: str, volume: float, machines: ClusterCapacity) -> tuple[float, str]:
-    """No step is faster than its bytes come over the network."""
-    if machines.bandwidth is None:
+def _at_least_network_time(seconds: float, bound: str, volume: float, capacity: ClusterCapacity) -> tuple[float, str]:
+    """Seconds and bottleneck of a step, bounded below by the transfer time of `volume` bytes."""
+    if capacity.bandwidth is None:
         return seconds, bound
-    least = volume / (machines.nodes * machines.bandwidth)
+    least = volume / (capacity.nodes * capacity.bandwidth)
     return (least, "network") if least > seconds else (seconds, bound)
 
 
-def _priced(
-    step: str, seconds: float, machines: ClusterCapacity, read: float, written: float, memory: float, bound: str
+def _with_cost(
+    step: str, seconds: float, capacity: ClusterCapacity, read: float, written: float, memory: float, bound: str
 ) -> Estimate:
-    cost = seconds / 3600 * machines.nodes * machines.price
+    cost = seconds / 3600 * capacity.nodes * capacity.price
     return Estimate(step, seconds, cost, read, written, memory, bound)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`3 d 4 h`, `2 h 5 min`, `40 s`."""
     for size, name, smaller, other in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if seconds >= size:
@@ -140,7 +140,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def volume(size: float) -> str:
+def format_bytes(size: float) -> str:
     """`3.4 TB`."""
     for power, name in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
         if size >= 10**power:

@@ -1,4 +1,4 @@
-"""A sample of the pool labelled on the present cluster: every worker at once, since cores and disks are shared."""
+"""Predict a sample of the pool on the connected cluster, on all workers at once, because they share cores and disks."""
 
 import io
 import os
@@ -31,18 +31,19 @@ from engine.settings.predict import PredictSettings
 from engine.settings.select import SelectSettings
 
 AT_ONCE = 16
-"""Workers that measure at the same time, at most: those of a node or two tell what there is to know."""
+"""Most workers that measure at the same time; a node or two are representative."""
 
 
 def measure(
     store: Store, scope: Scope, model: Output, settings: PredictSettings, actors: ActorPoolSpec, images: int
 ) -> tuple[MeasuredCosts, dict[str, Any]]:
-    """What about `images` of the pool cost, and the plan of the labelling step (backend, batch)."""
-    step = store.step("predict", 0, {"measured": time.time_ns()}, {})  # a place to name, never begun
+    """The costs of about `images` images of the pool, and the plan of the predict step (backend, batch size)."""
+    step = store.step(
+        "predict", 0, {"measured": time.time_ns()}, {}
+    )  # only its folder is used; the step is never started
     remote = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus)
-    manifest = scope.manifest
     job = PredictJob(step, scope, model, settings, actors.threads)
-    _, boot = timed([remote(nothing).remote()])
+    _, boot = timed([remote(do_nothing).remote()])
     (plan,), chosen = timed([remote(make_plan).remote(job, actors.count)])
     obeyed = settings.model_copy(update=plan["predict"])
     job_ref = ray.put(replace(job, settings=obeyed))
@@ -51,27 +52,27 @@ def measure(
     _, ready = timed([sampler.ready.remote() for sampler in samplers])
     per_shard = max(1, manifest.num_rows // max(1, manifest.num_shards))
     shards = np.arange(min(manifest.num_shards, max(workers, -(-images // per_shard))))
-    # spread over the pool: the first shards may be of one kind
+    # spread over the pool: its first shards may all be of one class
     spread = np.linspace(0, manifest.num_shards - 1, len(shards)).astype(int)
-    shares = zip(samplers, np.array_split(spread, workers), strict=True)
-    found = ray.get([sampler.label.remote(share.tolist()) for sampler, share in shares])
+    groups = zip(samplers, np.array_split(spread, workers), strict=True)
+    costs = ray.get([sampler.measure_shards.remote(group.tolist()) for sampler, group in groups])
     if obeyed.backend == "int8":
-        step.fs.delete_dir(step.folder)  # the network that was quantised for the measurement
-    return combined(found, manifest, boot, boot + chosen + ready), plan
+        step.fs.delete_dir(step.folder)  # the quantised network of the measurement
+    return mean_costs(costs, manifest, boot, boot + chosen + ready), plan
 
 
-def nothing() -> None:
-    """What a task costs that does nothing."""
+def do_nothing() -> None:
+    """An empty task, whose duration is the overhead of a task."""
 
 
 def timed(refs: list[Any]) -> tuple[list[Any], float]:
-    """Results of what was just asked for, and the seconds until they were there."""
+    """Results of just submitted calls, and the seconds until all were ready."""
     began = time.perf_counter()
     return ray.get(refs), time.perf_counter() - began
 
 
 class Sampler:
-    """A worker as labelling has them, a new process, without look-ahead; its parts go into a scratch file."""
+    """A predict worker in a process of its own, without look-ahead; its parts are written to a scratch file."""
 
     def __init__(self, job: PredictJob) -> None:
         self.step, self.manifest = job.step, job.scope.manifest
@@ -79,33 +80,35 @@ class Sampler:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         quantised = load_quantised(job.step) if job.settings.backend == "int8" else None
         predictor = Predictor(fetch_model(job.model, job.step.fs), job.settings, device, quantised)
-        self.labeller = ShardPredictor(job.scope, predictor)
+        self.predictor = ShardPredictor(job.scope, predictor)
         self.classes = ClassList(tuple(predictor.loaded.class_names))
         allocator.keep_freed()
 
     def ready(self) -> None:
-        """Answers once the teacher is loaded."""
+        """Return once the model is loaded."""
 
-    def label(self, shards: list[int]) -> dict[str, float]:
-        """Label, write and select from some shards: sums over them."""
+    def measure_shards(self, shards: list[int]) -> dict[str, float]:
+        """Predict, write and select from `shards`: the sums of all costs."""
         sums = dict.fromkeys(("images", "seen", "bytes", "predictions", "select", *vars(Seconds())), 0.0)
         selector = Selector(SelectSettings(), self.classes)
         scratch = f"{self.step.store.root}/plan-{time.time_ns()}-{os.getpid()}.parquet"
         for shard in shards:
-            labelled = self.labeller(shard)
+            predicted = self.predictor(shard)
             started = time.perf_counter()
             buffer = io.BytesIO()
-            pq.write_table(labelled.predictions, buffer, compression="zstd", use_compliant_nested_type=False, **PARQUET)
+            pq.write_table(
+                predicted.predictions, buffer, compression="zstd", use_compliant_nested_type=False, **PARQUET
+            )
             storage.put(self.step.fs, scratch, buffer.getbuffer())
-            labelled.seconds.write = time.perf_counter() - started
+            predicted.seconds.write = time.perf_counter() - started
             if not sums["seen"]:
-                selector.empty().update(labelled.predictions)  # its loops are compiled by their first use
+                selector.empty().update(predicted.predictions)  # the first use compiles its loops
             started = time.perf_counter()
-            selector.update(labelled.predictions)
+            selector.update(predicted.predictions)
             sums["select"] += time.perf_counter() - started
-            for stage, value in vars(labelled.seconds).items():
+            for stage, value in vars(predicted.seconds).items():
                 sums[stage] += value
-            sums["images"] += labelled.predictions.num_rows
+            sums["images"] += predicted.predictions.num_rows
             sums["seen"] += int(self.manifest.rows[shard])
             sums["bytes"] += self.manifest.shards["bytes"][shard].as_py()
             sums["predictions"] += buffer.tell()
@@ -115,18 +118,18 @@ class Sampler:
         return sums
 
 
-def combined(found: list[dict[str, float]], manifest: Manifest, boot: float, start_up: float) -> MeasuredCosts:
-    """One worker's costs an image from the sums of all. Raises ValueError when no image of the sample could be used."""
-    total = {name: sum(one[name] for one in found) for name in found[0]}
+def mean_costs(costs: list[dict[str, float]], manifest: Manifest, boot: float, start_up: float) -> MeasuredCosts:
+    """Costs per image of one worker from the sums of all workers. Raises ValueError when no image of the sample could be decoded."""
+    total = {name: sum(one[name] for one in costs) for name in costs[0]}
     if not total["images"]:
-        raise ValueError(f"{manifest.uri}: none of the {total['seen']:.0f} images of the sample could be used")
+        raise ValueError(f"{manifest.uri}: none of the {total['seen']:.0f} sampled images could be decoded")
     each = {stage: total[stage] / total["seen"] for stage in ("read", "decode", "infer", "write", "select")}
     return MeasuredCosts(
         images=int(total["seen"]),
         **each,
         image_bytes=total["bytes"] / total["seen"],
         prediction_bytes=total["predictions"] / total["images"],
-        resident=int(max(one["resident"] for one in found)),
+        resident=int(max(one["resident"] for one in costs)),
         boot=boot,
         start_up=start_up,
     )

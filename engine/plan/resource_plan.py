@@ -1,4 +1,4 @@
-"""The resource plan of a run: which step takes how many CPUs, GPUs and GiB, and why. Arithmetic on what the cluster has and the settings ask for."""
+"""The resource plan of a run: workers, CPUs, GPUs and GiB of each step, from the cluster's resources and the settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from engine.settings.run import RunSettings
 
 GIB = 2**30
 PROCESS = 1.2
-"""GiB of a worker with torch and Ray, before it holds data (1.1 measured)."""
+"""GiB of a worker process with torch and Ray, without data (1.1 measured)."""
 MANY = 10**9
-"""Units of work of which there are more than workers."""
+"""Units of work: more than there are workers."""
 
 
 @dataclass(frozen=True)
 class StepResources:
-    """One kind of step: `workers`, and what each takes. GiB are an upper estimate without the model's own activations."""
+    """Resources of one kind of step: `workers` and what each of them takes. `gib` is an upper estimate without the model's activations."""
 
     step: str
     workers: int
     cpus: float
     gpus: float
     gib: float
-    why: str
+    note: str
 
     @property
     def total_gib(self) -> float:
@@ -37,8 +37,8 @@ class StepResources:
 def plan_resources(
     settings: RunSettings, resources: Mapping[str, float], nodes: Sequence[float] | None = None
 ) -> list[StepResources]:
-    """The steps of a generation in their order, on a cluster with `resources` (CPU, GPU, memory in bytes); `nodes`: the CPUs of every machine,
-    one has all when not given.
+    """The steps of a generation in order, on a cluster with `resources` (CPU, GPU, memory in bytes); `nodes`: CPUs of each node (default: one
+    node with all of them).
     """
     cluster = settings.cluster
     fits = [
@@ -46,32 +46,28 @@ def plan_resources(
         ("student fit", settings.fits.student),
         ("finetune", settings.fits.finetune),
     ]
-    shares = [_fit(name, fit, settings, resources, nodes) for name, fit in fits if fit is not None]
+    steps = [_fit(name, fit, settings, resources, nodes) for name, fit in fits if fit is not None]
     if settings.recipe.num_generations == 0 or settings.data.pool is None:
-        return shares
+        return steps
     actors = allocate_actors(resources, MANY, cluster.label.workers, cluster.label.gpus_per_worker)
     side = settings.models.teacher.img_size
     batches = 3 * settings.predict.batch_size * 3 * side * side * 4 / GIB  # float32, one inferred and two decoded ahead
     shard = settings.data.shard_bytes / GIB
-    asked = (
+    workers = (
         f"cluster.label.workers={cluster.label.workers}"
         if cluster.label.workers
-        else "one a GPU"
+        else "one worker per GPU"
         if actors.gpus
-        else "one a CPU"
+        else "one worker per CPU"
     )
-    decoders = (
-        f"; {actors.threads} threads decode ahead of each" if actors.gpus else "; each decodes and infers on its CPU"
-    )
-    labelling = StepResources(
-        "predict", actors.count, actors.cpus, actors.gpus, PROCESS + batches + shard, f"{asked}{decoders}"
+    decoders = f", {actors.threads} decoding threads each" if actors.gpus else ""
+    predict = StepResources(
+        "predict", actors.count, actors.cpus, actors.gpus, PROCESS + batches + shard, f"{workers}{decoders}"
     )
     cpus = max(1, int(resources.get("CPU", 1)))
-    select = StepResources(
-        "select", cpus, 1, 0, 0.5, "one task a CPU; memory grows with classes x per_class, not with the pool"
-    )
-    gather = StepResources("gather", cpus, 1, 0, 0.5 + shard, "one task a CPU copies what was selected")
-    return [shares[0], labelling, select, gather, *shares[1:]]
+    select = StepResources("select", cpus, 1, 0, 0.5, "one task per CPU; memory independent of pool size")
+    gather = StepResources("gather", cpus, 1, 0, 0.5 + shard, "one task per CPU")
+    return [steps[0], predict, select, gather, *steps[1:]]
 
 
 def _fit(
@@ -85,54 +81,50 @@ def _fit(
     workers = int(settings.cluster.train.workers)
     each: dict[str, float] = scaling.resources_per_worker  # type: ignore[assignment]  # a plain mapping, as `train_workers` makes it
     cache = fit.cache_bytes / GIB
-    why = f"cluster.train.workers={workers}; decoded sets up to {cache:.1f} GiB stay in memory (cache_bytes), larger ones stream"
-    return StepResources(name, workers, each.get("CPU", 1.0), each.get("GPU", 0.0), PROCESS + cache, why)
+    note = f"caches up to {cache:.1f} GiB of decoded images (cache_bytes)"
+    return StepResources(name, workers, each.get("CPU", 1.0), each.get("GPU", 0.0), PROCESS + cache, note)
 
 
 def warnings(
-    shares: list[StepResources], resources: Mapping[str, float], nodes: Sequence[float] | None = None
+    steps: list[StepResources], resources: Mapping[str, float], nodes: Sequence[float] | None = None
 ) -> list[str]:
-    """What the cluster cannot give, a sentence each."""
-    told = []
+    """One sentence for each resource that a step needs and the cluster lacks."""
+    messages = []
     largest = max(nodes or [resources.get("CPU", 0.0)])
-    for share in shares:
-        if share.cpus > max(1.0, largest):
-            told.append(
-                f"{share.step} wants {share.cpus:g} CPUs on one machine, the largest has {largest:g}: it waits for a larger one;"
+    for step in steps:
+        if step.cpus > max(1.0, largest):
+            messages.append(
+                f"{step.step} needs {step.cpus:g} CPUs on one node, the largest has {largest:g}: it waits for a larger node;"
                 " lower cluster.train.cpus"
             )
-        for kind, wanted in (("CPU", share.workers * share.cpus), ("GPU", share.workers * share.gpus)):
+        for kind, wanted in (("CPU", step.workers * step.cpus), ("GPU", step.workers * step.gpus)):
             if wanted > resources.get(kind, 0.0) + 1e-6:
-                told.append(
-                    f"{share.step} wants {wanted:g} {kind}s, the cluster has {resources.get(kind, 0.0):g}: it waits for more"
+                messages.append(
+                    f"{step.step} needs {wanted:g} {kind}s, the cluster has {resources.get(kind, 0.0):g}: it waits for more"
                 )
         memory = resources.get("memory", 0.0) / GIB
-        if memory and share.total_gib > memory:
-            told.append(
-                f"{share.step} may take {share.total_gib:.0f} GiB in all, the cluster has {memory:.0f}: lower its workers or cache_bytes"
+        if memory and step.total_gib > memory:
+            messages.append(
+                f"{step.step} may take {step.total_gib:.0f} GiB in all, the cluster has {memory:.0f}: lower its workers or cache_bytes"
             )
-    return told
+    return messages
 
 
-def show(
-    shares: list[StepResources],
+def print_plan(
+    steps: list[StepResources],
     resources: Mapping[str, float],
     nodes: Sequence[float] | None = None,
     console: Console | None = None,
 ) -> None:
     """Print the plan."""
     memory = resources.get("memory", 0.0) / GIB
-    has = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs, {memory:.0f} GiB for workers"
-    table = Table(
-        title=f"resource plan: the steps run one after the other, each with all it needs of {has}", title_justify="left"
-    )
-    for column in ("step", "workers", "CPUs each", "GPUs each", "GiB each", "why"):
-        table.add_column(column, justify="left" if column in ("step", "why") else "right", overflow="fold")
-    for share in shares:
-        table.add_row(
-            share.step, str(share.workers), f"{share.cpus:g}", f"{share.gpus:g}", f"{share.gib:.1f}", share.why
-        )
+    has = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs, {memory:.0f} GiB"
+    table = Table(title=f"Resources: {has}; one step at a time", title_justify="left")
+    for column in ("step", "workers", "CPUs/worker", "GPUs/worker", "GiB/worker", "note"):
+        table.add_column(column, justify="left" if column in ("step", "note") else "right", overflow="fold")
+    for step in steps:
+        table.add_row(step.step, str(step.workers), f"{step.cpus:g}", f"{step.gpus:g}", f"{step.gib:.1f}", step.note)
     console = console or Console(width=max(120, Console().width))
     console.print(table)
-    for line in warnings(shares, resources, nodes):
+    for line in warnings(steps, resources, nodes):
         console.print(line, markup=False, highlight=False)

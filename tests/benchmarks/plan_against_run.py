@@ -30,7 +30,7 @@ from engine.settings.data import SourceSettings
 from engine.settings.jobs import PlanSettings
 from engine.settings.predict import PredictSettings
 from engine.settings.select import SelectSettings
-from jobs.plan import present_machines
+from jobs.plan import connected_cluster
 
 
 def compare(pool: Path, teacher: Path, size: int, workers: int) -> list[str]:
@@ -44,7 +44,7 @@ def compare(pool: Path, teacher: Path, size: int, workers: int) -> list[str]:
     found, _ = measure(
         store, Scope(images), model, settings, predict_actors(cluster, manifest.num_shards), plan.sample_images
     )
-    machines = present_machines(ray.nodes(), plan)
+    machines = connected_cluster(ray.nodes(), plan)
     stored = sum(manifest.shards["bytes"].to_pylist())
     labelled, selected, *_ = estimate(found, PoolTotals(manifest.num_rows, stored, manifest.num_shards), machines)
     began = time.perf_counter()

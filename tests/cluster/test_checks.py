@@ -32,11 +32,11 @@ HEAD = replace(WELL, node="head", cpus=0.0, gpus_declared=0, gpus_seen=0, decode
 def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
     findings = check_cluster(HEAD, [HEAD, WELL, replace(WELL, node="b")])
     assert {finding.level for finding in findings} == {"ok"}
-    assert any("3 nodes, 32 CPUs, 2 GPUs" in finding.told for finding in findings)
+    assert any("3 nodes, 32 CPUs, 2 GPUs" in finding.message for finding in findings)
 
 
 @pytest.mark.parametrize(
-    ("changed", "level", "what", "told", "remedy"),
+    ("changed", "level", "what", "message", "remedy"),
     [
         ({"versions": {**WELL.versions, "ray": "2.59.0"}}, "error", "version of ray", "2.59.0 on sick", "one image"),
         (
@@ -46,7 +46,7 @@ def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
             "missing on sick",
             "one image",
         ),
-        ({"gpus_seen": 0}, "error", "GPUs", "hands out 1 GPUs, torch sees 0", "nvidia-smi"),
+        ({"gpus_seen": 0}, "error", "GPUs", "schedules 1 GPUs, torch sees 0", "nvidia-smi"),
         ({"gpus_seen": 4}, "warning", "GPUs", "sees 4", "--num-gpus"),
         ({"store_error": "s3://b: access denied"}, "error", "store", "access denied", "credentials"),
         ({"store_seconds": 9.0}, "warning", "store", "9.0 s", "same region"),
@@ -59,12 +59,12 @@ def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
     ],
 )
 def test_each_illness_is_found_on_its_node_with_a_remedy(
-    changed: dict[str, Any], level: str, what: str, told: str, remedy: str
+    changed: dict[str, Any], level: str, what: str, message: str, remedy: str
 ) -> None:
     findings = check_cluster(HEAD, [HEAD, WELL, replace(WELL, node="sick", **changed)])
     [found] = [finding for finding in findings if finding.level != "ok"]
     assert (found.level, found.what) == (level, what)
-    assert told in found.told
+    assert message in found.message
     assert remedy in found.remedy
     assert found.node in ("", "sick")
     assert findings[0] == found, "the gravest comes first"

@@ -19,9 +19,9 @@ import yaml
 from ray._private.runtime_env.packaging import _zip_files
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from engine.cluster.package import EXCLUDED, package
-from engine.cluster.submission import Attempt, Submission, attempt, submit
-from jobs.submit import checked, environment
+from engine.cluster.package import EXCLUDED, list_package
+from engine.cluster.submission import Attempt, Submission, choose_attempt, submit
+from jobs.submit import check_settings, environment
 from tests.small_run import small_tree, write_config
 
 ROOT = Path(__file__).parents[2]
@@ -39,12 +39,12 @@ def test_what_goes_along_is_the_program_and_not_the_data(tmp_path: Path) -> None
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("12345")
-    sent = package(tmp_path)
+    sent = list_package(tmp_path)
     assert [path for path, _ in sent.files] == ["engine/a.py", "jobs/b.py", "my/c.txt"]
     assert sent.bytes == 15
-    assert sent.checked() is sent
+    sent.check_size()
     with pytest.raises(ValueError, match=r"engine/a\.py \(0 MiB\).*--exclude"):
-        sent.checked(limit=14)
+        sent.check_size(limit=14)
 
 
 def test_ray_packs_what_is_told_and_follows_no_link(tmp_path: Path) -> None:
@@ -57,26 +57,28 @@ def test_ray_packs_what_is_told_and_follows_no_link(tmp_path: Path) -> None:
         (folder / link).symlink_to(outside / "data.bin" if place % 2 else outside)
     (folder / ".venv").symlink_to(outside)
     (folder / ".gitignore").write_text("my/a1x.txt")  # what git does not keep may be the config
-    sent = package(folder)
+    sent = list_package(folder)
     assert sent.links == sorted(links)
     assert [path for path, _ in sent.files] == [".gitignore", "my/a1x.txt", "my/link/b.txt", "photos.txt"]
     packed = tmp_path / "packed.zip"
     asked = os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] != "1"  # as Ray's client does
-    _zip_files(str(folder), [*EXCLUDED, *sent.kept], str(packed), include_gitignore=asked)
+    _zip_files(str(folder), [*EXCLUDED, *sent.link_patterns], str(packed), include_gitignore=asked)
     assert sorted(ZipFile(packed).namelist()) == [path for path, _ in sent.files]
 
 
 def test_this_project_can_be_sent() -> None:
-    assert package(ROOT).checked().files
+    repository = list_package(ROOT)
+    repository.check_size()
+    assert repository.files
 
 
 def test_a_run_is_not_started_twice_and_a_dead_one_is_sent_in_again() -> None:
-    assert attempt("self_train-r", []) == Attempt("self_train-r-1", False)
+    assert choose_attempt("self_train-r", []) == Attempt("self_train-r-1", False)
     dead = [("self_train-r-1", "self_train-r", True), ("x", "", False)]
-    assert attempt("self_train-r", dead) == Attempt("self_train-r-2", False)
+    assert choose_attempt("self_train-r", dead) == Attempt("self_train-r-2", False)
     alive = [*dead, ("self_train-r-2", "self_train-r", False)]
-    assert attempt("self_train-r", alive) == Attempt("self_train-r-2", True)
-    assert attempt("self_train-other", alive) == Attempt("self_train-other-1", False)
+    assert choose_attempt("self_train-r", alive) == Attempt("self_train-r-2", True)
+    assert choose_attempt("self_train-other", alive) == Attempt("self_train-other-1", False)
 
 
 class Server:
@@ -110,7 +112,7 @@ def test_who_follows_a_job_of_other_arguments_is_told(capsys: pytest.CaptureFixt
     assert submit(client, "there", runs) == "n-1"
     assert "following it" in capsys.readouterr().out
     assert submit(client, "there", other) == "n-1"
-    assert "yours are not sent: following python -m jobs.self_train c.yaml" in capsys.readouterr().out
+    assert "yours were not submitted: following python -m jobs.self_train c.yaml" in capsys.readouterr().out
     assert submit(client, "there", elsewhere) == "m-1"
 
 
@@ -120,7 +122,7 @@ def test_what_is_another_work_has_another_name(tmp_path: Path) -> None:
     write_config(tmp_path / "plan.yaml", plan)
 
     def name(job: str, *arguments: str) -> str:
-        return checked(job, list(arguments), tmp_path)
+        return check_settings(job, list(arguments), tmp_path)
 
     run = name("self_train", "config.yaml")
     assert re.fullmatch(r"self_train-run-[0-9a-f]{8}", run)
@@ -147,37 +149,37 @@ def test_the_entrypoint_is_quoted_and_the_environment_complete() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "takes the job's config"),
+        ([], "the config is missing"),
         (["config.yaml", "select.treshold=0.5"], "did you mean 'threshold'?"),
-        (["config.yaml", "store=store"], "give a URI, or an absolute path that all nodes share"),
+        (["config.yaml", "store=store"], "use a URI, or an absolute path on all nodes"),
         (["../config.yaml"], "relative to that folder"),
         (["/config.yaml"], "relative to that folder"),
         (["none.yaml"], "no such config"),
-        (["link.yaml"], "symbolic links stay here"),
+        (["link.yaml"], "symbolic links are not uploaded"),
     ],
 )
 def test_what_cannot_run_there_is_refused_here(tmp_path: Path, arguments: list[str], message: str) -> None:
     write_config(tmp_path / "config.yaml", small_tree(tmp_path, "s3://bucket/store"))
     (tmp_path / "link.yaml").symlink_to(tmp_path / "config.yaml")
-    assert checked("self_train", ["config.yaml"], tmp_path).startswith("self_train-run-")
+    assert check_settings("self_train", ["config.yaml"], tmp_path).startswith("self_train-run-")
     with pytest.raises(ValueError, match=re.escape(message)):
-        checked("self_train", arguments, tmp_path)
+        check_settings("self_train", arguments, tmp_path)
 
 
 def test_a_comparison_is_checked_arm_by_arm(tmp_path: Path) -> None:
     for name, data in (("a", "d"), ("b", "d"), ("c", "other")):
         write_config(tmp_path / f"{name}.yaml", small_tree(tmp_path / data, "store"))
     there = ["--store", "s3://bucket/store", "--name", "n"]
-    assert checked("compare", ["a.yaml", "b.yaml", *there], tmp_path).startswith("compare-n-")
+    assert check_settings("compare", ["a.yaml", "b.yaml", *there], tmp_path).startswith("compare-n-")
     for arguments, message in (
         (["a.yaml", "c.yaml", *there], "c cannot be compared with a"),
-        (["a.yaml", "b.yaml"], "give a URI, or an absolute path that all nodes share"),
+        (["a.yaml", "b.yaml"], "use a URI, or an absolute path on all nodes"),
         (["a.yaml", "../b.yaml", *there], "relative to that folder"),
         (["a.yaml", *there, "--budget", "10"], "over the budget of 10"),
         (["a.yaml", *there, "--set", "select.treshold=1"], "did you mean 'threshold'?"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
-            checked("compare", arguments, tmp_path)
+            check_settings("compare", arguments, tmp_path)
 
 
 def free_port() -> int:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from engine.plan.estimate import ClusterCapacity, MeasuredCosts, PoolTotals, duration, estimate, volume
-from engine.plan.measure import combined
+from engine.plan.estimate import ClusterCapacity, MeasuredCosts, PoolTotals, estimate, format_bytes, format_duration
+from engine.plan.measure import mean_costs
 from engine.settings.block import SettingsError, load, parse
 from engine.settings.jobs import PlanJobSettings
-from jobs.plan import described_machines, present_machines, scaled_pool, total
+from jobs.plan import connected_cluster, described_cluster, scaled_pool, total
 
 MEASURED = MeasuredCosts(
     images=2000,
@@ -76,7 +76,7 @@ def test_twice_the_images_take_twice_the_time() -> None:
 def test_workers_sums_become_costs_an_image() -> None:
     stages = dict.fromkeys(("decode", "infer", "write", "wait", "select"), 1.0)
     one = {"images": 90, "seen": 100, "bytes": 5000, "predictions": 1800, "resident": 7, "read": 0.5}
-    found = combined([{**one, **stages}, {**one, **stages, "resident": 9}], None, 2.0, 5.0)  # type: ignore[arg-type]
+    found = mean_costs([{**one, **stages}, {**one, **stages, "resident": 9}], None, 2.0, 5.0)  # type: ignore[arg-type]
     assert found.images == 200
     assert found.read == pytest.approx(0.005)
     assert (found.image_bytes, found.prediction_bytes) == (50, 20)
@@ -86,7 +86,7 @@ def test_workers_sums_become_costs_an_image() -> None:
 def test_the_shipped_config_loads_and_a_described_cluster_is_understood() -> None:
     wanted = ["plan.cluster={nodes: 3, cpus_per_node: 8, gpus_per_node: 2, images_per_second: 500, gbits_per_node: 8}"]
     settings = load(PlanJobSettings, "jobs/configs/plan.yaml", [*wanted, "plan.price_node_hour=2"])
-    assert described_machines(settings.plan) == ClusterCapacity(3, 24, 6, 2.0, 1 / 500, 1e9)
+    assert described_cluster(settings.plan) == ClusterCapacity(3, 24, 6, 2.0, 1 / 500, 1e9)
 
 
 def test_a_head_without_work_and_uneven_nodes_are_counted_as_they_are() -> None:
@@ -94,12 +94,12 @@ def test_a_head_without_work_and_uneven_nodes_are_counted_as_they_are() -> None:
     head: dict[str, Any] = {"Alive": True, "Resources": {"memory": 1e10}}
     gpu_nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 1.0}} for _ in range(3)]
     dead = {"Alive": False, "Resources": {"CPU": 16.0, "GPU": 1.0}}
-    machines = present_machines([head, *gpu_nodes, dead], plan)
+    machines = connected_cluster([head, *gpu_nodes, dead], plan)
     assert machines == ClusterCapacity(3, 48, 3, 2.0)
     assert machines.workers == 3
-    assert present_machines([{"Alive": True, "Resources": {"CPU": n}} for n in (3.0, 6.0)], plan).workers == 9
+    assert connected_cluster([{"Alive": True, "Resources": {"CPU": n}} for n in (3.0, 6.0)], plan).workers == 9
     with pytest.raises(ValueError, match="no worker at all"):
-        estimate(MEASURED, POOL, present_machines([head], plan))
+        estimate(MEASURED, POOL, connected_cluster([head], plan))
 
 
 def test_gpus_without_a_rate_are_refused() -> None:
@@ -113,5 +113,5 @@ def test_gpus_without_a_rate_are_refused() -> None:
 
 
 def test_sizes_and_times_are_readable() -> None:
-    assert [duration(s) for s in (40, 125, 7500, 273_600)] == ["40 s", "2 min 5 s", "2 h 5 min", "3 d 4 h"]
-    assert [volume(b) for b in (12, 3_400_000_000_000)] == ["12 B", "3.4 TB"]
+    assert [format_duration(s) for s in (40, 125, 7500, 273_600)] == ["40 s", "2 min 5 s", "2 h 5 min", "3 d 4 h"]
+    assert [format_bytes(b) for b in (12, 3_400_000_000_000)] == ["12 B", "3.4 TB"]

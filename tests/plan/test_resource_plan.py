@@ -1,11 +1,11 @@
-"""The resource plan on made-up clusters: what each step takes, why, and what is told when it does not fit."""
+"""The resource plan on made-up clusters: what each step takes, why, and what is reported when it does not fit."""
 
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from engine.plan.resource_plan import GIB, plan_resources, show, warnings
+from engine.plan.resource_plan import GIB, plan_resources, print_plan, warnings
 from engine.recipes.registry import SelfTrainSettings
 from tests.search.making import searched
 
@@ -28,7 +28,7 @@ def test_on_a_laptop_every_step_has_the_whole_machine() -> None:
 def test_on_gpus_labelling_takes_one_each_and_decodes_on_the_cpus_between_them() -> None:
     shares = {share.step: share for share in plan_resources(settings(train={"workers": 4}), GPUS)}
     assert (shares["predict"].workers, shares["predict"].gpus) == (4, 1)
-    assert "16 threads decode ahead of each" in shares["predict"].why
+    assert "16 decoding threads each" in shares["predict"].note
     assert (shares["student fit"].workers, shares["student fit"].gpus) == (4, 1)
 
 
@@ -38,21 +38,23 @@ def test_a_run_without_pool_only_fits() -> None:
 
 
 def test_what_does_not_fit_is_told_with_the_remedy() -> None:
-    told = warnings(plan_resources(settings(train={"workers": 8, "cpus": 2}, label={"workers": 64}), LAPTOP), LAPTOP)
-    assert any("teacher fit wants 16 CPUs, the cluster has 2" in line for line in told)
-    assert any("lower its workers or cache_bytes" in line for line in told)
-    assert not any("predict wants" in line for line in told), "labelling workers share CPUs"
+    messages = warnings(
+        plan_resources(settings(train={"workers": 8, "cpus": 2}, label={"workers": 64}), LAPTOP), LAPTOP
+    )
+    assert any("teacher fit needs 16 CPUs, the cluster has 2" in line for line in messages)
+    assert any("lower its workers or cache_bytes" in line for line in messages)
+    assert not any("predict needs" in line for line in messages), "predict workers share CPUs"
 
 
 @pytest.mark.parametrize("resources", [LAPTOP, GPUS])
 def test_the_plan_is_printed(resources: dict[str, float]) -> None:
     console = Console(width=150, record=True, quiet=False)
     planned = plan_resources(settings(train={"workers": 8}), resources)
-    show(planned, resources, console=console)
+    print_plan(planned, resources, console=console)
     text = console.export_text()
-    for word in ("resource plan", "predict", "gather", "cluster.train.workers=8"):
+    for word in ("Resources: ", "predict", "gather", "CPUs/worker"):
         assert word in text
-    assert ("wants" in text) == (resources is LAPTOP), "what does not fit is told, and nothing else"
+    assert ("needs" in text) == (resources is LAPTOP), "what does not fit is reported, and nothing else"
 
 
 def test_a_fit_takes_one_machine_and_is_told_when_none_is_large_enough() -> None:
@@ -61,5 +63,5 @@ def test_a_fit_takes_one_machine_and_is_told_when_none_is_large_enough() -> None
     shares = {share.step: share for share in plan_resources(settings(), four, nodes)}
     assert shares["teacher fit"].cpus == 8
     assert warnings(list(shares.values()), four, nodes) == []
-    asked = plan_resources(settings(train={"cpus": 16}), four, nodes)
-    assert any("wants 16 CPUs on one machine, the largest has 8" in line for line in warnings(asked, four, nodes))
+    excessive = plan_resources(settings(train={"cpus": 16}), four, nodes)
+    assert any("needs 16 CPUs on one node, the largest has 8" in line for line in warnings(excessive, four, nodes))
