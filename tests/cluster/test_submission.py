@@ -112,7 +112,7 @@ def test_who_follows_a_job_of_other_arguments_is_told(capsys: pytest.CaptureFixt
     assert submit(client, "there", runs) == "n-1"
     assert "following it" in capsys.readouterr().out
     assert submit(client, "there", other) == "n-1"
-    assert "yours were not submitted: following python -m jobs.self_train c.yaml" in capsys.readouterr().out
+    assert "following python -m jobs.self_train c.yaml; yours were not submitted" in capsys.readouterr().out
     assert submit(client, "there", elsewhere) == "m-1"
 
 

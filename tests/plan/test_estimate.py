@@ -98,7 +98,7 @@ def test_a_head_without_work_and_uneven_nodes_are_counted_as_they_are() -> None:
     assert machines == ClusterCapacity(3, 48, 3, 2.0)
     assert machines.workers == 3
     assert connected_cluster([{"Alive": True, "Resources": {"CPU": n}} for n in (3.0, 6.0)], plan).workers == 9
-    with pytest.raises(ValueError, match="no worker at all"):
+    with pytest.raises(ValueError, match="have no worker"):
         estimate(MEASURED, POOL, connected_cluster([head], plan))
 
 
