@@ -38,10 +38,10 @@ def measure(
     store: Store, scope: Scope, model: Output, settings: PredictSettings, actors: ActorPoolSpec, images: int
 ) -> tuple[MeasuredCosts, dict[str, Any]]:
     """The costs of about `images` images of the pool, and the plan of the predict step (backend, batch size)."""
-    step = store.step(
-        "predict", 0, {"measured": time.time_ns()}, {}
-    )  # only its folder is used; the step is never started
+    # only the step's folder is used; it is never started
+    step = store.step("predict", 0, {"measured": time.time_ns()}, {})
     remote = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus)
+    manifest = scope.manifest
     job = PredictJob(step, scope, model, settings, actors.threads)
     _, boot = timed([remote(do_nothing).remote()])
     (plan,), chosen = timed([remote(make_plan).remote(job, actors.count)])
