@@ -9,7 +9,8 @@ from functools import partial
 
 from engine.dedup.hashing import hash_images
 from engine.fit.pool_stream import PoolSource
-from engine.fit.trainer import Source, fit
+from engine.fit.source import GatheredSource, Source
+from engine.fit.trainer import fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.gather.soft import import_soft
 from engine.ground.progress import log_event
@@ -57,7 +58,9 @@ def main() -> None:
         if "pool" in settings.fit.batch:
             streams["pool"] = raw_pool(run, settings.data, labelled)
         outputs = {name: output for name, output in outputs.items() if name in settings.fit.batch}
-        streams |= {name: (output, training_set(output, run.store, classes)) for name, output in outputs.items()}
+        streams |= {
+            name: GatheredSource(output, training_set(output, run.store, classes)) for name, output in outputs.items()
+        }
         model = fit(run, "fit", settings.model, settings.fit, streams, classes, init)
     log_event("done", f"model={model.step}, a timm hub folder at {model_path(model)}")
 

@@ -19,7 +19,6 @@ from engine.dedup import hashing
 from engine.fit import trainer as fitting
 from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
-from engine.fit.streams import open_stream
 from engine.gather import pipeline as gathering
 from engine.gather.grouping import group_shards
 from engine.gather.pipeline import gather_group
@@ -49,7 +48,7 @@ from engine.settings.model import ModelSettings
 from engine.settings.predict import PredictSettings
 from engine.settings.select import SelectSettings
 from engine.tables import schema
-from tests.fit.sets import fit_settings, write_set
+from tests.fit.sets import fit_settings, open_stream, write_set
 from tests.images.making import folder, jpeg, tar
 from tests.select.tables import manifest as class_list
 from tests.select.tables import random_pool
@@ -278,7 +277,7 @@ SCORES = {
     ]
 }
 """Log-odds of the best class of each image, by the revision of predict."""
-WEIGHTS = {1: [1.61826, 0.113763, 1.00005, 0.0249489, 1.08352]}
+WEIGHTS = {2: [1.61826, 0.113763, 1.00005, 0.0249489, 1.08352]}
 """Loss, mean |weight| of three tensors and the norm of the classifier after five steps, by the revision of fit."""
 MEASURES = [0.722977, 0.836281, 0.085, 0.0438198, 0.342188]
 """Wilson's interval, paired difference, McNemar's p value, calibration error."""

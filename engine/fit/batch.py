@@ -1,5 +1,6 @@
 """What a stream hands to an objective."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -12,7 +13,7 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Batch:
     """One rank's rows of a global batch. P is the longest target among them; `seeds` stay on the host and drive the
-    views.
+    views. Where an objective takes random crops, `crops` holds one tensor per crop in its order, and `images` is the first.
     """
 
     images: Tensor  # uint8 (b, 3, S, S)
@@ -20,25 +21,30 @@ class Batch:
     weights: Tensor  # float32 (b, P), 0 where padded
     seeds: npt.NDArray[np.uint64]  # (b,)
     mask: Tensor | None = None  # uint8 (b, 1, S, S)
+    crops: tuple[Tensor, ...] = ()  # uint8 (b, 3, S, S) each
+
+    def pictures(self, number: int) -> Tensor:
+        """The images for view `number` of the stream, uint8 (b, 3, S, S): its own crop, or the images as decoded where nothing is cropped."""
+        return self.crops[number] if self.crops else self.images
 
     def __len__(self) -> int:
         return len(self.images)
 
     def pin(self) -> Self:
         """In page-locked memory, from which a GPU copies while it computes."""
-        mask = None if self.mask is None else self.mask.pin_memory()
-        return replace(
-            self,
-            images=self.images.pin_memory(),
-            classes=self.classes.pin_memory(),
-            weights=self.weights.pin_memory(),
-            mask=mask,
-        )
+        return self._moved(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> Self:
         """On `device`, without waiting for the copy."""
-        images, classes, weights = (
-            tensor.to(device, non_blocking=True) for tensor in (self.images, self.classes, self.weights)
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+        crops = tuple(move(crop) for crop in self.crops)
+        return replace(
+            self,
+            images=crops[0] if crops else move(self.images),
+            classes=move(self.classes),
+            weights=move(self.weights),
+            mask=None if self.mask is None else move(self.mask),
+            crops=crops,
         )
-        mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
-        return replace(self, images=images, classes=classes, weights=weights, mask=mask)

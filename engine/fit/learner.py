@@ -13,14 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from engine.fit.lr_schedule import learning_rate
 from engine.fit.objective import Context
 from engine.fit.optimisers import optimiser, set_rate
-from engine.images.views import View
-from engine.models.build import build_model, normalisation
+from engine.models.build import build_model
 from engine.models.checkpoint import LoadReport, initialise
 from engine.models.ema import moving_average
-from engine.settings.fit import FitSettings, NoiseSettings
-
-WEAK = NoiseSettings()
-"""The view of a stream for which `fit.noise` has none: mirrored half of the time."""
+from engine.settings.fit import FitSettings
 
 
 def make_network(
@@ -33,12 +29,6 @@ def make_network(
     torch.manual_seed(context.settings.seed + another)
     model = build_model(context.model, len(class_names))
     return model, None if context.init is None else initialise(model, context.init, class_names)
-
-
-def view(context: Context, model: nn.Module, noise: NoiseSettings) -> View:
-    """Views for `model` under `noise`."""
-    to = normalisation(context.model, model)
-    return View(noise, context.model.img_size, to.mean, to.std)
 
 
 class Learner:

@@ -24,13 +24,21 @@ from torch import Tensor, nn
 
 from engine.fit.batch import Batch
 from engine.fit.feedback import draw, product, sampled_term, slopes, soft_term
-from engine.fit.learner import WEAK, Learner, make_network, own_statistics, view
+from engine.fit.learner import Learner, make_network, own_statistics
 from engine.fit.losses import soft_ce
 from engine.fit.lr_schedule import learning_rate
 from engine.fit.objective import Context, Objective
-from engine.fit.weak_strong import STRONG, labelled_loss, needs_labelled_and_pool
+from engine.fit.stream_views import WEAK, StreamViews
+from engine.fit.weak_strong import (
+    STRONG_VIEW,
+    WEAK_VIEW,
+    labelled_loss,
+    labelled_weak_strong,
+    needs_labelled_and_pool,
+)
 from engine.fit.workers import average_over_workers
 from engine.images.counter_rng import uniforms, view_seeds
+from engine.images.crops import RandomCrop
 from engine.settings.block import Block, parse
 from engine.settings.fit import FitSettings, NoiseSettings
 
@@ -86,11 +94,7 @@ class MetaPseudoLabels(Objective):
         arguments = self.arguments = context.arguments(MetaArguments)
         teacher, self.loaded = make_network(context, context.class_names)
         student, _ = make_network(context, context.class_names, another=1)
-        self.views = {
-            "labelled": view(context, teacher, settings.noise.get("labelled", WEAK)),
-            "weak": view(context, teacher, arguments.weak),
-            "strong": view(context, teacher, settings.noise.get("pool", STRONG)),
-        }
+        self.views = StreamViews(context, teacher, labelled_weak_strong(context, arguments.weak))
         self.weight = 0.0 if arguments.arm == "no_feedback" else arguments.feedback_weight
         averaged = settings.model_ema and arguments.arm == "uda_only"
         self.teacher = Learner(context, teacher, settings.model_copy(update={"model_ema": averaged}))
@@ -116,12 +120,14 @@ class MetaPseudoLabels(Objective):
         student += 2 * pool / 3 if arguments.labels == "soft" else 0
         return teacher + student * (1 - min(1.0, arguments.student_wait / settings.steps))
 
+    def crops(self, stream: str) -> tuple[RandomCrop, ...]:
+        return self.views.crops(stream)
+
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         arguments = self.arguments
         labelled, pool = (batches[name].to(self.context.device) for name in ("labelled", "pool"))
-        known = self.views["labelled"](labelled.images, labelled.seeds)[0]
-        weak = self.views["weak"](pool.images, view_seeds(pool.seeds, 1))[0]
-        strong = self.views["strong"](pool.images, view_seeds(pool.seeds, 2))[0]
+        known = self.views("labelled", labelled)
+        weak, strong = (self.views("pool", pool, number) for number in (WEAK_VIEW, STRONG_VIEW))
         self.teacher.begin(step)
         answers = self.teacher(torch.cat([known, weak, strong])).split([len(known), len(weak), len(strong)])
         true = labelled_loss(answers[0], labelled, self.context)

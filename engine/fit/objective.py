@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine.fit.batch import Batch
 from engine.fit.precision import Precision
+from engine.images.crops import RandomCrop
 from engine.models.checkpoint import LoadReport
 from engine.settings.block import Block, SettingsError, parse
 from engine.settings.fit import FitSettings
@@ -96,6 +97,12 @@ class Objective(ABC):
     def class_names(self) -> tuple[str, ...]:
         """What the exported model tells apart: the run's classes, unless the objective has classes of its own, or none."""
         return self.context.class_names
+
+    def crops(self, stream: str) -> tuple[RandomCrop, ...]:  # noqa: ARG002
+        """Random crops taken of every image of `stream` while it is decoded, a tensor of `Batch.crops` each; none by default: then images are
+        decoded as evaluation does, the shorter side resized and the centre cropped.
+        """
+        return ()
 
     @abstractmethod
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:

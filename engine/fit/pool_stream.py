@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from torch import Tensor
 
 from engine.fit import order as orders
 from engine.fit.order import DrawOrder, ShardOrder
 from engine.fit.shards import Decoder, Rows, ShardIndex
+from engine.fit.streams import Stream, StreamedStream, StreamSpec
 from engine.ground.budget import RejectBudget, RejectLimit
-from engine.images.decode import content_hash
+from engine.images.decode import Pixels, content_hash
 from engine.images.errors import RejectedImageError
 from engine.images.manifest import Manifest
 from engine.images.overlap import ExclusionSet
@@ -56,6 +56,18 @@ class PoolSource:
     def digest(self) -> str:
         """All that decides what is drawn."""
         return self.manifest.digest if self.held is None else f"{self.manifest.digest}-{self.held.digest}"
+
+    @property
+    def target_kind(self) -> None:
+        """Images of a pool have no targets."""
+
+    def open(self, spec: StreamSpec) -> Stream:
+        """The stream `spec` of the pool. Raises ValueError as `StreamSpec.check`."""
+        spec.check(self.draws, self.uri)
+        order = spec.order(self.manifest.rows.tolist())
+        shards = PoolShards(self, order.lanes)
+        decoder = PoolDecoder(shards, spec.size, spec.threads(), spec.crops)
+        return StreamedStream(shards, order, spec.part, decoder, False)
 
 
 class PoolShards:
@@ -133,7 +145,7 @@ class PoolDecoder(Decoder):
         remedy = f"They were drawn from {shards.raw.uri}. Fix them, leave them out or raise the limit."
         self._budget = RejectBudget(RejectLimit(shards.raw.max_rejected_percent, "pool stream", remedy))
 
-    def pixels(self, rows: Rows, pick: int) -> Tensor:
+    def picture(self, rows: Rows, pick: int) -> Pixels:
         if (found := self._drawn_image(rows, pick)) is not None:
             return found
         address = [rows.shard, int(rows.rows[pick])]
@@ -146,24 +158,24 @@ class PoolDecoder(Decoder):
             f"{self._raw.raw.uri}: no image can be used to train on: all are broken, or stand in a labelled or evaluation set"
         )
 
-    def _drawn_image(self, rows: Rows, pick: int) -> Tensor | None:
+    def _drawn_image(self, rows: Rows, pick: int) -> Pixels | None:
         """The image itself; None where there is none, or it is held out or broken. Raises TooManyRejectsError."""
         if not rows.images[pick].is_valid:
             return None
         found, reason = None, None
         try:
-            found = super().pixels(rows, pick)
+            found = self.decode(rows, pick)
         except RejectedImageError as bad:
             reason = bad.reason
         with self._counting:
             self._budget.see(reason)
         return found
 
-    def _first_usable(self, rows: Rows, picks: Sequence[int] | npt.NDArray[np.int64]) -> Tensor | None:
+    def _first_usable(self, rows: Rows, picks: Sequence[int] | npt.NDArray[np.int64]) -> Pixels | None:
         for pick in picks:
             if rows.images[int(pick)].is_valid:
                 try:
-                    return super().pixels(rows, int(pick))
+                    return self.decode(rows, int(pick))
                 except RejectedImageError:
                     continue
         return None

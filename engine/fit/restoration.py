@@ -15,10 +15,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.fit.batch import Batch
-from engine.fit.learner import WEAK, Learner, make_network, view
+from engine.fit.learner import Learner, make_network
 from engine.fit.objective import Context, Objective
+from engine.fit.stream_views import StreamViews, one_view_each
 from engine.fit.workers import average_over_workers
 from engine.images.counter_rng import view_seeds
+from engine.images.crops import RandomCrop
 from engine.images.holes import holes
 from engine.images.randaugment import LUMA
 from engine.models.unet import UNet
@@ -48,8 +50,7 @@ class Restoration(Objective):
     def __init__(self, context: Context, width: int) -> None:
         super().__init__(context)
         encoder, self.loaded = make_network(context, ())
-        settings = context.settings
-        self.views = {name: view(context, encoder, settings.noise.get(name, WEAK)) for name in settings.batch}
+        self.views = StreamViews(context, encoder, one_view_each(context))
         self.encoder = encoder
         # some encoders end in layers that no feature map passes
         self.learner = Learner(context, UNet(encoder, width=width), find_unused_parameters=True)
@@ -65,9 +66,12 @@ class Restoration(Objective):
         everywhere.
         """
 
+    def crops(self, stream: str) -> tuple[RandomCrop, ...]:
+        return self.views.crops(stream)
+
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         here = {name: batch.to(self.context.device) for name, batch in batches.items()}
-        pictures = torch.cat([self.views[name](batch.images, batch.seeds)[0] for name, batch in here.items()])
+        pictures = torch.cat([self.views(name, batch) for name, batch in here.items()])
         seeds = view_seeds(np.concatenate([batch.seeds for batch in batches.values()]), 1)
         damaged, where = self.damage(pictures, seeds)
         self.learner.begin(step)

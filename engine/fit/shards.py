@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,11 @@ from torch import Tensor
 from engine.fit.order import DrawOrder, ShardOrder
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.ground import storage
-from engine.images.decode import decode, decode_mask
+from engine.images.crops import RandomCrop
+from engine.images.decode import Pixels, decode_array, decode_full_size, decode_mask, decode_mask_full_size
 from engine.images.errors import RejectedImageError
 from engine.labels.targets import Targets, padded
 from engine.tables import schema
-
-Decode = Callable[[pa.Buffer, int], Tensor]
-"""(encoded image, size S) -> uint8 (channels, S, S)."""
 
 
 @dataclass(frozen=True)
@@ -111,48 +109,84 @@ class Shards:
         return file
 
 
-class Decoder:
-    """Decodes images of one size on a pool of threads."""
+@dataclass(frozen=True)
+class DecodeBuffer:
+    """Room for the decoded images of a batch: one tensor uint8 (b, 3, S, S) per crop (one without crops), masks uint8 (b, 1, S, S) of the first,
+    and the random numbers (b, n) of each crop."""
 
-    def __init__(
-        self, shards: Shards, size: int, pool: Executor, image: Decode = decode, mask: Decode = decode_mask
-    ) -> None:
-        self.size = size
-        self._shards, self._pool, self._image, self._mask = shards, pool, image, mask
+    images: tuple[Tensor, ...]
+    masks: Tensor | None
+    draws: tuple[npt.NDArray[np.float64], ...] = ()
+
+
+class Decoder:
+    """Decodes images on a pool of threads: as squares of one size, or, with `crops`, whole pictures that each crop is taken from."""
+
+    def __init__(self, shards: Shards, size: int, pool: Executor, crops: Sequence[RandomCrop] = ()) -> None:
+        self.size, self.crops = size, tuple(crops)
+        self._shards, self._pool = shards, pool
+
+    def buffer(self, count: int, masks: bool, seeds: npt.NDArray[np.uint64] | None = None) -> DecodeBuffer:
+        """Room for `count` images and, if `masks`, their masks; `seeds` uint64 (count,) of the images, needed with crops."""
+        side = self.size
+        images = tuple(torch.empty(count, 3, side, side, dtype=torch.uint8) for _ in self.crops or (None,))
+        draws = () if seeds is None else tuple(crop.draws(seeds) for crop in self.crops)
+        return DecodeBuffer(images, torch.empty(count, 1, side, side, dtype=torch.uint8) if masks else None, draws)
 
     def into(
-        self, rows: Rows, picks: npt.NDArray[np.int64], images: Tensor, masks: Tensor | None, at: npt.NDArray[np.int64]
-    ) -> list[Any]:
-        """Start decoding entries `picks` of `rows` to places `at` of `images` uint8 (b, 3, S, S) and `masks`; returns
-        the tasks to wait for.
-        """
+        self, rows: Rows, picks: npt.NDArray[np.int64], buffer: DecodeBuffer, at: npt.NDArray[np.int64]
+    ) -> list[Future[None]]:
+        """Start decoding entries `picks` of `rows` to places `at` of `buffer`; returns the tasks to wait for."""
 
         def work(part: npt.NDArray[np.int64]) -> None:
             for i in part:
-                pick, place = int(picks[i]), int(at[i])
-                try:
-                    images[place] = self.pixels(rows, pick)
-                    if masks is not None and rows.masks is not None:
-                        masks[place] = self._mask(rows.masks[pick].as_buffer(), self.size)
-                except RejectedImageError as bad:
-                    where, row = self._shards.where(rows.shard), int(rows.rows[pick])
-                    raise RuntimeError(
-                        f"{where}: row {row} cannot be decoded, though gather could: {bad}. Is the file damaged?"
-                    ) from bad
+                pick = int(picks[i])
+                self.put(self.picture(rows, pick), self.mask(rows, pick), buffer, int(at[i]))
 
-        return [
-            self._pool.submit(work, part) for part in np.array_split(np.arange(len(picks)), -(-len(picks) // SLICE))
-        ]
+        return self.in_slices(work, len(picks))
 
-    def pixels(self, rows: Rows, pick: int) -> Tensor:
-        """Entry `pick` of `rows`, uint8 (3, S, S). Raises BadImage."""
-        return self._image(rows.images[pick].as_buffer(), self.size)
+    def in_slices(self, work: Callable[[npt.NDArray[np.int64]], None], count: int) -> list[Future[None]]:
+        """Start `work` on slices of range(count)."""
+        return [self._pool.submit(work, part) for part in np.array_split(np.arange(count), -(-count // SLICE))]
 
-    def empty(self, count: int, masks: bool) -> tuple[Tensor, Tensor | None]:
-        """Room for `count` images and, when wanted, masks."""
-        side = self.size
-        images = torch.empty(count, 3, side, side, dtype=torch.uint8)
-        return images, torch.empty(count, 1, side, side, dtype=torch.uint8) if masks else None
+    def put(self, picture: Pixels, mask: Pixels | None, buffer: DecodeBuffer, place: int) -> None:
+        """Write a decoded picture, or its crops, to `place` of the buffer."""
+        if not self.crops:
+            buffer.images[0][place] = torch.from_numpy(picture).permute(2, 0, 1)
+            if buffer.masks is not None and mask is not None:
+                buffer.masks[place] = torch.from_numpy(mask)[None]
+            return
+        for crop, images, draws in zip(self.crops, buffer.images, buffer.draws, strict=True):
+            images[place] = crop.image(picture, draws[place])
+        if buffer.masks is not None and mask is not None:
+            buffer.masks[place] = self.crops[0].mask(mask, buffer.draws[0][place])
+
+    def picture(self, rows: Rows, pick: int) -> Pixels:
+        """Entry `pick` of `rows`, uint8 (h, w, 3). Raises RuntimeError for an image that gather could decode and this cannot."""
+        return self._decoded(rows, pick, lambda: self.decode(rows, pick))
+
+    def mask(self, rows: Rows, pick: int) -> Pixels | None:
+        """The mask of entry `pick`, uint8 (h, w); None where the set has none."""
+        masks = rows.masks
+        if masks is None:
+            return None
+        if self.crops:
+            return self._decoded(rows, pick, lambda: decode_mask_full_size(masks[pick].as_buffer()))
+        return self._decoded(rows, pick, lambda: decode_mask(masks[pick].as_buffer(), self.size)[0].numpy())
+
+    def decode(self, rows: Rows, pick: int) -> Pixels:
+        """As `picture`, but raises RejectedImageError."""
+        data = rows.images[pick].as_buffer()
+        return decode_full_size(data) if self.crops else decode_array(data, self.size)
+
+    def _decoded(self, rows: Rows, pick: int, decode: Callable[[], Pixels]) -> Pixels:
+        try:
+            return decode()
+        except RejectedImageError as error:
+            where, row = self._shards.where(rows.shard), int(rows.rows[pick])
+            raise RuntimeError(
+                f"{where}: row {row} cannot be decoded, though gather could: {error}. Is the file damaged?"
+            ) from error
 
 
 SLICE = 8

@@ -7,8 +7,9 @@ and kept; a larger one is read chunk by chunk and decoded batch by batch, in fla
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,11 +19,10 @@ from torch import Tensor
 
 from engine.fit.batch import Batch
 from engine.fit.order import DrawOrder, DrawPositions, ShardOrder
-from engine.fit.pool_stream import PoolDecoder, PoolShards, PoolSource
-from engine.fit.shards import Decode, Decoder, Rows, ShardIndex, ShardReader, Shards, threads
+from engine.fit.shards import Decoder, Rows, ShardIndex, ShardReader, Shards, threads
 from engine.gather.training_set import TrainingSet
-from engine.images.decode import decode, decode_mask
-from engine.settings.fit import NoiseSettings
+from engine.images.crops import RandomCrop
+from engine.images.decode import Pixels
 
 AHEAD = 4
 """Steps that a streamed set looks ahead for the chunks to read."""
@@ -34,84 +34,118 @@ class Stream(Protocol):
     def batch(self, step: int) -> Batch: ...
 
 
-def decode_size(img_size: int, noise: NoiseSettings | None) -> int:
-    """Side at which images are decoded: the model's, and 15 % more where random crops need a surplus."""
-    return round(img_size * 1.15) if noise is not None and noise.scale is not None else img_size
+@dataclass(frozen=True)
+class StreamSpec:
+    """How a stream is drawn: `batch_size` images a step over all workers, of `size` pixels a side, or cropped by `crops`."""
+
+    name: str
+    batch_size: int
+    seed: int
+    size: int
+    cache_bytes: int
+    rank: int = 0
+    world: int = 1
+    crops: tuple[RandomCrop, ...] = ()
+
+    @property
+    def part(self) -> slice:
+        """This rank's rows of the global batch."""
+        return slice(self.rank * self.batch_size // self.world, (self.rank + 1) * self.batch_size // self.world)
+
+    def check(self, draws: int, uri: str) -> None:
+        """Raise ValueError when the workers cannot share the batch evenly or the set at `uri` is empty."""
+        if self.batch_size % self.world:
+            raise ValueError(
+                f"stream {self.name!r}: {self.world} workers cannot share {self.batch_size} images a step evenly; "
+                f"set batch.{self.name} to a multiple of {self.world}"
+            )
+        if draws == 0:
+            raise ValueError(f"stream {self.name!r} is empty: {uri} holds no image")
+
+    def order(self, draws: Sequence[int]) -> DrawOrder:
+        """The order of draws from shards of `draws` draws each."""
+        return DrawOrder(draws, self.batch_size, self.seed, self.name)
+
+    def threads(self) -> ThreadPoolExecutor:
+        """Threads that decode this stream."""
+        return ThreadPoolExecutor(threads(), thread_name_prefix=f"stream-{self.name}")
 
 
-def open_stream(
-    name: str,
-    training_set: TrainingSet | PoolSource,
-    *,
-    batch_size: int,
-    seed: int,
-    size: int,
-    cache_bytes: int,
-    rank: int = 0,
-    world: int = 1,
-    decode_image: Decode = decode,
-    decode_target: Decode = decode_mask,
-) -> Stream:
-    """The stream `name` of a training set: `batch_size` images a step over all workers, of `size` pixels a side.
-
-    Raises ValueError when the workers cannot share the batch evenly or the set is empty.
-    """
-    if batch_size % world:
-        raise ValueError(
-            f"stream {name!r}: {world} workers cannot share {batch_size} images a step evenly; "
-            f"set batch.{name} to a multiple of {world}"
-        )
-    if training_set.draws == 0:
-        raise ValueError(f"stream {name!r} is empty: {training_set.uri} holds no image")
-    part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
-    pool = ThreadPoolExecutor(threads(), thread_name_prefix=f"stream-{name}")
-    if isinstance(training_set, PoolSource):
-        order = DrawOrder(training_set.manifest.rows.tolist(), batch_size, seed, name)
-        raw = PoolShards(training_set, order.lanes)
-        return StreamedStream(raw, order, part, PoolDecoder(raw, size, pool, decode_image), False, pool)
+def open_gathered(training_set: TrainingSet, spec: StreamSpec) -> Stream:
+    """The stream `spec` of a training set. Raises ValueError as `StreamSpec.check`."""
+    spec.check(training_set.draws, training_set.uri)
     shards = Shards(training_set)
-    order = DrawOrder([shard.draws for shard in training_set.shards], batch_size, seed, name)
-    decoder = Decoder(shards, size, pool, decode_image, decode_target)
+    order = spec.order([shard.draws for shard in training_set.shards])
+    pool = spec.threads()
+    decoder = Decoder(shards, spec.size, pool, spec.crops)
     masks = shards.has_masks()
-    if training_set.rows * (4 if masks else 3) * size * size <= cache_bytes:
+    if spec.crops:
+        pictures = read_pictures(shards, decoder, spec.cache_bytes)
+        if pictures is not None:
+            return CachedPictures(shards, order, spec.part, decoder, pictures)
+    elif training_set.rows * (4 if masks else 3) * spec.size**2 <= spec.cache_bytes:
         with pool:  # not needed once everything is decoded
-            return CachedStream(shards, order, part, decoder, masks)
-    return StreamedStream(shards, order, part, decoder, masks, pool)
+            return CachedStream(shards, order, spec.part, decoder, masks)
+    return StreamedStream(shards, order, spec.part, decoder, masks)
 
 
-class CachedStream:
-    """All images of a set decoded in memory, uint8. Every rank keeps them all: in time each of its lanes passes everywhere."""
+@dataclass(frozen=True)
+class Pictures:
+    """A whole set in memory: pictures uint8 (h, w, 3) and masks (h, w) of its rows in order, and their targets."""
 
-    def __init__(self, shards: Shards, order: DrawOrder, part: slice, decoder: Decoder, masks: bool) -> None:
+    pictures: list[Pixels]
+    masks: list[Pixels | None]
+    classes: Tensor
+    weights: Tensor
+
+
+def read_pictures(shards: Shards, decoder: Decoder, cache_bytes: int) -> Pictures | None:
+    """The set decoded at full size; None, as soon as it is known, when it does not fit into `cache_bytes`."""
+    if sum(shard.bytes for shard in shards.set.shards) > 2 * cache_bytes:
+        return None  # encoded pictures are smaller than decoded ones, but for tiny ones of noise
+    pictures: list[Pixels] = []
+    masks: list[Pixels | None] = []
+    targets = []
+    left = cache_bytes
+    for shard in range(len(shards.set.shards)):
+        index = shards.index(shard)
+        for group in range(len(index.groups)):
+            rows = shards.read(shard, [group], index)
+            found: list[tuple[Pixels, Pixels | None]] = [None] * len(rows.rows)  # type: ignore[list-item]
+
+            def work(
+                part: npt.NDArray[np.int64], rows: Rows = rows, found: list[tuple[Pixels, Pixels | None]] = found
+            ) -> None:
+                for i in part:
+                    found[i] = decoder.picture(rows, int(i)), decoder.mask(rows, int(i))
+
+            _finish(decoder.in_slices(work, len(found)))
+            left -= sum(picture.nbytes + (0 if mask is None else mask.nbytes) for picture, mask in found)
+            if left < 0:
+                return None
+            pictures += [picture for picture, _ in found]
+            masks += [mask for _, mask in found]
+            targets.append((rows.classes, rows.weights))
+    return Pictures(pictures, masks, *_stack(targets))
+
+
+class _Cached:
+    """A set in memory, row after row. Every rank keeps all of it: in time each of its lanes passes everywhere."""
+
+    def __init__(self, shards: Shards, order: DrawOrder, part: slice) -> None:
         self._order, self._part = order, part
         self._shards = shards
         self._indices = [shards.index(shard) for shard in range(len(shards.set.shards))]
         self._first = np.concatenate([[0], np.cumsum([shard.rows for shard in shards.set.shards])])
         self._walks: OrderedDict[tuple[int, int], ShardOrder] = OrderedDict()
-        self._images, self._masks = decoder.empty(shards.set.rows, masks)
-        targets = []
-        for shard, index in enumerate(self._indices):
-            if not len(index.counts):
-                continue
-            rows = shards.read(shard, range(len(index.groups)), index)
-            everything = np.arange(len(rows.rows))
-            _finish(decoder.into(rows, everything, self._images, self._masks, self._first[shard] + everything))
-            targets.append((rows.classes, rows.weights))
-        self._classes, self._weights = _stack(targets)
 
-    def batch(self, step: int) -> Batch:
+    def _drawn(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """Row numbers in the set (b,) and seeds (b,) of this rank's batch."""
         places = self._order.places(step, self._part.start, self._part.stop)
         where = np.empty(len(places.shard), np.int64)
         for epoch, shard, here in _by_shard(places):
             where[here] = self._first[shard] + self._walk(epoch, shard).rows[places.offset[here]]
-        index = torch.from_numpy(where)
-        return Batch(
-            self._images[index],
-            self._classes[index],
-            self._weights[index],
-            self._order.seeds(step)[self._part],
-            None if self._masks is None else self._masks[index],
-        )
+        return where, self._order.seeds(step)[self._part]
 
     def _walk(self, epoch: int, shard: int) -> ShardOrder:
         """As many are kept as lanes stand in or enter; the oldest go first."""
@@ -123,6 +157,52 @@ class CachedStream:
             while len(self._walks) > 2 * self._order.lanes + 1:
                 self._walks.popitem(last=False)
         return walk
+
+
+class CachedStream(_Cached):
+    """All images of a set decoded in memory as squares, uint8."""
+
+    def __init__(self, shards: Shards, order: DrawOrder, part: slice, decoder: Decoder, masks: bool) -> None:
+        super().__init__(shards, order, part)
+        buffer = decoder.buffer(shards.set.rows, masks)
+        targets = []
+        for shard, index in enumerate(self._indices):
+            if not len(index.counts):
+                continue
+            rows = shards.read(shard, range(len(index.groups)), index)
+            everything = np.arange(len(rows.rows))
+            _finish(decoder.into(rows, everything, buffer, self._first[shard] + everything))
+            targets.append((rows.classes, rows.weights))
+        self._images, self._masks = buffer.images[0], buffer.masks
+        self._classes, self._weights = _stack(targets)
+
+    def batch(self, step: int) -> Batch:
+        where, seeds = self._drawn(step)
+        index = torch.from_numpy(where)
+        mask = None if self._masks is None else self._masks[index]
+        return Batch(self._images[index], self._classes[index], self._weights[index], seeds, mask)
+
+
+class CachedPictures(_Cached):
+    """All pictures of a set decoded in memory in their own sizes; each draw takes its crops from them."""
+
+    def __init__(self, shards: Shards, order: DrawOrder, part: slice, decoder: Decoder, cache: Pictures) -> None:
+        super().__init__(shards, order, part)
+        self._decoder, self._cache = decoder, cache
+
+    def batch(self, step: int) -> Batch:
+        where, seeds = self._drawn(step)
+        cache = self._cache
+        buffer = self._decoder.buffer(len(where), cache.masks[0] is not None, seeds)
+
+        def work(part: npt.NDArray[np.int64]) -> None:
+            for place in part:
+                row = where[place]
+                self._decoder.put(cache.pictures[row], cache.masks[row], buffer, int(place))
+
+        _finish(self._decoder.in_slices(work, len(where)))
+        index = torch.from_numpy(where)
+        return Batch(buffer.images[0], cache.classes[index], cache.weights[index], seeds, buffer.masks, buffer.images)
 
 
 class ChunkKey(NamedTuple):
@@ -146,17 +226,9 @@ class StreamedStream:
     they enter within AHEAD steps.
     """
 
-    def __init__(
-        self,
-        shards: ShardReader,
-        order: DrawOrder,
-        part: slice,
-        decoder: Decoder,
-        masks: bool,
-        pool: ThreadPoolExecutor,
-    ) -> None:
+    def __init__(self, shards: ShardReader, order: DrawOrder, part: slice, decoder: Decoder, masks: bool) -> None:
         self._shards, self._order, self._part = shards, order, part
-        self._decoder, self._masks, self._pool = decoder, masks, pool
+        self._decoder, self._masks = decoder, masks
         # reading waits for the network, so it has threads of its own
         self._reading = ThreadPoolExecutor(8, thread_name_prefix="read")
         self._walks: dict[tuple[int, int], tuple[ShardIndex, ShardOrder]] = {}
@@ -165,19 +237,20 @@ class StreamedStream:
 
     def batch(self, step: int) -> Batch:
         needs = self._advance(step)
-        count = self._part.stop - self._part.start
-        images, masks = self._decoder.empty(count, self._masks)
+        seeds = self._order.seeds(step)[self._part]
+        buffer = self._decoder.buffer(len(seeds), self._masks, seeds)
         targets, places, tasks = [], [], []
         for need in needs:
             rows = self.held[need.key].result()
             picks = np.searchsorted(rows.rows, need.rows)
-            tasks += self._decoder.into(rows, picks, images, masks, need.at)
+            tasks += self._decoder.into(rows, picks, buffer, need.at)
             targets.append((rows.classes[picks], rows.weights[picks]))
             places.append(need.at)
         _finish(tasks)
         back = torch.from_numpy(np.argsort(np.concatenate(places)))
         classes, weights = _stack(targets)
-        return Batch(images, classes[back], weights[back], self._order.seeds(step)[self._part], masks)
+        crops = buffer.images if self._decoder.crops else ()
+        return Batch(buffer.images[0], classes[back], weights[back], seeds, buffer.masks, crops)
 
     def _advance(self, step: int) -> list[_Need]:
         """What `step` needs; starts reading what the next steps need and lets go of everything else."""

@@ -15,9 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.fit.batch import Batch
-from engine.fit.learner import WEAK, Learner, make_network, view
+from engine.fit.learner import Learner, make_network
 from engine.fit.losses import LOSSES, dense, dense_labels, refuse_pairing, smooth, sparse_soft_ce
 from engine.fit.objective import Context, Objective
+from engine.fit.stream_views import StreamViews, one_view_each
+from engine.images.crops import RandomCrop
 from engine.settings.block import Block, SettingsError
 from engine.settings.fit import FitSettings
 
@@ -44,15 +46,18 @@ class Supervised(Objective):
             raise SettingsError(f"smoothing is of distributions, and the targets are {kinds}: leave it out")
         self.weights = stream_weights(settings)
         model, self.loaded = make_network(context, context.class_names)
-        self.views = {name: view(context, model, settings.noise.get(name, WEAK)) for name in settings.batch}
+        self.views = StreamViews(context, model, one_view_each(context))
         self.learner = Learner(context, model)
         self.model = self.learner.model
         self.parts = self.learner.parts()
 
+    def crops(self, stream: str) -> tuple[RandomCrop, ...]:
+        return self.views.crops(stream)
+
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         settings, device = self.context.settings, self.context.device
         here = {name: batches[name].to(device) for name in settings.batch}
-        images = torch.cat([self.views[name](batch.images, batch.seeds)[0] for name, batch in here.items()])
+        images = torch.cat([self.views(name, batch) for name, batch in here.items()])
         self.learner.begin(step)
         logits = self.learner(images)
         loss = torch.zeros((), device=device)

@@ -19,11 +19,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from engine.fit.checkpoints import FOLDER, LocalReporter, TrainReporter
 from engine.fit.losses import refuse_pairing
-from engine.fit.pool_stream import PoolSource
 from engine.fit.progress import WriteProgress, show_progress
+from engine.fit.source import Source
 from engine.fit.trackers import Place, Tracking
 from engine.fit.worker import LOADED, FitJob, train_worker
-from engine.gather.training_set import TrainingSet
 from engine.ground import allocator, storage
 from engine.ground.failures import FailureBudget, FailureCounts, WorkersFailedError, classify_worker_error, decide_retry
 from engine.ground.progress import log_event
@@ -37,7 +36,7 @@ from engine.settings.cluster import ClusterSettings
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 
-REVISION = 1
+REVISION = 2
 RESIZE_SECONDS = 60.0
 """How often an elastic fit looks for machines that came."""
 NOT_FINGERPRINTED = {"cache_bytes", "checkpoint_every", "log_every"}
@@ -46,9 +45,6 @@ NOT_FINGERPRINTED = {"cache_bytes", "checkpoint_every", "log_every"}
 
 LATER: dict[str, Any] = {"freeze": [], "freeze_steps": 0, "layer_decay": 1.0}
 """Settings that came later, and what they say of a fit that does not use them: such a fit keeps its name."""
-
-Source = tuple[Output, TrainingSet] | PoolSource
-"""What a stream draws from: a gather step and its training set, or a collection as it is."""
 
 
 def fit(
@@ -67,9 +63,7 @@ def fit(
     """
     _check_streams(label, settings, streams)
     run.cluster.refuse_uneven(label, settings.batch)
-    inputs = {
-        name: (source if isinstance(source, PoolSource) else source[0]).digest for name, source in streams.items()
-    }
+    inputs = {name: source.digest for name, source in streams.items()}
     if init is not None:
         inputs["init"] = init.digest
     fingerprinted = {
@@ -90,7 +84,7 @@ def fit(
             step,
             model,
             settings,
-            {name: source if isinstance(source, PoolSource) else source[1] for name, source in streams.items()},
+            dict(streams),
             tuple(classes.names),
             init.step if init is not None else None,
             LocalReporter(step, progress.write) if in_driver else TrainReporter(),
@@ -205,7 +199,7 @@ def unused_settings(settings: FitSettings) -> set[str]:
 
 def kinds_of(streams: Mapping[str, Source]) -> dict[str, str]:
     """What the targets of each labelled stream are (`labels.tables.Kind`)."""
-    return {name: source[1].kind for name, source in streams.items() if not isinstance(source, PoolSource)}
+    return {name: source.target_kind for name, source in streams.items() if source.target_kind is not None}
 
 
 def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Source]) -> None:
@@ -216,7 +210,7 @@ def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Sour
     if settings.objective == "supervised":
         refuse_pairing(settings.loss, kinds_of(streams))
     for name, source in streams.items():
-        if not isinstance(source, PoolSource) and source[1].draws == 0:
+        if source.draws == 0:
             raise ValueError(
                 f"{label}: the stream {name!r} is empty: nothing passed the selection; lower select.threshold or raise select.per_class"
             )

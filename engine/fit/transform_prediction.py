@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.fit.batch import Batch
-from engine.fit.learner import WEAK, Learner, make_network, view
+from engine.fit.learner import Learner, make_network
 from engine.fit.objective import Context, Objective
+from engine.fit.stream_views import StreamViews, one_view_each
 from engine.images.counter_rng import view_seeds
+from engine.images.crops import RandomCrop
 
 
 class TransformPrediction(Objective):
@@ -27,8 +29,7 @@ class TransformPrediction(Objective):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         model, self.loaded = make_network(context, self.answers)
-        settings = context.settings
-        self.views = {name: view(context, model, settings.noise.get(name, WEAK)) for name in settings.batch}
+        self.views = StreamViews(context, model, one_view_each(context))
         self.learner = Learner(context, model)
         self.parts = self.learner.parts()
 
@@ -40,9 +41,12 @@ class TransformPrediction(Objective):
     def pose(self, pictures: Tensor, seeds: npt.NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
         """What is shown of normalised `pictures` (B, 3, S, S), and the right answers, int64, one for each shown."""
 
+    def crops(self, stream: str) -> tuple[RandomCrop, ...]:
+        return self.views.crops(stream)
+
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         here = {name: batch.to(self.context.device) for name, batch in batches.items()}
-        pictures = torch.cat([self.views[name](batch.images, batch.seeds)[0] for name, batch in here.items()])
+        pictures = torch.cat([self.views(name, batch) for name, batch in here.items()])
         seeds = view_seeds(np.concatenate([batch.seeds for batch in batches.values()]), 1)
         shown, right = self.pose(pictures, seeds)
         self.learner.begin(step)

@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.fit.batch import Batch
-from engine.fit.learner import Learner, make_network, view
+from engine.fit.learner import Learner, make_network
 from engine.fit.objective import Context, Objective
-from engine.images.counter_rng import view_seeds
+from engine.fit.stream_views import Drawn, StreamViews
+from engine.images.crops import RandomCrop
 from engine.settings.block import Block
 from engine.settings.fit import FitSettings, NoiseSettings
 
@@ -59,7 +60,11 @@ class TwoViews(Objective):
         self.arguments = context.arguments(TwoViewsArguments)
         body, self.loaded = make_network(context, ())
         settings = context.settings
-        self.views = {name: view(context, body, settings.noise.get(name, STRONG)) for name in settings.batch}
+        self.views = StreamViews(
+            context,
+            body,
+            {name: [Drawn(settings.noise.get(name, STRONG), which) for which in (1, 2)] for name in settings.batch},
+        )
         self.learner = Learner(context, Projected(body, self.arguments.features))
         self.parts = self.learner.parts()
 
@@ -71,13 +76,12 @@ class TwoViews(Objective):
     def class_names(self) -> tuple[str, ...]:
         return ()
 
+    def crops(self, stream: str) -> tuple[RandomCrop, ...]:
+        return self.views.crops(stream)
+
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         here = {name: batch.to(self.context.device) for name, batch in batches.items()}
-        pair = [
-            self.views[name](batch.images, view_seeds(batch.seeds, which))[0]
-            for which in (1, 2)
-            for name, batch in here.items()
-        ]
+        pair = [self.views(name, batch, number) for number in (0, 1) for name, batch in here.items()]
         self.learner.begin(step)
         first, second = self.learner(torch.cat(pair)).chunk(2)
         agreeing, varying, differing = (

@@ -18,11 +18,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.fit.batch import Batch
-from engine.fit.learner import WEAK, Learner, make_network, view
+from engine.fit.learner import Learner, make_network
 from engine.fit.losses import smooth, soft_ce, sparse_soft_ce
 from engine.fit.objective import Context, Objective
+from engine.fit.stream_views import WEAK, Drawn, StreamViews
 from engine.fit.workers import average_over_workers
-from engine.images.counter_rng import view_seeds
+from engine.images.crops import RandomCrop
 from engine.settings.block import Block, SettingsError
 from engine.settings.fit import FitSettings, NoiseSettings
 
@@ -86,11 +87,7 @@ class WeakStrong(Objective):
         needs_labelled_and_pool(settings)
         self.arguments = arguments
         model, self.loaded = make_network(context, context.class_names)
-        self.views = {
-            "labelled": view(context, model, settings.noise.get("labelled", WEAK)),
-            "weak": view(context, model, arguments.weak),
-            "strong": view(context, model, settings.noise.get("pool", STRONG)),
-        }
+        self.views = StreamViews(context, model, labelled_weak_strong(context, arguments.weak))
         self.learner = Learner(context, model)
         self.targets = ConfidenceThreshold(arguments, context.num_classes).to(context.device)
         self.parts = {**self.learner.parts(), "targets": self.targets}
@@ -103,12 +100,14 @@ class WeakStrong(Objective):
     def target(self, logits: Tensor) -> Tensor:
         """The target (B, C) that weak logits give."""
 
+    def crops(self, stream: str) -> tuple[RandomCrop, ...]:
+        return self.views.crops(stream)
+
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         labelled, pool = (batches[name].to(self.context.device) for name in ("labelled", "pool"))
         images = [
-            self.views["labelled"](labelled.images, labelled.seeds)[0],
-            self.views["weak"](pool.images, view_seeds(pool.seeds, 1))[0],
-            self.views["strong"](pool.images, view_seeds(pool.seeds, 2))[0],
+            self.views("labelled", labelled),
+            *(self.views("pool", pool, number) for number in (WEAK_VIEW, STRONG_VIEW)),
         ]
         self.learner.begin(step)
         known, weak, strong = self.learner(torch.cat(images)).split([len(part) for part in images])
@@ -148,6 +147,18 @@ class UDA(WeakStrong):
 
     def target(self, logits: Tensor) -> Tensor:
         return (logits / self.temperature).softmax(1)
+
+
+WEAK_VIEW, STRONG_VIEW = 0, 1
+
+
+def labelled_weak_strong(context: Context, weak: NoiseSettings) -> dict[str, tuple[Drawn, ...]]:
+    """One view of labelled images, a weak and a strong one of pool images."""
+    noise = context.settings.noise
+    return {
+        "labelled": (Drawn(noise.get("labelled", WEAK)),),
+        "pool": (Drawn(weak, 1), Drawn(noise.get("pool", STRONG), 2)),
+    }
 
 
 def labelled_loss(logits: Tensor, batch: Batch, context: Context) -> Tensor:

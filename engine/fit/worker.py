@@ -16,10 +16,9 @@ from torch import nn
 from engine.fit.checkpoints import Reporter
 from engine.fit.loop import train
 from engine.fit.objective import Context, Objective, create_objective
-from engine.fit.pool_stream import PoolSource
 from engine.fit.precision import choose_precision, cpu_gains_from_bf16
-from engine.fit.streams import Stream, decode_size, open_stream
-from engine.gather.training_set import TrainingSet
+from engine.fit.source import Source
+from engine.fit.streams import Stream, StreamSpec
 from engine.ground import allocator, storage
 from engine.ground.steps import Step, read_output
 from engine.models import checkpoint as model_folder
@@ -37,7 +36,7 @@ class FitJob:
     step: Step
     model: ModelSettings
     settings: FitSettings
-    streams: Mapping[str, TrainingSet | PoolSource]
+    streams: Mapping[str, Source]
     class_names: tuple[str, ...]
     init: str | None
     reporter: Reporter
@@ -63,7 +62,7 @@ def train_worker(config: dict[str, Any]) -> None:
         assigned = job.driver_threads or int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
         torch.set_num_threads(max(1, assigned))
     objective = make_objective(job, rank)
-    streams = open_streams(job, rank)
+    streams = open_streams(job, rank, objective)
     start, saved = 0, job.reporter.latest(rank.device)
     if saved is not None:
         objective.load_state_dict(saved["objective"])
@@ -86,7 +85,7 @@ def make_objective(job: FitJob, rank: Rank) -> Objective:
         class_names=job.class_names,
         init=fetch_model(init, job.step.fs) if init else None,
         precision=plan["precision"],
-        targets={name: one.kind for name, one in job.streams.items() if isinstance(one, TrainingSet)},
+        targets={name: source.target_kind for name, source in job.streams.items() if source.target_kind is not None},
     )
     objective = create_objective(context)
     if objective.loaded is not None and rank.rank == 0:
@@ -94,18 +93,21 @@ def make_objective(job: FitJob, rank: Rank) -> Objective:
     return objective
 
 
-def open_streams(job: FitJob, rank: Rank) -> dict[str, Stream]:
-    """This rank's part of every stream of the job."""
+def open_streams(job: FitJob, rank: Rank, objective: Objective) -> dict[str, Stream]:
+    """This rank's part of every stream of the job, cropped as the objective wants it."""
+    settings, size = job.settings, job.model.img_size
     return {
-        name: open_stream(
-            name,
-            source,
-            batch_size=job.settings.batch[name],
-            seed=job.settings.seed,
-            size=decode_size(job.model.img_size, job.settings.noise.get(name)),
-            cache_bytes=job.settings.cache_bytes,
-            rank=rank.rank,
-            world=rank.world,
+        name: source.open(
+            StreamSpec(
+                name,
+                settings.batch[name],
+                settings.seed,
+                size,
+                settings.cache_bytes,
+                rank.rank,
+                rank.world,
+                objective.crops(name),
+            )
         )
         for name, source in job.streams.items()
     }

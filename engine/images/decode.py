@@ -121,22 +121,25 @@ def _upright(image: Pixels, orientation: int) -> Pixels:
 
 
 def decode_mask(data: Encoded, size: int, crop_pct: float = 1.0, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
-    """A mask, uint8 (1, size, size), with `decode`'s geometry and the nearest pixel's value: the palette index, or the
-    grey level.
+    """A mask, uint8 (1, size, size), with `decode`'s geometry and the nearest pixel's value. Raises as `decode_mask_full_size`."""
+    values = decode_mask_full_size(data, max_pixels)
+    return square(torch.from_numpy(values)[None, None], size, crop_pct, "nearest-exact")[0]
 
-    Raises BadImage, `not a mask` where pixels are colours or exceed 255.
+
+def decode_mask_full_size(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """A mask in its own size, uint8 (height, width): the palette index, or the grey level.
+
+    Raises RejectedImageError, `not a mask` where pixels are colours or exceed 255.
     """
     with _opened(_view(data), max_pixels) as image:
         if image.mode.startswith("I"):
             wide = np.asarray(image)
             if wide.max() > 255 or wide.min() < 0:
                 raise RejectedImageError("not a mask", f"values {wide.min()} to {wide.max()}, not 0 to 255")
-            values = wide.astype(np.uint8)
-        elif image.mode in ("1", "L", "P"):
-            values = np.array(image).astype(np.uint8)
-        else:
-            raise RejectedImageError("not a mask", f"pixels are {image.mode}, not palette indices or grey levels")
-    return square(torch.from_numpy(values)[None, None], size, crop_pct, "nearest-exact")[0]
+            return wide.astype(np.uint8)
+        if image.mode in ("1", "L", "P"):
+            return np.array(image).astype(np.uint8)
+        raise RejectedImageError("not a mask", f"pixels are {image.mode}, not palette indices or grey levels")
 
 
 def content_hash(data: bytes | memoryview | pa.Buffer) -> bytes:

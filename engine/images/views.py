@@ -2,8 +2,9 @@
 
 A view works on whole batches of decoded uint8 images on the device that holds them. What an image goes through follows
 from its own seed alone (engine.images.chance), so a batch can be cut, resumed or moved to other workers without
-changing a pixel. In order: random resized crop or resize, mirror, translation, RandAugment, cutout, normalisation. Only
-crop, resize, rotation and shear interpolate; the rest copies pixels exactly.
+changing a pixel. In order: resize, mirror, translation, RandAugment, cutout, normalisation. Only resize, rotation and
+shear interpolate; the rest copies pixels exactly. Random resized crops need the whole picture, so they are taken before,
+when images are decoded (engine.images.crops).
 """
 
 from collections.abc import Sequence
@@ -14,19 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.images import crops
 from engine.images.counter_rng import uniforms
-from engine.images.randaugment import DRAWS, FILL, IGNORE, RandAugment, warp
+from engine.images.randaugment import DRAWS, FILL, IGNORE, RandAugment
 from engine.settings.fit import NoiseSettings
-
-CROP_TRIES = 10
-"""Crops drawn before the whole image is taken, as in torchvision's RandomResizedCrop."""
 
 CPU_PIECE = 2**21
 """Bytes of images that a CPU works on at once: RandAugment of 224 pixels is 1.4 times as fast, and memory stays flat."""
 
 # Every use has numbers of its own, so that switching one kind of noise on leaves the draws of the others as they were.
-FLIP, PAD, CUTOUT, CROP = 0, slice(1, 3), slice(3, 5), slice(5, 5 + 4 * CROP_TRIES)
-AUGMENT = CROP.stop
+FLIP, PAD, CUTOUT = 0, slice(1, 3), slice(3, crops.FIRST)
+AUGMENT = crops.LAST
 
 
 class View:
@@ -44,6 +43,11 @@ class View:
         self.augment = (
             RandAugment(noise.aa_num_ops, noise.aa_magnitude, noise.aa_uniform) if noise and noise.aa_num_ops else None
         )
+        if noise and noise.scale is not None:
+            raise ValueError(
+                "noise.scale: a view sees squares, and random resized crops are taken from whole pictures by the stream: "
+                "name them in Objective.crops, and give the view the noise without scale"
+            )
         if noise and noise.pad >= img_size:
             raise ValueError(
                 f"noise.pad={noise.pad} reflects more than an image has: at most {img_size - 1} at img_size={img_size}"
@@ -82,12 +86,7 @@ class View:
         self, noise: NoiseSettings, images: Tensor, seeds: npt.NDArray[np.uint64], mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         draws = uniforms(seeds, AUGMENT + DRAWS * noise.aa_num_ops)
-        if noise.scale is not None:
-            images, mask = resized_crop(
-                images, mask, crop_boxes(draws[:, CROP], noise.scale, noise.ratio), self.img_size
-            )
-        else:
-            images, mask = resize(images, mask, self.img_size)
+        images, mask = resize(images, mask, self.img_size)
         if noise.hflip > 0 or noise.pad > 0:
             shifts = (draws[:, PAD] * (2 * noise.pad + 1)).astype(np.int64) - noise.pad
             images, mask = mirror_and_shift(images, mask, draws[:, FLIP] < noise.hflip, shifts)
@@ -112,48 +111,6 @@ def resize(images: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tens
     if mask is not None and mask.shape[-1] != size:
         mask = F.interpolate(mask, (size, size), mode="nearest-exact")
     return images, mask
-
-
-def crop_boxes(
-    draws: npt.NDArray[np.float64], scale: tuple[float, float], ratio: tuple[float, float]
-) -> npt.NDArray[np.float64]:
-    """Random boxes (left, top, width, height) as shares of the side, float64 (B, 4).
-
-    The law of torchvision's RandomResizedCrop on a square: area uniform in `scale`, width : height log-uniform in
-    `ratio`, drawn again while it does not fit, the whole image after CROP_TRIES. draws: uniform (B, 4 * CROP_TRIES).
-    """
-    area, shape, x, y = np.moveaxis(draws.reshape(len(draws), CROP_TRIES, 4), 2, 0)
-    area = scale[0] + area * (scale[1] - scale[0])
-    aspect = np.exp(np.log(ratio[0]) + shape * np.log(ratio[1] / ratio[0]))
-    width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
-    fits = (width <= 1) & (height <= 1)
-    first = np.arange(len(draws)), fits.argmax(axis=1)
-    boxes = np.stack([x * (1 - width), y * (1 - height), width, height], axis=2)[first]
-    boxes[~fits.any(axis=1)] = (0, 0, 1, 1)
-    return boxes
-
-
-def resized_crop(
-    images: Tensor, mask: Tensor | None, boxes: npt.NDArray[np.float64], size: int
-) -> tuple[Tensor, Tensor | None]:
-    """Each image's box (left, top, width, height as shares) at `size` pixels a side: bilinear, the mask nearest.
-
-    Bilinear sampling alone would skip pixels where a box shrinks to less than half, so such an image is sampled from a
-    smaller copy of itself.
-    """
-    left, top, width, height = boxes.T
-    matrices = np.zeros((len(boxes), 2, 3))
-    matrices[:, 0, 0], matrices[:, 1, 1] = width, height
-    matrices[:, 0, 2], matrices[:, 1, 2] = 2 * left + width - 1, 2 * top + height - 1
-    side = images.shape[-1]
-    halvings = np.floor(np.log2(np.maximum(1, np.maximum(width, height) * side / size))).astype(np.int64)
-    cropped = torch.empty(len(images), images.shape[1], size, size, dtype=torch.uint8, device=images.device)
-    for level in np.unique(halvings):
-        which = np.flatnonzero(halvings == level)
-        index = torch.from_numpy(which).to(images.device, non_blocking=True)
-        source, _ = resize(images[index], None, side >> int(level))
-        cropped[index] = warp(source, matrices[which], FILL, "bilinear", size)
-    return cropped, None if mask is None else warp(mask, matrices, IGNORE, "nearest", size)
 
 
 def mirror_and_shift(

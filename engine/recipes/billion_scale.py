@@ -62,11 +62,11 @@ class Pairs(GenerationalRecipe):
             pairs = setup.select(f"{name} select", predictions, settings.selection(number))
             if stop_without_labels(name, teacher, pairs):
                 break
-            images, _ = stream = setup.gather(f"{name} gather", pairs)
+            stream = setup.gather(f"{name} gather", pairs)
             pretrained = setup.fit(f"{name} fit", model, student_fit, pseudo=stream)
             tuned = setup.fit(f"{name} finetune", model, finetune, pretrained, labelled=setup.labelled)
             validation = setup.evaluate(f"{name} validation", tuned, "validation")
-            steps = [predictions, pairs, images, pretrained, tuned]
+            steps = [predictions, pairs, stream.output, pretrained, tuned]
             student = Generation(name, tuned, steps, validation, pseudo=setup.pseudo_quality(pairs))
             made.append(student)
             if (successor := next_teacher(setup, number, teacher, student)) is None:

@@ -52,9 +52,9 @@ class CleanLabels(Rounds, CleanOptions):
 
         given = setup.fit("as given fit", settings.models.teacher, settings.fits.teacher, labelled=setup.labelled)
         as_given = Generation("as given", given, [given], setup.evaluate("as given validation", given, "validation"))
-        mended, _ = stream = gather_cleaned(setup, self, audited)
+        stream = gather_cleaned(setup, self, audited)
         model = setup.fit("clean fit", settings.models.teacher, settings.fits.teacher, labelled=stream)
         validation = setup.evaluate("clean validation", model, "validation")
-        clean = Generation("clean", model, [*answers, audited, mended, model], validation)
+        clean = Generation("clean", model, [*answers, audited, stream.output, model], validation)
         grown = self.rounds(setup, clean, stream) if settings.data.pool is not None else []
         return [as_given, clean, *grown]

@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from engine.fit.source import GatheredSource
 from engine.ground.progress import log_event
 from engine.ground.steps import Output, Step, read_tables
 from engine.images.subset import Subset
 from engine.labels import targets
 from engine.labels.by_key import ABSENT, EMPTY, labels_by_key
 from engine.labels.cells import cell
-from engine.recipes.context import RecipeContext, Stream
+from engine.recipes.context import RecipeContext
 from engine.select.audit import SCORED, audit_quality, confidence, disagreements, relabelled, scored, stratified_folds
 from engine.settings.block import Block
 from engine.tables import schema
@@ -121,7 +122,7 @@ def publish(setup: RecipeContext, clean: CleanOptions, audited: Output) -> None:
         log_event("audit", f"of the first {m}, {share:.1%} are truly wrong")
 
 
-def gather_cleaned(setup: RecipeContext, clean: CleanOptions, audited: Output) -> Stream:
+def gather_cleaned(setup: RecipeContext, clean: CleanOptions, audited: Output) -> GatheredSource:
     """The labelled images with the labels that relabelling and a person's verdicts leave them."""
     labelled, classes = setup.collections["labelled"], setup.classes
     table = _table(setup, audited)

@@ -12,10 +12,10 @@ from engine.dedup.hashing import hash_images
 from engine.evaluate.calibrate import calibrate
 from engine.evaluate.evaluate import evaluate, score_of
 from engine.fit.pool_stream import PoolSource
-from engine.fit.trainer import Source, fit
+from engine.fit.source import GatheredSource, Source
+from engine.fit.trainer import fit
 from engine.gather.grouping import PICKS
 from engine.gather.pipeline import gather, gather_labelled, training_set
-from engine.gather.training_set import TrainingSet
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, read_output, read_tables
 from engine.images.collection import Collection, open_collection
@@ -39,8 +39,6 @@ from engine.tasks.registry import find_task
 from engine.tasks.task import Task, known_classes
 
 MIX_REVISION = REASSIGN_REVISION = TARGETS_REVISION = 1
-
-Stream = tuple[Output, TrainingSet]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class RecipeContext:
         return build_exclusion_set(self.fingerprints)
 
     @cached_property
-    def labelled(self) -> Stream:
+    def labelled(self) -> GatheredSource:
         """The true labels as a training set."""
         collection = self.collections["labelled"]
         made = self.task.true_targets(self.task.truth(collection))
@@ -102,7 +100,7 @@ class RecipeContext:
             targets = self.targets("labelled targets", made, {"images": collection.digest})
             return self.gather("gather labelled", targets, "labelled")
         output = gather_labelled(self.run, "gather labelled", self.scope("labelled"), self.classes)
-        return output, training_set(output, self.run.store, self.classes)
+        return GatheredSource(output, training_set(output, self.run.store, self.classes))
 
     @cached_property
     def pool(self) -> PoolSource:
@@ -136,10 +134,10 @@ class RecipeContext:
             label, "targets", TARGETS_REVISION, {"kind": self.task.target_kind}, inputs, work
         )
 
-    def labelled_of(self, label: str, only: Subset) -> Stream:
+    def labelled_of(self, label: str, only: Subset) -> GatheredSource:
         """The true labels of some labelled images as a training set."""
         output = gather_labelled(self.run, label, replace(self.scope("labelled"), chosen=only), self.classes)
-        return output, training_set(output, self.run.store, self.classes)
+        return GatheredSource(output, training_set(output, self.run.store, self.classes))
 
     def fit(
         self,
@@ -233,7 +231,7 @@ class RecipeContext:
         inputs = {"filtered": filtered.digest, "fresh": fresh.digest}
         return self.run.find_or_run_step(label, "reassign", REASSIGN_REVISION, {}, inputs, work)
 
-    def gather(self, label: str, pseudo: Output, on: str = "pool") -> Stream:
+    def gather(self, label: str, pseudo: Output, on: str = "pool") -> GatheredSource:
         """Training shards of the images of `on` that have targets."""
         check = on != "pool"  # the pool's images were decoded when they were labelled
         if self.task.merges_picks and "kind" not in pseudo.summary:
@@ -242,7 +240,7 @@ class RecipeContext:
             pseudo = self.targets(f"{label} targets", made, {"pseudo": pseudo.digest})
         scope = replace(self.scope(on), exclusions=None)  # predictions know none of those that are excluded
         output = gather(self.run, label, pseudo, scope, self.classes, check=check)
-        return output, training_set(output, self.run.store, self.classes)
+        return GatheredSource(output, training_set(output, self.run.store, self.classes))
 
     def evaluate(self, label: str, model: Output, on: str) -> Evaluated | None:
         """The score of `model` on the collection called `on`; None when the run has no such collection."""

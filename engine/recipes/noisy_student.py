@@ -86,10 +86,10 @@ class NoisyStudent(GenerationalRecipe):
                 pseudo = filtered = setup.select(f"{name} select", predictions, settings.selection(number))
             if stop_without_labels(name, teacher, pseudo):
                 break
-            images, _ = stream = setup.gather(f"{name} gather", pseudo)
+            stream = setup.gather(f"{name} gather", pseudo)
             start = teacher.model if self.warm_start else None
             model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=setup.labelled, pseudo=stream)
-            steps = [predictions, pseudo, images, model]
+            steps = [predictions, pseudo, stream.output, model]
             if finetune is not None:
                 final_size = self.finetune_img_size or student_model.img_size
                 final_model = student_model.model_copy(update={"img_size": final_size})

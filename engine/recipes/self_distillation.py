@@ -55,12 +55,12 @@ class SelfDistillation(GenerationalRecipe):
             if stop_without_labels(name, teacher, answers):
                 break
             targets = setup.mix(f"{name} mix", answers, self.truth_share)
-            images, _ = stream = setup.gather(f"{name} gather", targets, on="labelled")
+            stream = setup.gather(f"{name} gather", targets, on="labelled")
             # another seed: from the same start the round would only retrace the one before
             again = learner.model_copy(update={"seed": learner.seed + number})
             model = setup.fit(f"{name} fit", settings.models.teacher, again, labelled=stream)
             validation = setup.evaluate(f"{name} validation", model, "validation")
-            steps = [predictions, targets, images, model]
+            steps = [predictions, targets, stream.output, model]
             quality = setup.pseudo_quality(answers, on="labelled")
             student = Generation(name, model, steps, validation, pseudo=quality)
             rounds.append(student)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from engine.fit.source import GatheredSource
 from engine.gather.pipeline import gather, training_set
 from engine.gather.soft import file_digest
 from engine.ground.progress import log_event
@@ -15,7 +16,7 @@ from engine.labels import targets
 from engine.labels.by_key import places_of, read_table
 from engine.labels.classes import ClassList
 from engine.labels.tags import Synonyms, Tagged, canonicalise, image_factors, read_synonyms, rounded, threshold_for
-from engine.recipes.context import RecipeContext, Stream
+from engine.recipes.context import RecipeContext
 from engine.select.scores import tie_hash
 from engine.settings.block import Block
 from engine.tables import schema
@@ -50,7 +51,7 @@ class TagSettings(Block):
     )
 
 
-def gather_tags(setup: RecipeContext, settings: TagSettings) -> tuple[ClassList, Output, Stream]:
+def gather_tags(setup: RecipeContext, settings: TagSettings) -> tuple[ClassList, Output, GatheredSource]:
     """The vocabulary, the step of targets (schema.targets, `count` the draws of an image), and the training set of the tagged images.
 
     Images that also stand in a labelled or evaluation set are left out.
@@ -89,7 +90,7 @@ def gather_tags(setup: RecipeContext, settings: TagSettings) -> tuple[ClassList,
     output = setup.run.find_or_run_step("tags", "tags", REVISION, recorded, inputs, work)
     vocabulary = ClassList(tuple(output.summary["vocabulary"]))
     shards = gather(setup.run, "tags gather", output, setup.scope("pool"), vocabulary, check=True)
-    return vocabulary, output, (shards, training_set(shards, setup.run.store, vocabulary))
+    return vocabulary, output, GatheredSource(shards, training_set(shards, setup.run.store, vocabulary))
 
 
 def as_targets(found: Tagged, addresses: pa.Table, settings: TagSettings) -> pa.Table:

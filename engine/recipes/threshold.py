@@ -10,8 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from engine.fit.source import GatheredSource
 from engine.ground.steps import Output
-from engine.recipes.context import Generation, RecipeContext, Stream
+from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.guard import next_teacher, stop_without_labels
 from engine.recipes.recipe import GenerationalRecipe, first_teacher
 
@@ -25,7 +26,7 @@ class Rounds(GenerationalRecipe):
         description="labels that a round gives; sticky: one once accepted never changes (scikit-learn's mode)",
     )
 
-    def rounds(self, setup: RecipeContext, teacher: Generation, labelled: Stream) -> list[Generation]:
+    def rounds(self, setup: RecipeContext, teacher: Generation, labelled: GatheredSource) -> list[Generation]:
         """The students of `teacher` and of one another on true labels `labelled` and what each teacher is sure of."""
         settings = setup.settings
         generations: list[Generation] = []
@@ -38,11 +39,11 @@ class Rounds(GenerationalRecipe):
             pseudo = setup.select(f"{name} select", predictions, settings.selection(number), keep)
             if stop_without_labels(name, teacher, pseudo):
                 break
-            images, _ = stream = setup.gather(f"{name} gather", pseudo)
+            stream = setup.gather(f"{name} gather", pseudo)
             start = teacher.model if self.warm_start else None
             model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=labelled, pseudo=stream)
             validation = setup.evaluate(f"{name} validation", model, "validation")
-            steps = [predictions, pseudo, images, model]
+            steps = [predictions, pseudo, stream.output, model]
             student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(pseudo))
             generations.append(student)
             if (successor := next_teacher(setup, number, teacher, student)) is None:

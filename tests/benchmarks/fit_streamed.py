@@ -23,11 +23,11 @@ from PIL import Image
 
 from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
-from engine.fit.streams import open_stream
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 from engine.tables import schema
+from tests.fit.sets import open_stream
 
 CLASSES = tuple(str(i) for i in range(10))
 ROWS, STEPS, BATCH = 8192, 200, 128

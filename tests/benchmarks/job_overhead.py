@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from engine.fit.source import GatheredSource
 from engine.fit.trainer import fit
 from engine.gather.pipeline import gather_labelled, training_set
 from engine.ground import storage
@@ -56,7 +57,12 @@ def job_rates(cifar: Path, model: Path) -> dict[str, float]:
         written = sorted(info.mtime_ns / 1e9 for info in infos)
         gathered = gather_labelled(run, "gather", Scope(images), classes)
         fitted = fit(
-            run, "fit", MODEL, FIT, {"labelled": (gathered, training_set(gathered, run.store, classes))}, classes
+            run,
+            "fit",
+            MODEL,
+            FIT,
+            {"labelled": GatheredSource(gathered, training_set(gathered, run.store, classes))},
+            classes,
         )
         progress = json.loads(storage.get(run.store.fs, f"{fitted.folder}/progress.json"))
     shutil.rmtree(folder)

@@ -3,12 +3,15 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from engine.fit.pool_stream import PoolSource
+from engine.fit.streams import Stream, StreamSpec, open_gathered
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
@@ -74,3 +77,9 @@ def write_set(
         shards.append(TrainingShard(path.name, length, int(all_counts[ids].sum()), path.stat().st_size))
         start += length
     return TrainingSet(str(folder), tuple(shards), NUM_CLASSES, HASH)
+
+
+def open_stream(name: str, source: TrainingSet | PoolSource, **spec: Any) -> Stream:
+    """The stream `name` of a source; `spec`: the fields of StreamSpec."""
+    wanted = StreamSpec(name, **spec)
+    return open_gathered(source, wanted) if isinstance(source, TrainingSet) else source.open(wanted)

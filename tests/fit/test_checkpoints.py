@@ -8,6 +8,7 @@ import torch
 
 from engine.fit import trainer
 from engine.fit.checkpoints import LocalReporter
+from engine.fit.source import GatheredSource
 from engine.fit.trainer import fit
 from engine.gather.training_set import TrainingSet
 from engine.ground.failures import WorkersFailedError
@@ -43,10 +44,8 @@ def test_the_last_two_checkpoints_are_kept_and_the_last_is_found(reporter: Local
 
 
 def run_fit(store: Path, training: TrainingSet, cluster: ClusterSettings, name: str = "run") -> Output:
-    labelled = Output("gather-0", "", "", "0" * 64, {})
-    return fit(
-        Run(Store(str(store)), name, cluster), "fit", MODEL, SETTINGS, {"labelled": (labelled, training)}, CLASSES
-    )
+    labelled = GatheredSource(Output("gather-0", "", "", "0" * 64, {}), training)
+    return fit(Run(Store(str(store)), name, cluster), "fit", MODEL, SETTINGS, {"labelled": labelled}, CLASSES)
 
 
 def weights(output: Output) -> bytes:

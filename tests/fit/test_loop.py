@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from engine.fit.batch import Batch
 from engine.fit.loop import DivergedError, train
 from engine.fit.objective import Context, Objective, create_objective, register_objective
-from engine.fit.streams import Stream, open_stream
+from engine.fit.streams import Stream
 from engine.gather.training_set import TrainingSet
 from engine.images.views import View
 from engine.settings.fit import FitSettings, NoiseSettings
-from tests.fit.sets import MODEL, fit_settings, write_set
+from tests.fit.sets import MODEL, fit_settings, open_stream, write_set
 
 NAMES = tuple("abcd")
 NOISE = NoiseSettings(pad=1, aa_num_ops=1, cutout=2).model_dump()

@@ -20,11 +20,10 @@ from engine.fit.loop import train
 from engine.fit.meta_pseudo_labels import MetaPseudoLabels
 from engine.fit.objective import create_objective
 from engine.fit.pool_stream import PoolSource
-from engine.fit.streams import open_stream
 from engine.gather.training_set import TrainingSet
 from engine.settings.fit import NoiseSettings
 from tests.fit.objectives import context, labelled, noise, unlabelled
-from tests.fit.sets import write_set
+from tests.fit.sets import open_stream, write_set
 from tests.fit.test_loop import same
 from tests.images import making
 
@@ -202,7 +201,7 @@ def test_a_frozen_part_of_the_student_has_no_part_in_the_feedback() -> None:
 def test_udas_term_is_sharpened_cut_and_grows() -> None:
     batch, arguments = batches(), {"arm": "uda_only", "uda_weight": 3.0, "uda_steps": 4, "temperature": 0.5}
     probe = made(objective_args=arguments)
-    known, pool = (probe.views["weak"](batch[name].images, batch[name].seeds)[0] for name in ("labelled", "pool"))
+    known, pool = (probe.views(name, batch[name]) for name in ("labelled", "pool"))
     with torch.no_grad():
         true = float(F.cross_entropy(probe.teacher.model(known), batch["labelled"].classes[:, 0]))
         answers = probe.teacher.model(pool)  # both views are the image itself
@@ -232,7 +231,7 @@ def test_the_objectives_step_is_the_derivative() -> None:
         nn.utils.vector_to_parameters(start + sign * 0.05 * direction, probe.teacher.model.parameters())
         nn.utils.vector_to_parameters(student.clone(), probe.student.model.parameters())
         probe.step(batch, 0)
-        images = probe.views["labelled"](batch["labelled"].images, batch["labelled"].seeds)[0]
+        images = probe.views("labelled", batch["labelled"])
         losses.append(float(probe.standing(images, batch["labelled"])))
     slope = (losses[0] - losses[1]) / 0.1
     assert slope == pytest.approx(float(found.norm()), rel=0.02)
@@ -243,7 +242,7 @@ def test_batch_norm_has_no_part_in_the_feedback() -> None:
     objective = made({"norm": True}, objective_args={"student_lr": 1e-30})
     model, batch = objective.student.model, batches()
     running = {name: tensor.clone() for name, tensor in model.named_buffers()}
-    images = objective.views["labelled"](batch["labelled"].images, batch["labelled"].seeds)[0]
+    images = objective.views("labelled", batch["labelled"])
     objective.standing(images, batch["labelled"])
     objective.heading(images, batch["labelled"])
     assert all(torch.equal(tensor, running[name]) for name, tensor in model.named_buffers())
@@ -321,7 +320,7 @@ def test_two_moons_with_six_labels() -> None:
             objective.step(batch, step)
         model = objective.export()
         with torch.no_grad(), own_statistics(model):
-            answers = model(objective.views["labelled"].normalise(pictures)).argmax(1)
+            answers = model(objective.views.view("labelled").normalise(pictures)).argmax(1)
         accuracy[arm] = float((answers.numpy() == moon).mean())
     assert accuracy["full"] > accuracy["no_feedback"] + 0.02
     assert accuracy["full"] > 0.87

@@ -15,11 +15,11 @@ from engine.fit import order as orders
 from engine.fit import pool_stream as raw_module
 from engine.fit.batch import Batch
 from engine.fit.pool_stream import PoolShards, PoolSource
-from engine.fit.streams import StreamedStream, open_stream
+from engine.fit.streams import StreamedStream
 from engine.ground.budget import TooManyRejectsError
 from engine.images.manifest import Manifest
 from engine.images.overlap import build_exclusion_set, read_content_hashes
-from tests.fit.sets import png
+from tests.fit.sets import open_stream, png
 from tests.images import making
 
 SIZE = 8

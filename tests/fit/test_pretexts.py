@@ -51,8 +51,8 @@ def test_four_quarter_turns_are_none_and_each_angle_has_its_label() -> None:
 def test_mirrored_images_are_turned_not_turned_images_mirrored() -> None:
     objective = rotation(noise={"pool": NoiseSettings(hflip=1.0).model_dump()})
     images = noise(2)
-    mirrored = objective.views["pool"](images, seeds(2))[0]
-    torch.testing.assert_close(mirrored, objective.views["pool"].normalise(images.flip(3)))
+    mirrored = objective.views.view("pool")(images, seeds(2))[0]
+    torch.testing.assert_close(mirrored, objective.views.view("pool").normalise(images.flip(3)))
 
 
 def test_uniform_answers_cost_ln_4() -> None:
@@ -186,7 +186,7 @@ def test_inpainting_aims_at_the_picture_without_holes(loss_over: str) -> None:
     )
     assert isinstance(made, Inpainting)
     batch = unlabelled(noise(8, 16) // 8 + 100)
-    pictures = made.views["pool"](batch.images, batch.seeds)[0]
+    pictures = made.views("pool", batch)
     before = pictures.clone()
     damaged, where = made.damage(pictures, batch.seeds)
     assert torch.equal(pictures, before), "the target was cut as well"
@@ -219,7 +219,7 @@ def test_what_is_aimed_at_is_the_picture_as_it_was() -> None:
             context(task, model=SMALL, batch={"pool": 8}, model_ema=False, objective_args=arguments)
         )
         assert isinstance(made, Restoration)
-        pictures = made.views["pool"](batch.images, batch.seeds)[0]
+        pictures = made.views("pool", batch)
         damaged, _ = made.damage(pictures, view_seeds(batch.seeds, 1))
         expected = float((damaged - pictures).square().mean())
         made.learner = Unchanged()  # type: ignore[assignment]

@@ -2,31 +2,29 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from engine.fit import order as order_module
+from engine.fit import shards
 from engine.fit.batch import Batch
 from engine.fit.order import DrawOrder
-from engine.fit.streams import AHEAD, CachedStream, Stream, StreamedStream, decode_size, open_stream
+from engine.fit.streams import AHEAD, CachedPictures, CachedStream, Stream, StreamedStream
 from engine.gather.training_set import TrainingSet
+from engine.images.crops import RandomCrop
 from engine.images.errors import RejectedImageError
-from engine.settings.fit import NoiseSettings
-from tests.fit.sets import write_set
+from tests.fit.sets import open_stream, write_set
 
 CACHED, STREAMED = 2**30, 0
 COUNTS = [1, 2, 3, 1, 1, 1, 1, 1, 4, 1, 3, 1]
 
 
-def opened(
-    training_set: TrainingSet, batch_size: int = 8, cache: int = CACHED, rank: int = 0, world: int = 1
-) -> Stream:
-    return open_stream(
-        "labelled", training_set, batch_size=batch_size, seed=3, size=8, cache_bytes=cache, rank=rank, world=world
-    )
+def opened(training_set: TrainingSet, batch_size: int = 8, cache: int = CACHED, **spec: Any) -> Stream:
+    spec = {"seed": 3, "size": 8, **spec}
+    return open_stream("labelled", training_set, batch_size=batch_size, cache_bytes=cache, **spec)
 
 
 def ids(batch: Batch) -> list[int]:
@@ -137,15 +135,14 @@ def test_streamed_memory_is_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert AHEAD < 20
 
 
-def test_a_damaged_image_names_shard_and_row(tmp_path: Path) -> None:
-    def refuse(data: object, size: int) -> Tensor:  # noqa: ARG001
+def test_a_damaged_image_names_shard_and_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
         raise RejectedImageError("corrupt", "made up")
 
+    monkeypatch.setattr(shards, "decode_array", refuse)
     for cache in (CACHED, STREAMED):
         with pytest.raises(RuntimeError, match=r"part-0.parquet: row \d+ cannot be decoded.*corrupt"):
-            open_stream(
-                "x", write_set(tmp_path), batch_size=2, seed=0, size=8, cache_bytes=cache, decode_image=refuse
-            ).batch(0)
+            open_stream("x", write_set(tmp_path), batch_size=2, seed=0, size=8, cache_bytes=cache).batch(0)
 
 
 def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
@@ -158,6 +155,31 @@ def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
         opened(TrainingSet(training_set.uri, training_set.shards, 4, "another"))
 
 
-def test_decode_size_leaves_room_for_crops() -> None:
-    assert decode_size(224, None) == decode_size(224, NoiseSettings()) == 224
-    assert decode_size(224, NoiseSettings(scale=(0.3, 1))) == 258
+@pytest.mark.parametrize("cache", [CACHED, STREAMED])
+def test_crops_are_taken_from_the_whole_picture(tmp_path: Path, cache: int) -> None:
+    """Each crop is a function of the image's seed alone: cached, streamed and shared by workers alike; plain views see the centre."""
+    training_set = write_set(tmp_path, (20, 12), size=24, masks=True)
+    crops = (RandomCrop(8, (0.2, 1.0)), RandomCrop(8), RandomCrop(8, (0.2, 1.0), view=1))
+    stream = opened(training_set, cache=cache, crops=crops)
+    assert isinstance(stream, CachedPictures if cache else StreamedStream)
+    batch = stream.batch(3)
+    assert [tuple(one.shape) for one in batch.crops] == [(8, 3, 8, 8)] * 3
+    assert torch.equal(batch.images, batch.crops[0])
+    assert not torch.equal(batch.crops[0], batch.crops[2]), "two views of one image have crops of their own"
+    whole = opened(training_set, cache=CACHED, size=24).batch(3)
+    for place in range(8):
+        picture = whole.images[place].permute(1, 2, 0).numpy()
+        for crop, found in zip(crops, batch.crops, strict=True):
+            assert torch.equal(found[place], crop.image(picture, crop.draws(batch.seeds)[place]))
+    assert batch.mask is not None
+    ranks = [opened(training_set, cache=cache, crops=crops, rank=rank, world=2).batch(3) for rank in range(2)]
+    assert torch.equal(torch.cat([rank.crops[2] for rank in ranks]), batch.crops[2])
+    assert torch.equal(batch.pin().crops[1] if torch.cuda.is_available() else batch.crops[1], batch.crops[1])
+
+
+def test_pictures_that_do_not_fit_are_streamed(tmp_path: Path) -> None:
+    training_set = write_set(tmp_path, (20, 12), size=24)
+    decoded = 32 * 24 * 24 * 3
+    crops = (RandomCrop(8, (0.2, 1.0)),)
+    assert isinstance(opened(training_set, cache=decoded, crops=crops), CachedPictures)
+    assert isinstance(opened(training_set, cache=decoded - 1, crops=crops), StreamedStream)

@@ -9,12 +9,11 @@ from torch import nn
 from engine.fit.batch import Batch
 from engine.fit.objective import Context, create_objective
 from engine.fit.optimisers import optimiser, set_rate
-from engine.fit.streams import open_stream
 from engine.fit.supervised import Supervised
 from engine.models import checkpoint
 from engine.settings.block import SettingsError
 from engine.settings.fit import NoiseSettings
-from tests.fit.sets import MODEL, NUM_CLASSES, fit_settings, write_set
+from tests.fit.sets import MODEL, NUM_CLASSES, fit_settings, open_stream, write_set
 
 NAMES = tuple("abcd")
 PLAIN = NoiseSettings(hflip=0)
@@ -52,7 +51,7 @@ def test_soft_labels_from_an_identical_net_give_no_gradient(batches: dict[str, B
     objective = supervised(batch={"pseudo": 24}, noise={"pseudo": PLAIN.model_dump()})
     batch = batches["pseudo"]
     objective.model.train()  # the same mode for both
-    view = objective.views["pseudo"](batch.images, batch.seeds)[0]
+    view = objective.views("pseudo", batch)
     logits = objective.model(view)
     q = logits.detach().softmax(1)
     own = Batch(batch.images, torch.arange(NUM_CLASSES).expand(len(q), -1), q, batch.seeds)

@@ -31,9 +31,12 @@ def batches() -> dict[str, Batch]:
     return {"labelled": labelled(noise(4), torch.arange(4)), "pool": unlabelled(noise(12, seed=1), 1)}
 
 
+VIEWS = {"labelled": ("labelled", 0), "weak": ("pool", 0), "strong": ("pool", 1)}
+
+
 def logits(objective: WeakStrong, which: str, images: Tensor, own: np.ndarray) -> Tensor:
     with torch.no_grad():
-        return objective.learner.model(objective.views[which](images, own)[0])
+        return objective.learner.model(objective.views.view(*VIEWS[which])(images, own)[0])
 
 
 @pytest.mark.parametrize("name", ["fixmatch", "uda"])

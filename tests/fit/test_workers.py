@@ -13,11 +13,10 @@ from torch import nn
 
 from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
-from engine.fit.streams import open_stream
 from engine.gather.training_set import TrainingSet
 from engine.models.build import build_model
-from engine.settings.model import ModelSettings
-from tests.fit.sets import fit_settings, write_set
+from engine.settings.run import ModelSettings
+from tests.fit.sets import fit_settings, open_stream, write_set
 
 # layer norm, or frozen batch norms: batch statistics are those of a rank's own rows
 MODELS = {

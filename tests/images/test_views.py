@@ -9,15 +9,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import RandomResizedCrop
 
-from engine.images.counter_rng import uniforms
 from engine.images.randaugment import FILL, IGNORE
-from engine.images.views import CROP, View, crop_boxes
+from engine.images.views import View
 from engine.settings.fit import NoiseSettings
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.25, 0.24, 0.26)
-EVERYTHING = NoiseSettings(hflip=0.5, pad=4, scale=(0.3, 1.0), aa_num_ops=2, aa_magnitude=9, cutout=10)
+EVERYTHING = NoiseSettings(hflip=0.5, pad=4, aa_num_ops=2, aa_magnitude=9, cutout=10)
 
 
 def pictures(count: int, side: int = 32) -> Tensor:
@@ -97,43 +95,9 @@ def test_hflip_says_how_often() -> None:
         assert mirrored == pytest.approx(share, abs=0.03)
 
 
-def test_crops_follow_the_law_of_torchvision() -> None:
-    scale, ratio = (0.2, 1.0), (3 / 4, 4 / 3)
-    ours = crop_boxes(uniforms(seeds(20_000), CROP.stop)[:, CROP], scale, ratio)
-    assert (ours >= 0).all()
-    assert (ours[:, :2] + ours[:, 2:] <= 1 + 1e-12).all()
-    torch.manual_seed(0)
-    side = 4000
-    drawn = [RandomResizedCrop.get_params(torch.empty(1, side, side), list(scale), list(ratio)) for _ in range(4000)]
-    top, left, height, width = np.array(drawn).T / side
-    for mine, theirs in zip(ours.T, (left, top, width, height), strict=True):
-        points = [0.05, 0.25, 0.5, 0.75, 0.95]
-        np.testing.assert_allclose(np.quantile(mine, points), np.quantile(theirs, points), atol=0.02)
-
-
-@pytest.mark.parametrize("side", [32, 48, 150])
-def test_a_crop_shows_its_box(side: int) -> None:
-    images = smooth(20, side)
-    mask = (images[:, :1] > 128).to(torch.uint8)
-    seen, moved = view(scale=(0.2, 1.0)).pixels(images, seeds(20), mask)
-    assert moved is not None
-    boxes = crop_boxes(uniforms(seeds(20), CROP.stop)[:, CROP], (0.2, 1.0), (3 / 4, 4 / 3))
-    for image, box, one in zip(images, boxes * side, seen, strict=True):
-        left, top, width, height = box
-        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-        expected = picture.resize((32, 32), Image.Resampling.BILINEAR, (left, top, left + width, top + height))
-        difference = one.permute(1, 2, 0).int() - torch.from_numpy(np.array(expected)).int()
-        assert difference.abs().float().mean() < 2
-    assert ((seen[:, :1] > 128) == (moved == 1)).float().mean() > 0.97
-    assert (moved <= 1).all()
-
-
-def test_a_strongly_shrunk_crop_does_not_alias() -> None:
-    """One-pixel stripes shrink to grey; sampling them would show stripes or one of the two colours."""
-    stripes = torch.zeros(4, 3, 256, 256, dtype=torch.uint8)
-    stripes[..., ::2] = 255
-    seen, _ = view(scale=(0.5, 1.0)).pixels(stripes, seeds(4))
-    assert (seen.int() - 128).abs().max() < 10
+def test_a_view_takes_no_random_crop() -> None:
+    with pytest.raises(ValueError, match=r"Objective\.crops"):
+        view(scale=(0.2, 1.0))
 
 
 def test_cutout_is_one_grey_square_that_may_reach_outside() -> None:

@@ -1,6 +1,7 @@
 """Guard rails in the recipes: evidence from tables, and who teaches next, on a fake setup without a cluster."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -124,8 +125,8 @@ class FakeSetup:
         table = self.pseudo[len(self.fitted)]
         return self.put("select", label, table, {}, selected=table.num_rows)
 
-    def gather(self, _: str, pseudo: Output) -> tuple[Output, None]:
-        return pseudo, None
+    def gather(self, _: str, pseudo: Output) -> SimpleNamespace:
+        return SimpleNamespace(output=pseudo)
 
     def evaluate(self, label: str, model: Output, _: str) -> Evaluated | None:
         if not self.validation:

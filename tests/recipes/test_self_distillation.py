@@ -36,13 +36,13 @@ class Kernel:
 
     def __init__(self, rounds: int, truth_share: float) -> None:
         self.settings = settings(rounds, truth_share)
-        self.labelled = (None, Y)
+        self.labelled = SimpleNamespace(output=None, targets=Y)
         self.seeds: list[int] = []
 
-    def fit(self, _: str, __: Any, learner: Any, labelled: tuple[None, np.ndarray]) -> np.ndarray:
+    def fit(self, _: str, __: Any, learner: Any, labelled: SimpleNamespace) -> np.ndarray:
         self.seeds.append(learner.seed)
         ridge = KernelRidge(alpha=LAMBDA, kernel="rbf", gamma=GAMMA)
-        return ridge.fit(X, labelled[1]).predict(X)
+        return ridge.fit(X, labelled.targets).predict(X)
 
     def predict(self, _: str, model: np.ndarray, on: str) -> np.ndarray:
         assert on == "labelled"
@@ -55,9 +55,9 @@ class Kernel:
     def mix(self, _: str, answers: np.ndarray, truth_share: float) -> np.ndarray:
         return mixed(Y, answers, truth_share)
 
-    def gather(self, _: str, targets: np.ndarray, on: str) -> tuple[None, np.ndarray]:
+    def gather(self, _: str, targets: np.ndarray, on: str) -> SimpleNamespace:
         assert on == "labelled"
-        return None, targets
+        return SimpleNamespace(output=None, targets=targets)
 
     def evaluate(self, *_: Any) -> None:
         return None

@@ -1,0 +1,64 @@
+"""The views that an objective takes of its streams: which crop, which noise, drawn from which seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from engine.fit.batch import Batch
+from engine.fit.objective import Context
+from engine.images.counter_rng import view_seeds
+from engine.images.crops import RandomCrop
+from engine.images.views import View
+from engine.models.build import normalisation
+from engine.settings.fit import NoiseSettings
+
+WEAK = NoiseSettings()
+"""The noise of a stream for which `fit.noise` has none: mirrored half of the time."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One view of a stream's images. `seeds`: number of the view's own random numbers; 0 are those of the image itself."""
+
+    noise: NoiseSettings
+    seeds: int = 0
+
+
+class StreamViews:
+    """Views for `model` of every stream, in order. Crops are taken by the stream when it decodes, the rest on the device."""
+
+    def __init__(self, context: Context, model: nn.Module, drawn: Mapping[str, Sequence[Drawn]]) -> None:
+        norm, size = normalisation(context.model, model), context.model.img_size
+        self._drawn = {name: tuple(views) for name, views in drawn.items()}
+        self._views = {
+            name: [
+                View(one.noise.model_copy(update={"scale": None}), size, norm.mean, norm.std)
+                for one in self._drawn[name]
+            ]
+            for name in self._drawn
+        }
+        self._size = size
+
+    def __call__(self, name: str, batch: Batch, number: int = 0) -> Tensor:
+        """View `number` of a batch of the stream `name`: normalised float32 (b, 3, S, S)."""
+        seeds = self._drawn[name][number].seeds
+        draws = view_seeds(batch.seeds, seeds) if seeds else batch.seeds
+        return self.view(name, number)(batch.pictures(number), draws)[0]
+
+    def view(self, name: str, number: int = 0) -> View:
+        """What view `number` of the stream `name` does after its crop."""
+        return self._views[name][number]
+
+    def crops(self, name: str) -> tuple[RandomCrop, ...]:
+        """A crop per view of the stream `name`; none where no view crops at random, since one square then serves all."""
+        drawn = self._drawn.get(name, ())
+        if all(one.noise.scale is None for one in drawn):
+            return ()
+        return tuple(RandomCrop.of(one.noise, self._size, one.seeds) for one in drawn)
+
+
+def one_view_each(context: Context, usual: NoiseSettings = WEAK) -> dict[str, tuple[Drawn, ...]]:
+    """One view per stream of the batch: the noise that the settings name, else `usual`."""
+    settings = context.settings
+    return {name: (Drawn(settings.noise.get(name, usual)),) for name in settings.batch}
