@@ -12,7 +12,7 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from engine.ground.progress import log_event
+from engine.ground.progress import format_duration, log_event
 from engine.ground.resources import predict_actors
 from engine.ground.run import Run
 from engine.ground.session import connect
@@ -27,7 +27,6 @@ from engine.plan.estimate import (
     PoolTotals,
     estimate,
     format_bytes,
-    format_duration,
 )
 from engine.plan.measure import measure
 from engine.settings.block import load

@@ -7,7 +7,7 @@ A step is kept while any run under STORE/runs points to it; delete a run's folde
 
 import argparse
 
-from engine.ground.prune import unused
+from engine.ground.prune import find_unused_steps
 from jobs import command
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be deleted, delete nothing")
     arguments = parser.parse_args()
     store = command.open_store(arguments.store)
-    found = unused(store)
+    found = find_unused_steps(store)
     for name in found:
         print(f"{'would delete' if arguments.dry_run else 'deleting'} {name}")
         if not arguments.dry_run:

@@ -101,7 +101,7 @@ def test_killed_in_fit_in_predict_and_between_steps(finished: str, digits: Path,
     on_workers = write_config(tmp_path / "workers.yaml", small_tree(digits, broken, cluster=workers))
     said = finish(on_workers, kill_the_training_worker)
 
-    assert "found predict-" in said
+    assert "reused (predict-" in said
     predicted = steps(broken)["generation 1 predict"].step
     parts = {path.name for path in (folder / predicted / "parts").glob("*.parquet")}
     assert done_before <= parts, "finished parts were thrown away"
@@ -118,4 +118,4 @@ def test_killed_in_fit_in_predict_and_between_steps(finished: str, digits: Path,
         assert rows(broken, steps(broken)[label].step) == rows(whole, steps(whole)[label].step)
 
     again = finish(disturbed)
-    assert " made " not in again, "a finished run computed something again"
+    assert " done in " not in again, "a finished run computed something again"

@@ -161,7 +161,7 @@ def train_in_driver(cluster: ClusterSettings, job: FitJob) -> dict[str, Any]:
             scaling_config=ScalingConfig(num_workers=0, use_gpu=False),
         )
         try:
-            with allocator.freed_kept():
+            with allocator.keeping_freed():
                 return dict(trainer.fit().metrics or {})
         except Exception as error:
             failure = classify_worker_error(error, job.step.uri)

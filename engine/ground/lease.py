@@ -1,13 +1,13 @@
-"""Single flight: a step that several processes want at once is made by one of them while the others wait for it.
+"""A lease on a step: of several processes that need it at the same time one computes it, the others wait.
 
-Works on any filesystem of the store, without locks or atomic rename. Each contender puts two small files below `STEP/lease/`:
+Works on any filesystem of the store, without locks or atomic rename. Each process writes two small files into `STEP/lease/`:
 
-    <id>.claim   put once: its time of writing is the contender's place in the queue
-    <id>.beat    put again and again while the contender lives
+    <id>.claim   written once: its modification time is the position in the queue
+    <id>.beat    the heartbeat, written periodically while the process lives
 
-The first in the queue whose beat is young holds the lease. All times are the filesystem's own, so clocks of machines do not matter. A holder that is
-killed stops beating and is passed over after `expiry` seconds. Nothing depends on the lease: two holders would waste work, and the step's commit
-would still be right. (Network disks that cache their listings can let two through.)
+The first in the queue with a recent heartbeat holds the lease. All times are those of the filesystem, so clocks of nodes do not matter. A holder that
+is killed sends no more heartbeats and is skipped after `expiry` seconds. Correctness does not depend on the lease: two holders would waste work, and
+the commit of the step would still be right. (Network disks that cache listings can admit two holders.)
 """
 
 import threading
@@ -22,42 +22,43 @@ import pyarrow.fs as pafs
 from engine.ground import storage
 
 EXPIRY = 40.0
-"""Seconds without a beat after which a contender counts as dead."""
-BEATS = 4
-"""Beats put in that time."""
+"""Seconds without a heartbeat after which a process counts as dead."""
+HEARTBEATS = 4
+"""Heartbeats in that time."""
 SETTLE_LOCAL = 0.05
 SETTLE_REMOTE = 1.5
-"""Seconds after which every claim of the same time of writing can be seen: disks stamp in ms, object stores in whole seconds."""
+"""Seconds after which all claims with the same modification time are visible: disks store it in ms, object stores in whole seconds."""
 
 
 @dataclass(frozen=True)
-class Contender:
-    """What the lease's folder tells of one of them; times in seconds by the filesystem's clock."""
+class Claim:
+    """The claim of one process and its last heartbeat; times in seconds of the clock of the filesystem."""
 
     name: str
     claimed: float
     beat: float
 
 
-def holder(contenders: list[Contender], now: float, expiry: float) -> Contender | None:
-    """Who holds the lease: the earliest claim among those whose last beat is at most `expiry` old; equal times go by name."""
-    alive = [one for one in contenders if now - one.beat <= expiry]
+def holder(claims: list[Claim], now: float, expiry: float) -> Claim | None:
+    """The claim that holds the lease: the earliest of those with a heartbeat at most `expiry` seconds old; equal times are ordered by name."""
+    alive = [one for one in claims if now - one.beat <= expiry]
     return min(alive, key=lambda one: (one.claimed, one.name), default=None)
 
 
 class Lease:
-    """A place in the queue for `folder`, kept from `with` to its end. `mine()` says whether its turn has come."""
+    """A position in the queue of `folder` for the length of the block. `renew` reads the queue, `is_held` tells the result."""
 
     def __init__(self, fs: storage.FileSystem, folder: str, expiry: float = EXPIRY) -> None:
         self.fs, self.folder, self.expiry = fs, folder, expiry
         self.name = uuid.uuid4().hex[:12]
+        self._held = False
         self._over = threading.Event()
-        self._heart = threading.Thread(target=self._beat_on, daemon=True, name="lease")
+        self._heartbeat = threading.Thread(target=self._send_heartbeats, daemon=True, name="lease")
 
     def __enter__(self) -> Self:
         self._put("beat")
         self._put("claim")
-        self._heart.start()
+        self._heartbeat.start()
         self._over.wait(SETTLE_LOCAL if isinstance(self.fs, pafs.LocalFileSystem) else SETTLE_REMOTE)
         return self
 
@@ -65,37 +66,42 @@ class Lease:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._heart.join()
+        self._heartbeat.join()
         self._remove(self.name)
 
-    def mine(self) -> bool:
-        """Whether this contender holds the lease now. Files of the dead are removed on the way."""
+    def is_held(self) -> bool:
+        """Whether this process held the lease at the last `renew`."""
+        return self._held
+
+    def renew(self) -> None:
+        """Write a heartbeat and read the queue. Claims again if the claim was removed; removes the files of dead processes."""
         self._put("beat")
-        found = self._contenders()
-        now = next((one.beat for one in found if one.name == self.name), None)
-        if now is None:  # somebody took us for dead: queue again
+        claims = self._claims()
+        now = next((one.beat for one in claims if one.name == self.name), None)
+        if now is None:  # another process presumed this one dead
             self._put("claim")
-            return False
-        for one in found:
+            self._held = False
+            return
+        for one in claims:
             if now - one.beat > 2 * self.expiry:
                 self._remove(one.name)
-        first = holder(found, now, self.expiry)
-        return first is not None and first.name == self.name
+        first = holder(claims, now, self.expiry)
+        self._held = first is not None and first.name == self.name
 
-    def _contenders(self) -> list[Contender]:
+    def _claims(self) -> list[Claim]:
         infos = self.fs.get_file_info(pafs.FileSelector(self.folder, allow_not_found=True))
         times: dict[str, dict[str, float]] = {}
         for info in infos:
             name, _, kind = info.base_name.partition(".")
             if kind in ("claim", "beat"):
                 times.setdefault(name, {})[kind] = info.mtime_ns / 1e9
-        return [Contender(name, seen["claim"], seen["beat"]) for name, seen in times.items() if len(seen) == 2]
+        return [Claim(name, seen["claim"], seen["beat"]) for name, seen in times.items() if len(seen) == 2]
 
-    def _beat_on(self) -> None:
-        while not self._over.wait(self.expiry / BEATS):
+    def _send_heartbeats(self) -> None:
+        while not self._over.wait(self.expiry / HEARTBEATS):
             with suppress(
                 OSError
-            ):  # a store that does not answer is told by the work itself; the next beat is soon enough
+            ):  # the work itself reports a store that does not answer; the next heartbeat follows soon
                 self._put("beat")
 
     def _put(self, kind: str) -> None:
@@ -103,5 +109,5 @@ class Lease:
 
     def _remove(self, name: str) -> None:
         for kind in ("claim", "beat"):
-            with suppress(FileNotFoundError):  # removed by another contender
+            with suppress(FileNotFoundError):  # removed by another process
                 self.fs.delete_file(f"{self.folder}/{name}.{kind}")

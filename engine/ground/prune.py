@@ -1,4 +1,4 @@
-"""Which steps no run needs any more."""
+"""Steps that no run uses."""
 
 import json
 
@@ -7,9 +7,9 @@ from engine.ground.run import pointers
 from engine.ground.steps import Store
 
 
-def unused(store: Store) -> list[str]:
-    """Names of steps to which neither a run nor a remembered listing points."""
-    steps = store.steps()  # before the pointers: a step that a run begins meanwhile is not in this list
+def find_unused_steps(store: Store) -> list[str]:
+    """Names of the steps to which neither a run nor a stored listing points."""
+    steps = store.steps()  # before the pointers: a step that a run starts in the meantime is not in this list
     runs = storage.folders(store.fs, f"{store.root}/runs")
     used = {
         pointer.step

@@ -1,4 +1,4 @@
-"""How much of the cluster a step takes: pure arithmetic on what the cluster has."""
+"""Resources of a step: pure arithmetic on the resources of the cluster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import ray
 from engine.settings.cluster import ClusterSettings
 
 ANYWHERE: Final = "DEFAULT"
-"""Scheduling strategy of every task of the engine: those that a search's trial starts are placed on the whole cluster, too, and not in the trial's
-own placement group, which holds no CPU."""
+"""Scheduling strategy of every task of the engine: the tasks of a search trial are placed on the whole cluster too, not in the placement group of the
+trial, which holds no CPU."""
 
 
 @dataclass(frozen=True)
 class ActorPoolSpec:
-    """A pool of workers. `threads` is what torch may use inside each."""
+    """A pool of workers: their number, the CPUs, GPUs and torch threads of each."""
 
     count: int
     cpus: float
@@ -26,10 +26,10 @@ class ActorPoolSpec:
 def allocate_actors(
     resources: Mapping[str, float], work: int, wanted: int | None = None, gpus_per_worker: float | None = None
 ) -> ActorPoolSpec:
-    """Workers for `work` independent units: one a GPU where there are GPUs, else one a CPU; never more than there is work.
+    """Workers for `work` independent units: one per GPU if the cluster has GPUs, else one per CPU; at most `work`.
 
-    GPU workers ask for no CPU of the scheduler's but one, so that reading and decoding find theirs; CPU workers take one CPU and one thread each,
-    which is faster than fewer workers with several threads.
+    `wanted`: number of workers, `gpus_per_worker`: GPUs of each (default: as above). GPU workers reserve one CPU, so that CPUs remain for reading and
+    decoding; CPU workers take one CPU and one thread each, which is faster than fewer workers with several threads.
     """
     gpus = resources.get("GPU", 0.0)
     cpus = max(1.0, resources.get("CPU", 1.0))
@@ -43,7 +43,7 @@ def allocate_actors(
 
 
 def cpus_each(nodes: Sequence[float], workers: int) -> int:
-    """The most CPUs that each of `workers` can have when `nodes` are the CPUs of every machine and none may straddle two; at least 1."""
+    """Most CPUs that each of `workers` can have, none of them spread over two nodes; at least 1. `nodes`: CPUs of each node."""
     for cpus in range(int(max(nodes, default=1)), 1, -1):
         if sum(int(node // cpus) for node in nodes) >= workers:
             return cpus
@@ -51,25 +51,25 @@ def cpus_each(nodes: Sequence[float], workers: int) -> int:
 
 
 def node_cpus() -> list[float]:
-    """The CPUs of every machine of the cluster that this process is connected to."""
+    """CPUs of each live node of the connected cluster."""
     return [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
 
 
 class PoolSizes(NamedTuple):
-    """How few, how many, and how many actors at first."""
+    """Minimum, maximum and initial number of actors."""
 
-    least: int
-    most: int
-    first: int
+    minimum: int
+    maximum: int
+    initial: int
 
 
-def pool_sizes(count: int, most: int | None) -> PoolSizes:
-    """Sizes of an actor pool: fixed, or elastic between 1 and `most`, beginning with `count`."""
-    return PoolSizes(count, count, count) if most is None or most <= count else PoolSizes(1, most, count)
+def pool_sizes(count: int, maximum: int | None) -> PoolSizes:
+    """Sizes of an actor pool: fixed at `count`, or elastic between 1 and `maximum`, starting with `count`."""
+    return PoolSizes(count, count, count) if maximum is None or maximum <= count else PoolSizes(1, maximum, count)
 
 
 def predict_actors(cluster: ClusterSettings, shards: int) -> ActorPoolSpec:
-    """The pool for a labelling step on the cluster that this process is connected to."""
+    """The actor pool of a predict step on the connected cluster."""
     return allocate_actors(
         ray.cluster_resources(), max(1, shards), cluster.label.workers, cluster.label.gpus_per_worker
     )

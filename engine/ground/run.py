@@ -1,6 +1,6 @@
-"""A run: a name, its resolved settings, and pointers to the steps that it is made of.
+"""A run: a name, its resolved settings, and pointers to its steps.
 
-Nothing else is kept: `status`, `explain`, `report` and resume read the run's folder, from any machine, at any time.
+Nothing else is stored: `status`, `explain`, `report` and resume read the folder of the run, from any machine, at any time.
 """
 
 import json
@@ -20,26 +20,26 @@ from engine.settings.cluster import ClusterSettings
 
 @dataclass(frozen=True)
 class Pointer:
-    """What a run knows of one of its steps."""
+    """A reference from a run to one of its steps. `label`: the title of the step inside the run."""
 
     label: str
     step: str
     record: dict[str, Any]
-    order: float  # time of the first pointer, so that steps list in the order in which they were reached
+    order: float  # time of the first pointer: steps are listed in the order in which they were first reached
 
 
 OnGeneration: TypeAlias = Callable[[int, Any], None]
 """Called with a generation's number and the validation score (`metrics.score.Score`) of the model to use after it; None without validation images."""
 
 POLL_SECONDS = 0.5
-"""Between two looks at a step that another process makes."""
+"""Seconds between two checks of a step that another process computes."""
 
 
 class Run:
-    """The steps of one run, found or made. `label` names a step inside the run ("predict generation 1").
+    """The steps of one run, computed or reused. The title names a step inside the run ("predict generation 1").
 
-    `shared`: other runs may want the same steps at the same time (a search): each is made by one of them, the others wait for it.
-    `on_generation`: told of each generation when it is judged, before the next one begins.
+    `shared`: other runs may need the same steps at the same time (a search): each step is computed by one of them while the others wait.
+    `on_generation`: called after the decision on each generation, before the next one starts.
     """
 
     def __init__(
@@ -68,56 +68,56 @@ class Run:
         storage.put(self.store.fs, f"{self.folder}/settings.yaml", block.dump(resolved).encode())
 
     def put(self, name: str, data: bytes) -> str:
-        """Write a file of results beside the settings; returns its URI."""
+        """Write a file of results into the folder of the run; returns its URI."""
         storage.put(self.store.fs, f"{self.folder}/{name}", data)
         return storage.join(self.uri, name)
 
     def find_or_run_step(
         self,
-        label: str,
+        title: str,
         verb: str,
         revision: int,
         settings: dict[str, Any],
         inputs: dict[str, str],
         work: Callable[[Step], Output],
     ) -> Output:
-        """The output of a step: found in the store, or made by `work`. Says which, and what changed since the run last reached this label."""
+        """The output of a step: reused from the store, or computed by `work`. Logs which, and what changed since the run last reached this title."""
         step = self.store.step(verb, revision, settings, inputs)
-        self._point(label, step)
+        self._point(title, step)
         if (output := step.output()) is not None:
-            log_event(label, f"found {step.name}")
+            log_event(title, f"reused ({step.name})")
             return output
         step.begin()
         if not self.shared:
-            return self._make(label, step, work)
+            return self._compute(title, step, work)
         with Lease(step.fs, f"{step.folder}/lease") as lease:
-            if (output := self._wait(label, step, lease)) is not None:
+            if (output := self._wait(title, step, lease)) is not None:
                 return output
-            return self._make(label, step, work)
+            return self._compute(title, step, work)
 
-    def _make(self, label: str, step: Step, work: Callable[[Step], Output]) -> Output:
+    def _compute(self, title: str, step: Step, work: Callable[[Step], Output]) -> Output:
         started = time.time()
         output = work(step)
-        log_event(label, f"made {step.name} in {time.time() - started:.1f} s")
+        log_event(title, f"done in {time.time() - started:.1f} s ({step.name})")
         return output
 
-    def _wait(self, label: str, step: Step, lease: Lease) -> Output | None:
-        """The output when another process makes it; None when it is this one's turn to make it."""
-        told = False
+    def _wait(self, title: str, step: Step, lease: Lease) -> Output | None:
+        """The output once another process has computed it; None once this process holds the lease."""
+        waiting = False
         while True:
-            turn = lease.mine()
-            if (output := step.output()) is not None:  # after the lease: its last holder commits before it lets go
-                log_event(label, f"found {step.name}")
+            lease.renew()
+            if (output := step.output()) is not None:  # read after the lease: a holder commits before it releases it
+                log_event(title, f"reused ({step.name})")
                 return output
-            if turn:
+            if lease.is_held():
                 return None
-            if not told:
-                log_event(label, f"{step.name} is being made by another process: waiting for it")
-                told = True
+            if not waiting:
+                log_event(title, f"another process computes {step.name}: waiting for it")
+                waiting = True
             time.sleep(POLL_SECONDS)
 
-    def _point(self, label: str, step: Step) -> None:
-        path = f"{self.folder}/steps/{label.replace(' ', '-')}.json"
+    def _point(self, title: str, step: Step) -> None:
+        path = f"{self.folder}/steps/{title.replace(' ', '-')}.json"
         order = time.time()
         if storage.exists(self.store.fs, path):
             old = json.loads(storage.get(self.store.fs, path))
@@ -125,18 +125,18 @@ class Run:
             if old["step"] == step.name:
                 return
             changed = differences(old["record"], step.record)
-            log_event(label, f"no longer {old['step']}: {'; '.join(changed)}")
-        pointer = {"label": label, "step": step.name, "record": step.record, "order": order}
+            log_event(title, f"changed {'; '.join(changed)} (was {old['step']})")
+        pointer = {"label": title, "step": step.name, "record": step.record, "order": order}
         storage.put(self.store.fs, path, json.dumps(pointer, indent=1, sort_keys=True).encode())
 
 
 def pointers(store: Store, run: str) -> list[Pointer]:
-    """The steps of a run in the order in which they were first reached. Raises FileNotFoundError naming the runs that exist."""
+    """The steps of a run in the order in which they were first reached. Raises FileNotFoundError listing the existing runs."""
     folder = f"{store.root}/runs/{run}/steps"
     found = [
         Pointer(**json.loads(storage.get(store.fs, f"{folder}/{name}"))) for name in storage.names(store.fs, folder)
     ]
     if not found:
         known = ", ".join(storage.folders(store.fs, f"{store.root}/runs")) or "none"
-        raise FileNotFoundError(f"{store.uri}: no run called {run!r}; runs here: {known}")
+        raise FileNotFoundError(f"{store.uri}: no run named {run!r}. Existing runs: {known}.")
     return sorted(found, key=lambda pointer: pointer.order)

@@ -1,4 +1,4 @@
-"""The connection to Ray: a cluster when an address is given or set, else an embedded local one that listens on this machine only."""
+"""The connection to Ray: a cluster when an address is given or set, else an embedded local one that listens on the local host only."""
 
 import logging
 import os
@@ -20,23 +20,22 @@ SILENT = (
     "ray.data._internal.progress",
     "ray.tune.analysis.experiment_analysis",
 )
-"""Loggers whose warnings say that what we chose was chosen."""
+"""Loggers that warn of options which are set here on purpose."""
 
 
 @contextmanager
 def connect(cluster: ClusterSettings) -> Iterator[None]:
-    """Connect to Ray for the length of a `with` block. A session that exists already is used and left as it is."""
+    """Connect to Ray within the block. An existing session is used and left open. Raises ValueError when no cluster can be reached or started."""
     if ray.is_initialized():
         yield
         return
-    allocator.few_arenas()
+    allocator.limit_arenas()
     for name in SILENT:
         logging.getLogger(name).setLevel(logging.ERROR)
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        os.environ.setdefault(
-            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
-        )  # nobody preempts a laptop: an actor less a fit
+        # a local cluster is not preempted: saves an actor per fit
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         ray.init(
             address=address or "local",
@@ -46,14 +45,15 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
         )
     except ConnectionError as error:
         raise ValueError(
-            f"no Ray cluster answers at {address!r}: start one with `ray start`, or leave cluster.address empty for a local one ({error})"
+            f"cluster.address={address!r}: no Ray cluster answers ({error}). Start one with `ray start`, or "
+            "leave cluster.address empty for a local one."
         ) from None
     except Exception as error:
-        if "timed out during startup" not in str(error):  # Ray has no class for it
+        if "timed out during startup" not in str(error):  # Ray has no exception class for it
             raise
         raise ValueError(
-            "Ray did not start within 30 s: this machine is busy or short of memory (`top`, `free`); run the same command again when it is "
-            "quieter, or give the address of a cluster that runs (cluster.address)"
+            "Ray did not start within 30 s: the host is busy or short of memory (`top`, `free`). Run the same command again later, or set "
+            "cluster.address to a running cluster."
         ) from error
     quieten_ray_loggers()
     try:
@@ -63,7 +63,7 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
 
 
 def quieten_ray_loggers() -> None:
-    """Ray's libraries say in this process what goes wrong, and nothing else."""
+    """Let the libraries of Ray log only warnings and errors in this process."""
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()

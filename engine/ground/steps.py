@@ -1,16 +1,16 @@
-"""Durable steps: what a verb makes is named by what it was made from, is committed once, and is found again by whoever needs it.
+"""Durable steps: the output of a verb is named by its inputs and settings, committed once, and reused by later runs.
 
     STORE/store.json                      the store's version
-    STORE/steps/<verb>-<fingerprint>/     record.json   what the step is made from (written first)
-                                          plan.json     choices made once and obeyed by every worker and resume (optional)
-                                          parts/…       part-<unit>-<attempt>.parquet, each put whole, in any order, by anyone
-                                          parts.parquet the parts that count, with rows and checksums
+    STORE/steps/<verb>-<fingerprint>/     record.json   verb, revision, settings and inputs (written first)
+                                          plan.json     choices made once and used by every worker and resume (optional)
+                                          parts/…       part-<unit>-<attempt>.parquet, written atomically, in any order, by any worker
+                                          parts.parquet the committed parts, with rows and checksums
                                           step.json     digest, summary, lineage (written last: the commit)
-    STORE/runs/<run>/                     settings.yaml and, a step, a small file that points to it
+    STORE/runs/<run>/                     settings.yaml and, per step, a small file that points to it
 
-The fingerprint is a hash of the verb, its revision, the settings that matter and the *digests of the outputs* it reads: a refitted teacher has
-another digest, so stale predictions are never reused. Machine, worker count and absolute paths are lineage: written down, not fingerprinted.
-Readers trust `step.json` alone, so a killed writer or a zombie can waste work but never corrupt.
+The fingerprint is a hash of the verb, its revision, the settings that affect the output and the *digests of the outputs* it reads: a refitted teacher
+has another digest, so stale predictions are never reused. Host, number of workers and absolute paths are lineage: recorded, not fingerprinted.
+Readers rely on `step.json` alone, so a killed writer or one that was presumed dead can waste work but never corrupt a step.
 """
 
 import hashlib
@@ -35,11 +35,11 @@ from engine.ground import storage
 
 STORE_VERSION = 1
 PART = re.compile(r"part-(\d+)-[0-9a-f]{8}((?:\.[a-z]+\d+)*)\.parquet")
-"""A part's name: its unit, its attempt, and what it cost in milliseconds: part-00000012-1a2b3c4d.read16.infer3632.parquet. Costs differ from
-attempt to attempt, so they stand in the name and not in the contents, and one listing tells `status` where the time goes."""
+"""Name of a part: its unit, its attempt, and its times in milliseconds: part-00000012-1a2b3c4d.read16.infer3632.parquet. Times differ from attempt to
+attempt, so they are in the name and not in the contents, and `status` needs only one listing to sum them."""
 STATS = b"stats"
 SIDECAR_ROWS = 65_536
-"""Rows of a row group of a table beside the parts: what a filter reads at least."""
+"""Rows per row group of a sidecar: the least that a filter reads."""
 
 PARTS = pa.schema(
     [
@@ -54,12 +54,12 @@ PARTS = pa.schema(
 
 
 class StoreError(ValueError):
-    """The store cannot be used as it is; the message says what to do."""
+    """The store cannot be used; the message gives the remedy."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A committed piece of a step's output: `unit` is the piece of work (a shard), `stats` what its maker measured."""
+    """A committed file of a step: `unit` is the unit of work (a shard), `stats` its statistics."""
 
     unit: int
     name: str
@@ -71,7 +71,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Output:
-    """A finished step: where it is, what it is called, and the digest of its contents."""
+    """A finished step: name, location, and digest of its contents."""
 
     step: str
     folder: str  # path inside the store's filesystem
@@ -80,7 +80,7 @@ class Output:
     summary: dict[str, Any]
 
     def parts(self, fs: storage.FileSystem) -> list[Part]:
-        """The parts that count, in unit order."""
+        """The committed parts, in unit order."""
         return _read_parts(storage.get(fs, f"{self.folder}/parts.parquet"))
 
 
@@ -90,17 +90,17 @@ def canonical(value: Any) -> str:
 
 
 def fingerprint(record: dict[str, Any]) -> str:
-    """16 hex digits that name everything in `record`."""
+    """16 hex digits of the SHA-256 of `record`."""
     return hashlib.sha256(canonical(record).encode()).hexdigest()[:16]
 
 
 def content_digest(value: Any) -> str:
-    """SHA-256 in hex of a plain value, for what decides a step and is not the output of one."""
+    """SHA-256 in hex of a plain value: the digest of an input that is not the output of a step."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """What changed between two records, field by field: `settings.lr: 0.1 -> 0.2`."""
+    """The fields that differ between two records: `settings.lr: 0.1 -> 0.2`."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         return [
@@ -110,14 +110,14 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def seconds_from_name(name: str) -> dict[str, float]:
-    """Seconds by kind of work, from a part's name."""
+    """Seconds per stage, from the name of a part."""
     match = PART.fullmatch(name)
     pairs = re.findall(r"\.([a-z]+)(\d+)", match.group(2)) if match else []
     return {key: int(value) / 1000 for key, value in pairs}
 
 
 class Store:
-    """A folder or URI of steps and runs. Cheap to make and to send to workers: it opens its filesystem when first used."""
+    """A folder or URI of steps and runs. Cheap to create and to pickle: its filesystem is opened on first use."""
 
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
@@ -127,7 +127,7 @@ class Store:
         return storage.resolve(self.uri)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"uri": self.uri}  # filesystems are opened where they are used
+        return {"uri": self.uri}  # each process opens its own filesystem
 
     @property
     def fs(self) -> storage.FileSystem:
@@ -138,7 +138,7 @@ class Store:
         return self._resolved[1]
 
     def open(self) -> "Store":
-        """Check the store's version, making the store when it does not exist. Raises StoreError for a store made by another version."""
+        """Check the version of the store; create the store when it does not exist. Raises StoreError for another version."""
         path = f"{self.root}/store.json"
         if not storage.exists(self.fs, path):
             storage.put(self.fs, path, canonical({"version": STORE_VERSION}).encode())
@@ -148,12 +148,12 @@ class Store:
             raise StoreError(f"{self.uri}: store.json cannot be read; is this a store of this engine?") from None
         if found != STORE_VERSION:
             raise StoreError(
-                f"{self.uri}: made by store version {found}, this engine reads {STORE_VERSION}: use another store or the engine that made it"
+                f"{self.uri}: store version {found}, this engine reads version {STORE_VERSION}. Use another store, or the engine that wrote it."
             )
         return self
 
     def step(self, verb: str, revision: int, settings: dict[str, Any], inputs: dict[str, str]) -> "Step":
-        """The step that `verb` would make from these settings and input digests."""
+        """The step of `verb` with these settings and input digests."""
         return Step(self, {"verb": verb, "revision": revision, "settings": settings, "inputs": inputs})
 
     def steps(self) -> list[str]:
@@ -161,7 +161,7 @@ class Store:
         return storage.folders(self.fs, f"{self.root}/steps")
 
     def step_json(self, step: str, name: str) -> dict[str, Any]:
-        """A JSON file of the step called `step` (its record or plan); empty when there is none."""
+        """A JSON file of the step named `step` (its record or plan); empty when the file does not exist."""
         try:
             return json.loads(storage.get(self.fs, f"{self.root}/steps/{step}/{name}"))
         except FileNotFoundError:
@@ -169,7 +169,7 @@ class Store:
 
 
 class Step:
-    """One durable unit of work of a verb. See the module's docstring for its files."""
+    """One durable unit of work of a verb; its files are listed in the docstring of the module."""
 
     def __init__(self, store: Store, record: dict[str, Any]) -> None:
         self.store = store
@@ -192,14 +192,14 @@ class Step:
         storage.put(self.fs, f"{self.folder}/{name}", json.dumps(value, indent=1, sort_keys=True, default=str).encode())
 
     def read_json(self, name: str) -> Any:
-        """What `put_json` wrote, or None."""
+        """The value written by `put_json`, or None."""
         try:
             return json.loads(storage.get(self.fs, f"{self.folder}/{name}"))
         except FileNotFoundError:
             return None
 
     def begin(self) -> None:
-        """Write down what the step is made from, so that `status` and `explain` know it before it is finished."""
+        """Write the record, so that `status` and `explain` can read it before the step is finished."""
         if not storage.exists(self.fs, f"{self.folder}/record.json"):
             self.put_json("record.json", self.record)
 
@@ -208,7 +208,7 @@ class Step:
         return read_output(self.store, self.name)
 
     def plan(self, choose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The step's plan: chosen by `choose` the first time, read back ever after."""
+        """The plan of the step: computed by `choose` the first time, read from the store afterwards."""
         if (chosen := self.read_json("plan.json")) is not None:
             return chosen
         self.put_json("plan.json", choose())
@@ -222,9 +222,9 @@ class Step:
         seconds: dict[str, float] | None = None,
         **parquet: Any,
     ) -> Part:
-        """Encode `table` in memory and put it once, under a name of its own.
+        """Encode `table` in memory and write it under a unique name.
 
-        `stats` must be as reproducible as the table: the digest covers them. `seconds`, what the part cost, goes into the name.
+        `stats` must be as reproducible as the table: the digest covers them. `seconds` per stage are written into the name.
         """
         stats = stats or {}
         buffer = io.BytesIO()
@@ -237,32 +237,32 @@ class Step:
         return Part(unit, name, table.num_rows, len(data), hashlib.sha256(data).hexdigest(), stats)
 
     def put_sidecar(self, folder: str, unit: int, table: pa.Table) -> None:
-        """Put a table that belongs to a unit but is not its part (its quarantine)."""
+        """Write a table that belongs to a unit next to its part (its quarantine)."""
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd", row_group_size=SIDECAR_ROWS)
         storage.put(self.fs, f"{self.folder}/{folder}/{unit:08d}.parquet", buffer.getbuffer())
 
     def sidecar_units(self, folder: str) -> set[int]:
-        """Units that have a table in `folder`."""
+        """Units with a sidecar in `folder`."""
         return {int(name.partition(".")[0]) for name in storage.names(self.fs, f"{self.folder}/{folder}")}
 
     def read_sidecar(self, folder: str, unit: int, filters: pc.Expression | None = None) -> pa.Table:
-        """What `put_sidecar` wrote, or the rows of it that pass `filters`; row groups without any are not read."""
+        """The sidecar of a unit, or its rows that pass `filters`; row groups without such rows are not read."""
         path = f"{self.folder}/{folder}/{unit:08d}.parquet"
         return pq.read_table(path, filesystem=self.fs, filters=filters, use_threads=False)
 
     def drop_sidecars(self, folder: str) -> None:
-        """Remove the tables in `folder`, once nothing needs them."""
+        """Remove the sidecars in `folder`."""
         if storage.exists(self.fs, f"{self.folder}/{folder}"):
             self.fs.delete_dir(f"{self.folder}/{folder}")
 
-    def found_parts(self, besides: Container[int] = ()) -> dict[int, Part]:
-        """Parts that earlier attempts left, one a unit, each read back and checked; unreadable ones are passed over and made again.
+    def found_parts(self, known: Container[int] = ()) -> dict[int, Part]:
+        """Parts written by earlier attempts, one per unit, each read and checked; unreadable ones are ignored.
 
-        `besides`: units that are known already and are not looked at."""
+        `known`: units that are not read again."""
         chosen: dict[int, Part] = {}
         matches = [PART.fullmatch(name) for name in storage.names(self.fs, f"{self.folder}/parts")]
-        names = [match.group() for match in matches if match and int(match.group(1)) not in besides]
+        names = [match.group() for match in matches if match and int(match.group(1)) not in known]
         with ThreadPoolExecutor(16) as pool:
             for part in pool.map(self._inspect, names):
                 if part is not None:
@@ -280,7 +280,7 @@ class Step:
         return Part(unit, name, metadata.num_rows, len(data), hashlib.sha256(data).hexdigest(), stats)
 
     def commit(self, parts: Iterable[Part], summary: dict[str, Any], started: float) -> Output:
-        """Name the parts that count and finish the step. `started`: time.time() when the work began, for the lineage."""
+        """Commit `parts` and finish the step. `started`: time.time() at the start of the work, for the lineage."""
         ordered = sorted(parts, key=lambda part: part.unit)
         storage.put(self.fs, f"{self.folder}/parts.parquet", _write_parts(ordered))
         digest = hashlib.sha256(
@@ -300,7 +300,7 @@ class Step:
 
 
 def read_output(store: Store, name: str) -> Output | None:
-    """The output of the step called `name`, or None while it is unfinished."""
+    """The output of the step named `name`, or None while it is unfinished."""
     folder = f"{store.root}/steps/{name}"
     try:
         committed = json.loads(storage.get(store.fs, f"{folder}/step.json"))
@@ -312,17 +312,17 @@ def read_output(store: Store, name: str) -> Output | None:
 def read_tables(
     output: Output, fs: storage.FileSystem, columns: list[str] | None = None
 ) -> Iterator[tuple[Part, pa.Table]]:
-    """The step's parts one by one, checksums verified. Raises StoreError for a part that was changed after the commit."""
+    """The parts of a step one by one, checksums verified. Raises StoreError for a part that was changed after the commit."""
     for part in output.parts(fs):
         yield part, read_part(output, fs, part, columns)
 
 
 def read_part(output: Output | Step, fs: storage.FileSystem, part: Part, columns: list[str] | None = None) -> pa.Table:
-    """One part, of a finished step or of one in the making, checksum verified."""
+    """One part of a finished or unfinished step, checksum verified. Raises StoreError for a part that was changed."""
     data = storage.get(fs, f"{output.folder}/parts/{part.name}")
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise StoreError(
-            f"{output.folder}/parts/{part.name}: its contents changed after it was committed; delete the folder of the step and run again"
+            f"{output.folder}/parts/{part.name}: the contents changed after the commit. Delete the folder of the step and run again."
         )
     table = pq.read_table(io.BytesIO(data), columns=columns)
     metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != STATS}

@@ -1,7 +1,6 @@
 """Files on any pyarrow filesystem: a local path, `s3://…`, `gs://…` or another URI that Arrow knows.
 
-Objects appear whole or not at all: object stores publish an object when its stream closes, and on a local disk a file is written beside its place
-and renamed into it.
+Writes are atomic: an object store publishes an object when its stream closes, and on a local disk a temporary file is written and renamed.
 """
 
 import os
@@ -16,11 +15,11 @@ import pyarrow.fs as pafs
 FileSystem: TypeAlias = pafs.FileSystem
 
 WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
-"""Object stores: a folder there is a part of names, and making one costs a request for each of its parents."""
+"""Object stores: folders are prefixes of names, and creating one costs a request per parent."""
 
 
 def absolute(uri: str) -> str:
-    """`uri` as any process may use it: workers do not share the working directory of the driver."""
+    """`uri` with a local path made absolute: workers do not share the working directory of the driver."""
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
@@ -31,7 +30,7 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
     try:
         return pafs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{uri}: not a path or URI that can be opened: {error}") from None
+        raise ValueError(f"{uri}: cannot be opened as a path or URI: {error}") from None
 
 
 def join(uri: str, *parts: str) -> str:
@@ -41,50 +40,50 @@ def join(uri: str, *parts: str) -> str:
 
 
 PAUSES = (0.5, 2.0, 8.0)
-"""Seconds between attempts at what may be a bad moment of an object store: its client asks again by itself, but not after an answer broke off."""
+"""Seconds between attempts after a transient error of an object store: its client retries requests, but not an interrupted response."""
 
 CLOUDS = ("AWS Error", "google::cloud::Status", "Azure")
-"""How the errors of object stores begin or are named."""
+"""Text by which the errors of object stores are recognised."""
 
-LASTING = ("ACCESS_DENIED", "NO_SUCH", "NOT_FOUND", "PERMISSION_DENIED")
+PERMANENT = ("ACCESS_DENIED", "NO_SUCH", "NOT_FOUND", "PERMISSION_DENIED")
 
 Result = TypeVar("Result")
 
 
-def passing(error: BaseException) -> bool:
-    """Whether an error is an object store's and may be over in a moment."""
+def is_transient(error: BaseException) -> bool:
+    """Whether an error comes from an object store and may pass when the request is repeated."""
     text = str(error)
-    lasting = isinstance(error, FileNotFoundError | PermissionError) or any(word in text for word in LASTING)
-    return isinstance(error, OSError) and not lasting and any(name in text for name in CLOUDS)
+    permanent = isinstance(error, FileNotFoundError | PermissionError) or any(word in text for word in PERMANENT)
+    return isinstance(error, OSError) and not permanent and any(name in text for name in CLOUDS)
 
 
-def _patiently(attempt: Callable[[], Result]) -> Result:
+def _with_retries(attempt: Callable[[], Result]) -> Result:
     for pause in PAUSES:
         try:
             return attempt()
         except OSError as error:
-            if not passing(error):
+            if not is_transient(error):
                 raise
         time.sleep(pause)
     return attempt()
 
 
 def put(fs: FileSystem, path: str, data: bytes | memoryview) -> None:
-    """Write `data` so that readers see all of it or nothing."""
+    """Write `data` atomically."""
     if fs.type_name not in WITHOUT_FOLDERS:
         fs.create_dir(os.path.dirname(path), recursive=True)
     if not isinstance(fs, pafs.LocalFileSystem):
-        _patiently(lambda: _write(fs, path, data))
+        _with_retries(lambda: _write(fs, path, data))
         return
-    beside = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        with open(beside, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 
@@ -94,8 +93,8 @@ def _write(fs: FileSystem, path: str, data: bytes | memoryview) -> None:
 
 
 def get(fs: FileSystem, path: str) -> bytes:
-    """The whole of a file. Raises FileNotFoundError."""
-    return _patiently(lambda: _read(fs, path))
+    """The contents of a file. Raises FileNotFoundError."""
+    return _with_retries(lambda: _read(fs, path))
 
 
 def _read(fs: FileSystem, path: str) -> bytes:
@@ -104,19 +103,19 @@ def _read(fs: FileSystem, path: str) -> bytes:
 
 
 def exists(fs: FileSystem, path: str) -> bool:
-    """Whether a file or folder stands at `path`."""
-    return _patiently(lambda: fs.get_file_info(path)).type != pafs.FileType.NotFound
+    """Whether `path` is a file or folder."""
+    return _with_retries(lambda: fs.get_file_info(path)).type != pafs.FileType.NotFound
 
 
 def names(fs: FileSystem, folder: str) -> list[str]:
-    """Sorted names of the finished files directly inside `folder`; none when it does not exist."""
-    infos = _patiently(lambda: fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)))
+    """Sorted names of the complete files directly inside `folder`; empty when it does not exist."""
+    infos = _with_retries(lambda: fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)))
     return sorted(
         info.base_name for info in infos if info.type == pafs.FileType.File and not info.base_name.endswith(".tmp")
     )
 
 
 def folders(fs: FileSystem, folder: str) -> list[str]:
-    """Sorted names of the folders directly inside `folder`; none when it does not exist."""
-    infos = _patiently(lambda: fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)))
+    """Sorted names of the folders directly inside `folder`; empty when it does not exist."""
+    infos = _with_retries(lambda: fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)))
     return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)

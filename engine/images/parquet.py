@@ -139,7 +139,7 @@ class Rows:
                     yield self._images(batch, row + file.ends[group], start, path)
             self._left = file
         except (OSError, pa.ArrowException) as error:
-            if storage.passing(error):
+            if storage.is_transient(error):
                 raise
             raise _unreadable(path, error) from None
 

@@ -132,14 +132,6 @@ def _with_cost(
     return Estimate(step, seconds, cost, read, written, memory, bound)
 
 
-def format_duration(seconds: float) -> str:
-    """`3 d 4 h`, `2 h 5 min`, `40 s`."""
-    for size, name, smaller, other in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {name} {round(seconds % size / smaller)} {other}"
-    return f"{seconds:.0f} s"
-
-
 def format_bytes(size: float) -> str:
     """`3.4 TB`."""
     for power, name in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):

@@ -108,7 +108,7 @@ class PredictActor:
 
 def predict_shards(job: PredictJob, shards: list[int]) -> list[dict[str, Any]]:
     """The reports of some shards, labelled one after the other as an actor labels them, in a process that others use after it."""
-    with allocator.freed_kept():
+    with allocator.keeping_freed():
         worker = PredictActor(job)
         return [worker._label(shard) for shard in shards]
 
@@ -207,7 +207,7 @@ class _Labelling:
                         self._act(Failure(**report["failure"]))
         except RayError as error:
             self._act(classify_ray_error(error, _lost(alive, error), self.step.uri), error)
-            for part in self.step.found_parts(besides=self.parts).values():  # put, but their reports were lost
+            for part in self.step.found_parts(known=self.parts).values():  # put, but their reports were lost
                 self._take(part)
 
     def _reports(self, wave: np.ndarray, actors: ActorPoolSpec) -> Generator[dict[str, Any]]:
@@ -243,9 +243,9 @@ class _Labelling:
                 fn_constructor_kwargs={"job": job},
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=sizes.least,
-                    max_size=sizes.most,
-                    initial_size=sizes.first,
+                    min_size=sizes.minimum,
+                    max_size=sizes.maximum,
+                    initial_size=sizes.initial,
                     max_tasks_in_flight_per_actor=2,
                     enable_true_multi_threading=True,  # one call at a time all the same, but in the main thread: its heap alone keeps large blocks
                 ),

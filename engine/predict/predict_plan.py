@@ -30,7 +30,7 @@ CALIBRATED_ON, COMPARED_ON = 256, 512
 """Images that set the ranges of int8, and images on which what changes answers is compared; others than those, where the pool has them."""
 
 
-@allocator.freed_kept()
+@allocator.keeping_freed()
 def make_plan(job: PredictJob, workers: int) -> dict[str, Any]:
     """The measured plan of a step that `workers` share, obeyed by every worker and every resume."""
     step, scope, settings = job.step, job.scope, job.settings

@@ -290,7 +290,7 @@ def test_jobs_on_a_cluster_with_a_token(digits: Path, tmp_path_factory: pytest.T
             again = run(arguments, environment, folder)
             assert again.returncode == 0, again.stdout[-3000:]
             assert re.search(r"self_train-run-[0-9a-f]{8}-2: ", again.stdout), again.stdout[-3000:]
-            assert " made " not in again.stdout, "a finished run computed something again"
+            assert " done in " not in again.stdout, "a finished run computed something again"
 
             failing = run([*arguments, "data.pool=/none", "run=fails"], environment, folder)
             assert failing.returncode == 1

@@ -44,7 +44,7 @@ def test_what_is_freed_is_used_again_without_a_fault() -> None:
 
 def test_a_task_gives_back_what_it_kept_and_the_next_one_keeps_nothing() -> None:
     start, inside, end, later = told(
-        "print(resident())\nwith allocator.freed_kept():\n    work(); print(resident())\nprint(resident()); work(); print(resident())"
+        "print(resident())\nwith allocator.keeping_freed():\n    work(); print(resident())\nprint(resident()); work(); print(resident())"
     )
     assert inside - start > 50
     assert end - start < 10
@@ -55,7 +55,7 @@ ARENAS = """
 import ctypes, os, re, tempfile, threading
 from engine.ground import allocator
 
-allocator.few_arenas()
+allocator.limit_arenas()
 all_here = threading.Barrier(17)
 
 def allocate() -> None:

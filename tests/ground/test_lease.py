@@ -12,22 +12,22 @@ import pyarrow as pa
 import pytest
 
 from engine.ground import storage
-from engine.ground.lease import Contender, Lease, holder
+from engine.ground.lease import Claim, Lease, holder
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, Store
 from engine.settings.cluster import ClusterSettings
 
 
-def test_the_earliest_living_claim_holds_and_equal_times_go_by_name() -> None:
-    dead, late, early, tied = (Contender(*one) for one in (("d", 1, 50), ("a", 9, 99), ("c", 5, 95), ("b", 5, 99)))
+def test_the_earliest_live_claim_holds_and_equal_times_are_ordered_by_name() -> None:
+    dead, late, early, tied = (Claim(*one) for one in (("d", 1, 50), ("a", 9, 99), ("c", 5, 95), ("b", 5, 99)))
     assert holder([late, dead, early, tied], now=100, expiry=10) == tied
     assert holder([late, dead, early], now=100, expiry=10) == early
     assert holder([dead], now=100, expiry=10) is None
     assert holder([dead], now=100, expiry=50) == dead
 
 
-def one_at_a_time(uri: str, contenders: int) -> list[tuple[str, int]]:
-    """Contenders as threads that all want the same step; returns (what, who) in order."""
+def one_at_a_time(uri: str, processes: int) -> list[tuple[str, int]]:
+    """Threads that all need the same step; returns (event, thread) in order."""
     store = Store(uri).open()
     events: list[tuple[str, int]] = []
 
@@ -41,27 +41,27 @@ def one_at_a_time(uri: str, contenders: int) -> list[tuple[str, int]]:
 
         Run(Store(uri), f"run{number}", ClusterSettings(), shared=True).find_or_run_step("fit", "fit", 1, {}, {}, work)
 
-    threads = [threading.Thread(target=want, args=(number,)) for number in range(contenders)]
+    threads = [threading.Thread(target=want, args=(number,)) for number in range(processes)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     [step] = store.steps()
-    assert storage.names(store.fs, f"{store.root}/steps/{step}/lease") == [], "a lease was left behind"
+    assert storage.names(store.fs, f"{store.root}/steps/{step}/lease") == [], "a file of the lease remained"
     return events
 
 
-def test_a_step_that_many_want_is_made_once(tmp_path: Path) -> None:
+def test_a_step_that_many_processes_need_is_computed_once(tmp_path: Path) -> None:
     events = one_at_a_time(str(tmp_path), 8)
     assert [what for what, _ in events] == ["begins", "ends"]
 
 
-def test_the_same_on_an_object_store(s3: str) -> None:
+def test_a_step_is_computed_once_on_an_object_store(s3: str) -> None:
     events = one_at_a_time(s3.format("lease"), 3)
     assert [what for what, _ in events] == ["begins", "ends"]
 
 
-def test_work_that_fails_is_tried_by_the_next(tmp_path: Path) -> None:
+def test_failed_work_is_retried_by_the_next_process(tmp_path: Path) -> None:
     run = Run(Store(str(tmp_path)), "r", ClusterSettings(), shared=True)
 
     def fails(_: Step) -> Output:
@@ -73,18 +73,24 @@ def test_work_that_fails_is_tried_by_the_next(tmp_path: Path) -> None:
     assert output.step.startswith("fit-")
 
 
+def renewed(lease: Lease) -> bool:
+    lease.renew()
+    return lease.is_held()
+
+
 HOLD = """
 import sys, time
 from engine.ground import storage
 from engine.ground.lease import Lease
 fs, folder = storage.resolve(sys.argv[1])
 with Lease(fs, folder, expiry=2.0) as lease:
-    print(lease.mine(), flush=True)
+    lease.renew()
+    print(lease.is_held(), flush=True)
     time.sleep(600)
 """
 
 
-def test_a_killed_holder_is_passed_over_when_its_beats_are_old(tmp_path: Path) -> None:
+def test_a_killed_holder_is_skipped_when_its_heartbeats_are_old(tmp_path: Path) -> None:
     folder = str(tmp_path / "lease")
     process = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -93,29 +99,29 @@ def test_a_killed_holder_is_passed_over_when_its_beats_are_old(tmp_path: Path) -
         fs, path = storage.resolve(folder)
         with Lease(fs, path, expiry=2.0) as lease:
             time.sleep(2.5)
-            assert not lease.mine(), "the holder lives and beats"
+            assert not renewed(lease), "the holder lives"
             os.kill(process.pid, signal.SIGKILL)
             killed = time.monotonic()
-            while not lease.mine():
+            while not renewed(lease):
                 assert time.monotonic() - killed < 20
                 time.sleep(0.05)
-            assert time.monotonic() - killed > 0.5, "passed over although its last beat was young"
+            assert time.monotonic() - killed > 0.5, "skipped although its last heartbeat was recent"
             time.sleep(2.5)
-            lease.mine()
+            lease.renew()
             assert {name.split(".")[0] for name in storage.names(fs, path)} == {lease.name}, "the dead are removed"
     finally:
         process.kill()
         process.wait()
 
 
-def test_who_was_taken_for_dead_queues_again(tmp_path: Path) -> None:
+def test_a_process_presumed_dead_claims_again(tmp_path: Path) -> None:
     fs, folder = storage.resolve(str(tmp_path))
     with Lease(fs, folder) as first:
-        assert first.mine()
+        assert renewed(first)
         for name in storage.names(fs, folder):
             fs.delete_file(f"{folder}/{name}")
         with Lease(fs, folder) as second:
-            assert second.mine()
-            assert not first.mine()
-            assert not first.mine()
-        assert first.mine()
+            assert renewed(second)
+            assert not renewed(first)
+            assert not renewed(first)
+        assert renewed(first)

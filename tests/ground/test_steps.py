@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from engine.ground import storage
-from engine.ground.prune import unused
+from engine.ground.prune import find_unused_steps
 from engine.ground.run import Run, pointers
 from engine.ground.steps import (
     Output,
@@ -149,12 +149,12 @@ def test_prune_keeps_what_a_run_points_to(store: Store) -> None:
     old = run.find_or_run_step("fit", "fit", 1, {"lr": 0.1}, {}, work_of([], 1))
     new = run.find_or_run_step("fit", "fit", 1, {"lr": 0.2}, {}, work_of([], 2))
     assert [pointer.step for pointer in pointers(store, "one")] == [new.step]
-    assert unused(store) == [old.step]
+    assert find_unused_steps(store) == [old.step]
 
 
 def test_an_unknown_run_is_told_with_those_that_exist(store: Store) -> None:
     Run(store, "one", ClusterSettings()).find_or_run_step("fit", "fit", 1, {}, {}, work_of([], 1))
-    with pytest.raises(FileNotFoundError, match=r"no run called 'two'; runs here: one"):
+    with pytest.raises(FileNotFoundError, match=r"no run named 'two'. Existing runs: one"):
         pointers(store, "two")
 
 
@@ -193,7 +193,7 @@ def test_a_bad_moment_of_an_object_store_is_sat_out(monkeypatch: pytest.MonkeyPa
         return "done"
 
     broke_off = "AWS Error INTERNAL_FAILURE during GetObject operation: Failed to flush response stream"
-    assert storage._patiently(lambda: attempt(broke_off, 2)) == "done"
+    assert storage._with_retries(lambda: attempt(broke_off, 2)) == "done"
     for message, failures, expected in (
         (broke_off, 9, 3),
         ("AWS Error ACCESS_DENIED during PutObject operation", 9, 1),
@@ -201,5 +201,5 @@ def test_a_bad_moment_of_an_object_store_is_sat_out(monkeypatch: pytest.MonkeyPa
     ):
         tries.clear()
         with pytest.raises(OSError, match=message):
-            storage._patiently(lambda message=message, failures=failures: attempt(message, failures))  # type: ignore[misc]
+            storage._with_retries(lambda message=message, failures=failures: attempt(message, failures))  # type: ignore[misc]
         assert len(tries) == expected, message

@@ -31,4 +31,4 @@ def test_an_arm_added_later_reuses_what_is_there(
     assert json.loads((folder / "compare.json").read_text())["arms"] == json.loads(json.dumps(table))
     assert (folder / "compare.svg").read_text().startswith("<svg")
     assert compare(arms, store, "c", [0]) is not None
-    assert " made " not in capfd.readouterr().out
+    assert " done in " not in capfd.readouterr().out

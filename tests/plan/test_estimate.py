@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from engine.plan.estimate import ClusterCapacity, MeasuredCosts, PoolTotals, estimate, format_bytes, format_duration
+from engine.ground.progress import format_duration
+from engine.plan.estimate import ClusterCapacity, MeasuredCosts, PoolTotals, estimate, format_bytes
 from engine.plan.measure import mean_costs
 from engine.settings.block import SettingsError, load, parse
 from engine.settings.jobs import PlanJobSettings
@@ -113,5 +114,11 @@ def test_gpus_without_a_rate_are_refused() -> None:
 
 
 def test_sizes_and_times_are_readable() -> None:
-    assert [format_duration(s) for s in (40, 125, 7500, 273_600)] == ["40 s", "2 min 5 s", "2 h 5 min", "3 d 4 h"]
+    assert [format_duration(s) for s in (40, 125, 3599.6, 7500, 273_600)] == [
+        "40 s",
+        "2 min 5 s",
+        "1 h",
+        "2 h 5 min",
+        "3 d 4 h",
+    ]
     assert [format_bytes(b) for b in (12, 3_400_000_000_000)] == ["12 B", "3.4 TB"]

@@ -74,5 +74,5 @@ def test_killed_in_a_fit_and_between_steps(recipe: str, digits: Path, tmp_path: 
     assert len(report["generations"]) == models
 
     before = {label: pointer.step for label, pointer in steps(str(store)).items()}
-    assert " made " not in finish(config), "a finished run computed something again"
+    assert " done in " not in finish(config), "a finished run computed something again"
     assert {label: pointer.step for label, pointer in steps(str(store)).items()} == before

@@ -90,7 +90,7 @@ def test_every_recipe_runs_to_its_end_and_is_found_again(
     assert report["generations"][-1]["test"]["value"] > 0  # type: ignore[index]
     capsys.readouterr()
     assert self_train(settings) == report
-    assert " made " not in capsys.readouterr().out
+    assert " done in " not in capsys.readouterr().out
 
 
 @pytest.mark.ray
