@@ -49,7 +49,7 @@ def evaluate_soft(
         table = read_all(predictions, run, classes)
         prediction_of = np.full(scope.manifest.num_rows, -1)
         prediction_of[scope.collection.at(table)] = np.arange(table.num_rows)
-        found = prediction_of[labels.place]
+        found = prediction_of[labels.position]
         if not (found >= 0).any():
             raise ValueError(f"{soft.table}: names no image of {scope.name} that could be read")
         truth = several(labels.targets, len(classes)) if soft.kind == "labels" else dense(labels.targets, len(classes))

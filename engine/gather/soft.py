@@ -32,8 +32,8 @@ def import_soft(run: Run, label: str, soft: SoftSettings, collection: Collection
         addresses = collection.manifest.labels()
         parts = []
         for unit, piece in enumerate(slices(labels, PART_ROWS)):
-            place = pa.array(piece.place)
-            count = pa.array(np.ones(len(piece.place), np.int32))
+            place = pa.array(piece.position)
+            count = pa.array(np.ones(len(piece.position), np.int32))
             columns = [
                 *(addresses[name].take(place).combine_chunks() for name in ("shard", "row")),
                 count,
@@ -41,8 +41,8 @@ def import_soft(run: Run, label: str, soft: SoftSettings, collection: Collection
             ]
             table = pa.Table.from_arrays(columns, schema=schema.targets(len(classes), classes.hash))
             parts.append(step.put_part(unit, table))
-        log_event(label, f"{len(labels.place)} of {collection.manifest.num_rows} images have soft labels")
-        return step.commit(parts, {"kind": soft.kind, "images": len(labels.place)}, started)
+        log_event(label, f"{len(labels.position)} of {collection.manifest.num_rows} images have soft labels")
+        return step.commit(parts, {"kind": soft.kind, "images": len(labels.position)}, started)
 
     return run.find_or_run_step(label, "import_labels", REVISION, settings, inputs, work)
 

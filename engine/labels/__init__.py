@@ -1,1 +1,1 @@
-"""What an image is labelled with: the class manifest and the one sparse target form."""
+"""Labels: the class list, and the sparse targets."""

@@ -1,4 +1,4 @@
-"""Labels that stand in a table of their own, by the image's key: a person's verdicts, or a truth that is known."""
+"""Labels from a separate table, by the key of the image: labels of reviewers, or known true labels."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,13 @@ from engine.labels.cells import plain, plain_column
 from engine.labels.classes import ClassList
 
 ABSENT, EMPTY = -2, -1
-"""What stands for an image that the table does not have, and for one whose label is empty there."""
+"""Index of an image that is not in the table, and of one with an empty label."""
 
 
 def read_table(uri: str, text: tuple[str, ...] = ()) -> pa.Table:
-    """A CSV (by its ending), Arrow IPC file (.arrow, .feather) or Parquet file; the CSV columns called `text` stay text, 007 and all.
+    """A CSV (.csv), Arrow IPC (.arrow, .feather) or Parquet file. The CSV columns named in `text` are read as text, so that 007 stays 007.
 
-    Raises ValueError when it cannot be read.
+    Raises ValueError when the file cannot be read.
     """
     fs, path = storage.resolve(uri)
     try:
@@ -36,34 +36,34 @@ def read_table(uri: str, text: tuple[str, ...] = ()) -> pa.Table:
         raise ValueError(f"{uri}: not a readable CSV, Arrow or Parquet file ({error})") from None
 
 
-def places_of(keys: pa.Array | pa.ChunkedArray, table_keys: pa.ChunkedArray, uri: str) -> npt.NDArray[np.int64]:
-    """For each of the table's keys the place of the image that has it among `keys`.
+def find_positions(keys: pa.Array | pa.ChunkedArray, table_keys: pa.ChunkedArray, uri: str) -> npt.NDArray[np.int64]:
+    """Positions int64 (n,) in `keys` of the n keys of a table.
 
-    Raises ValueError naming keys that stand in the table twice, or that no image has.
+    Raises ValueError naming keys that occur twice in the table, or that are not in `keys`.
     """
     distinct = pc.value_counts(table_keys)
     if len(distinct) < len(table_keys):
-        twice = next(one["values"] for one in distinct.to_pylist() if one["counts"] > 1)
-        raise ValueError(f"{uri}: the key {twice!r} stands in more than one row; a key names one image")
+        repeated = next(one["values"] for one in distinct.to_pylist() if one["counts"] > 1)
+        raise ValueError(f"{uri}: key {repeated!r} is in more than one row. Remove the repeated rows.")
     found = pc.index_in(table_keys, value_set=keys)
     if found.null_count:
-        strangers = table_keys.filter(pc.is_null(found)).slice(0, 5).to_pylist()
+        unknown = table_keys.filter(pc.is_null(found)).slice(0, 5).to_pylist()
         raise ValueError(
-            f"{uri}: {found.null_count} keys name no image, first {strangers}; keys are those of jobs.export"
+            f"{uri}: {found.null_count} keys match no image (first: {', '.join(map(str, unknown))}). Use the keys that jobs.export writes."
         )
     return np.asarray(found).astype(np.int64)
 
 
 def labels_by_key(uri: str, keys: pa.Array | pa.ChunkedArray, classes: ClassList) -> npt.NDArray[np.int64]:
-    """Class index of each of the images called `keys` from a table with the columns `key` and `label`; ABSENT or EMPTY where there is none.
+    """Class indices int64 (n,) of the n images `keys`, from a table with the columns `key` and `label`; ABSENT or EMPTY without a label.
 
-    Raises ValueError for a table without those columns, a key that is not among `keys`, and a class that is not in the manifest.
+    Raises ValueError for a table without these columns, a key that is not in `keys`, and a class that is not in `classes`.
     """
     table = read_table(uri, ("key", "label"))
     if not {"key", "label"} <= set(table.column_names):
-        raise ValueError(f"{uri}: its columns are {', '.join(table.column_names)}; it needs key and label")
+        raise ValueError(f"{uri}: columns {', '.join(table.column_names)}; the columns key and label are required")
     labels = np.full(len(keys), ABSENT, np.int64)
-    labels[places_of(keys, table["key"].cast(pa.string()), uri)] = classes.indices(
+    labels[find_positions(keys, table["key"].cast(pa.string()), uri)] = classes.indices(
         table["label"].cast(pa.string()), uri
     )
     return labels

@@ -1,4 +1,4 @@
-"""Text that goes through a person's spreadsheet and back: a cell that would run as a formula gets an apostrophe before it."""
+"""Text for spreadsheets: a cell that would run as a formula is prefixed with an apostrophe."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,12 +8,12 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def cell(text: str) -> str:
-    """`text` as a spreadsheet may show it without running it."""
+    """`text` as a cell that no spreadsheet runs as a formula."""
     return "'" + text if text.startswith(FORMULA) else text
 
 
 def plain(text: str) -> str:
-    """The text that `cell` was given."""
+    """The inverse of `cell`."""
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
 
 
@@ -22,8 +22,8 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     marked = pc.fill_null(pc.starts_with(column, "'"), False)
     if not pc.any(marked).as_py():
         return column
-    places = np.flatnonzero(np.asarray(marked))
+    positions = np.flatnonzero(np.asarray(marked))
     values = column.to_pylist()
-    for place in places:
-        values[place] = plain(values[place])
+    for position in positions:
+        values[position] = plain(values[position])
     return pa.chunked_array([pa.array(values, pa.string())])

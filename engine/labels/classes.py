@@ -1,7 +1,6 @@
-"""The class manifest: the one ordered list of class names that every table and checkpoint carries the hash of.
+"""The class list: ordered class names, whose hash is stored in every table and checkpoint.
 
-An index means a class only together with its manifest, so tables of two manifests never meet: `check_same` says what
-differs instead.
+A class index is meaningful only with its class list, so tables of different lists are never combined: `check_same` reports the differences.
 """
 
 import difflib
@@ -19,12 +18,12 @@ import pyarrow.compute as pc
 from engine.tables import schema
 
 SHOWN = 5
-"""Names spelled out in a message before it says how many more there are."""
+"""Most names listed in a message."""
 
 
 @dataclass(frozen=True)
 class ClassList:
-    """Ordered, distinct class names; a class's index is its place."""
+    """Ordered, distinct class names; the index of a class is its position. Raises ValueError for fewer than two or repeated names."""
 
     names: tuple[str, ...]
 
@@ -32,13 +31,13 @@ class ClassList:
         if len(self.names) < 2:
             raise ValueError(f"a class list needs at least 2 classes, found {len(self.names)}: {_shown(self.names)}")
         seen: set[str] = set()
-        twice = sorted({name for name in self.names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
-        if twice:
-            raise ValueError(f"class names must be distinct; more than once: {_shown(twice)}")
+        repeated = sorted({name for name in self.names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+        if repeated:
+            raise ValueError(f"class names must be distinct; more than once: {_shown(repeated)}")
 
     @classmethod
     def from_names(cls, seen: Iterable[str]) -> "ClassList":
-        """The manifest of the names in a labelled set: distinct and sorted, by value where all are whole numbers."""
+        """The class list of the names in a labelled set: distinct and sorted, numerically if all are integers."""
         names = set(seen)
         numeric = all(name.isascii() and name.isdigit() for name in names)
         return cls(tuple(sorted(names, key=lambda name: (int(name), name) if numeric else name)))
@@ -56,7 +55,7 @@ class ClassList:
         return {name: index for index, name in enumerate(self.names)}
 
     def index(self, name: str) -> int:
-        """The index of class `name`. Raises ValueError with the nearest known name."""
+        """The index of class `name`. Raises ValueError with the closest known name."""
         try:
             return self._indices[name]
         except KeyError:
@@ -65,40 +64,40 @@ class ClassList:
             raise ValueError(f"{name!r} is not one of the {len(self)} classes; {hint}") from None
 
     def indices(self, names: pa.Array | pa.ChunkedArray, where: str) -> npt.NDArray[np.int64]:
-        """Indices of a column of class names, -1 where null. Raises ValueError naming `where` and unknown names."""
+        """Indices int64 (n,) of a column of class names, -1 where null. Raises ValueError naming `where` and the unknown names."""
         found = pc.index_in(names, value_set=pa.array(self.names))
         unknown = pc.and_(pc.is_null(found), pc.is_valid(names))
         if pc.any(unknown).as_py():
-            strangers = pc.unique(pc.filter(names, unknown)).to_pylist()
+            names_unknown = pc.unique(pc.filter(names, unknown)).to_pylist()
             raise ValueError(
-                f"{where}: {len(strangers)} names are not among the {len(self)} classes: {_shown(sorted(strangers))}"
+                f"{where}: {len(names_unknown)} names are not among the {len(self)} classes: {_shown(sorted(names_unknown))}"
             )
         return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
 
     def check_same(self, other: "ClassList", where: str) -> None:
-        """Raise ValueError saying what differs unless `other`, found at `where`, lists the same classes in order."""
+        """Raise ValueError with the differences unless `other`, read from `where`, has the same classes in the same order."""
         if self.names == other.names:
             return
-        missing, strange = sorted(set(self.names) - set(other.names)), sorted(set(other.names) - set(self.names))
-        if not missing and not strange:
-            place = next(
+        missing, added = sorted(set(self.names) - set(other.names)), sorted(set(other.names) - set(self.names))
+        if not missing and not added:
+            position = next(
                 i for i, (ours, theirs) in enumerate(zip(self.names, other.names, strict=True)) if ours != theirs
             )
-            ours, theirs = self.names[place], other.names[place]
-            detail = f"same names in another order, first at index {place}: {ours!r} here, {theirs!r} there"
+            ours, theirs = self.names[position], other.names[position]
+            detail = f"same names in another order, first at index {position}: {ours!r} here, {theirs!r} there"
         else:
             detail = "; ".join(
-                f"{label} {_shown(names)}" for label, names in (("it lacks", missing), ("it adds", strange)) if names
+                f"{label} {_shown(names)}" for label, names in (("it lacks", missing), ("it adds", added)) if names
             )
         raise ValueError(f"{where}: its {len(other)} classes differ from the {len(self)} of this run: {detail}")
 
     def metadata(self) -> dict[bytes, bytes]:
-        """What a table's schema carries of this manifest."""
+        """Metadata of the schema of a table with these classes."""
         return {schema.NUM_CLASSES: str(len(self)).encode(), schema.CLASSES_HASH: self.hash.encode()}
 
 
 def _shown(names: Iterable[str]) -> str:
-    """The first few names, quoted, and how many more there are."""
+    """The first SHOWN names, quoted, and the number of the others."""
     listed = list(names)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return ", ".join(repr(name) for name in listed[:SHOWN]) + more

@@ -1,6 +1,6 @@
-"""Hashtags as labels: one name for what is one thing, k tags as k entries of 1/k, rare tags drawn more often (Mahajan et al. 2018; METHODS §5).
+"""Hashtags as labels: synonyms are merged, k tags become k entries of 1/k, rare tags are drawn more often (Mahajan et al. 2018, section 2).
 
-An image's tags are held flat: `lengths` (N,) tags an image, and all tags one after the other.
+Tags are stored flat: `lengths` (N,) numbers of tags per image, and all tags concatenated.
 """
 
 import unicodedata
@@ -24,32 +24,32 @@ SEPARATORS = r"[\s,;]+"
 BISECTIONS = 60
 
 
-def normalised(tag: str) -> str:
-    """#Brown_Bear, brown-bear and "Brown Bear" as one: compatibility form, case folded, without #, spaces, hyphens and underscores."""
+def normalise_tag(tag: str) -> str:
+    """The normal form of a tag, equal for #Brown_Bear, brown-bear and "Brown Bear": NFKC, case folded, without #, spaces, hyphens and underscores."""
     folded = unicodedata.normalize("NFKC", tag).casefold()
     return "".join(char for char in folded if char not in "#-_" and not char.isspace())
 
 
 class Synonyms:
-    """Tags that mean the same, and the one name of each group: the smallest of the names that the table calls canonical.
+    """Groups of synonymous tags; the name of a group is the first of its canonical names in sorted order.
 
-    Groups are closed under all pairs of the table, so neither the order of its rows nor a second pass changes anything.
+    Groups are the connected components of the pairs, so the result does not depend on their order.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self._parent: dict[str, str] = {}
         names: set[str] = set()
         for tag, canonical in pairs:
-            one, other = self._root(normalised(tag)), self._root(normalised(canonical))
-            names.add(normalised(canonical))
+            one, other = self._root(normalise_tag(tag)), self._root(normalise_tag(canonical))
+            names.add(normalise_tag(canonical))
             self._parent[max(one, other)] = min(one, other)
         self._name: dict[str, str] = {}
         for name in sorted(names):
             self._name.setdefault(self._root(name), name)
 
     def __call__(self, tag: str) -> str:
-        """The canonical name of a tag, itself where the table does not know it. Empty for a tag of nothing but marks."""
-        known = normalised(tag)
+        """The canonical name of a tag, or its normal form if it has no synonyms. Empty for a tag without letters or digits."""
+        known = normalise_tag(tag)
         return self._name[self._root(known)] if known in self._parent else known
 
     def _root(self, tag: str) -> str:
@@ -63,30 +63,31 @@ class Synonyms:
 
 
 def read_synonyms(uri: str) -> Synonyms:
-    """Synonyms from a CSV or Parquet with the columns `tag` and `canonical`, WordNet synsets written that way among them."""
+    """Synonyms from a CSV or Parquet file with the columns `tag` and `canonical`. Raises ValueError without these columns."""
     table = read_table(uri, ("tag", "canonical"))
     if not {"tag", "canonical"} <= set(table.column_names):
-        raise ValueError(
-            f"{uri}: its columns are {', '.join(table.column_names)}; a table of synonyms has tag and canonical"
-        )
+        raise ValueError(f"{uri}: columns {', '.join(table.column_names)}; the columns tag and canonical are required")
     pairs = list(zip(*(table[name].cast(pa.string()).to_pylist() for name in ("tag", "canonical")), strict=True))
-    if joined := ambiguous(pairs):
+    if joined := find_ambiguous(pairs):
         first = "; ".join(f"{tag}: {', '.join(names)}" for tag, names in list(joined.items())[:3])
-        log_event("synonyms", f"{len(joined)} tags have several canonical names, which become one class each ({first})")
+        log_event(
+            "synonyms",
+            f"{len(joined)} tags have several canonical names, which are merged into one class each ({first})",
+        )
     return Synonyms(pairs)
 
 
-def ambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Tags with more than one canonical name, and these names: a word of several meanings makes one class of them all."""
+def find_ambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Tags with more than one canonical name, and these names: all meanings of such a tag are merged into one class."""
     names: dict[str, set[str]] = {}
     for tag, canonical in pairs:
-        names.setdefault(normalised(tag), set()).add(normalised(canonical))
+        names.setdefault(normalise_tag(tag), set()).add(normalise_tag(canonical))
     return {tag: sorted(several) for tag, several in names.items() if len(several) > 1}
 
 
 @dataclass(frozen=True)
-class Tagged:
-    """The tags of N images: distinct indices into `vocabulary`, `lengths` (N,) of them an image in `flat`."""
+class TaggedImages:
+    """The tags of N images: `flat` distinct indices into `vocabulary` per image, concatenated, `lengths` (N,) of them per image."""
 
     vocabulary: ClassList
     lengths: Ints
@@ -94,7 +95,7 @@ class Tagged:
 
     @property
     def counts(self) -> Ints:
-        """Images of each tag (V,)."""
+        """Number of images per tag (V,)."""
         return np.bincount(self.flat, minlength=len(self.vocabulary)).astype(np.int64)
 
 
@@ -105,11 +106,11 @@ def canonicalise(
     given: list[str] | None = None,
     min_images: int = 1,
     max_tags: int | None = None,
-) -> Tagged:
-    """The tags of N images from a column of lists, or of text with tags between spaces, commas or semicolons.
+) -> TaggedImages:
+    """The tags of N images from a column of lists, or of text with tags separated by spaces, commas or semicolons.
 
-    The vocabulary is what `given` canonicalises to, else the tags of at least `min_images` images, the `max_tags` most frequent of them (then by
-    name). All other tags are dropped, and an image names a tag once however often it was written.
+    The vocabulary is the canonical names of `given`, else the `max_tags` most frequent tags (ties by name) of those with at least `min_images`
+    images. All other tags are dropped; repeated tags of an image count once.
     """
     if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
         column = pc.split_pattern_regex(pc.fill_null(column.cast(pa.string()), ""), SEPARATORS)
@@ -126,19 +127,19 @@ def canonicalise(
     vocabulary = _vocabulary(dict(zip(distinct, seen.tolist(), strict=True)), synonyms, given, min_images, max_tags)
     new = _positions(distinct, vocabulary.names)
     keep = new[tag] >= 0
-    return Tagged(vocabulary, np.bincount(row[keep], minlength=len(lengths)).astype(np.int64), new[tag[keep]])
+    return TaggedImages(vocabulary, np.bincount(row[keep], minlength=len(lengths)).astype(np.int64), new[tag[keep]])
 
 
 def replication(counts: Ints, t: float, how: Resample) -> npt.NDArray[np.float64]:
-    """How often a tag's images are to be drawn an epoch, (V,): r(h) = max(1, phi(t / f(h))), phi(x) = x for uniform and its root for sqrt."""
+    """Draws per epoch of the images of each tag, (V,): r(h) = max(1, phi(t / f(h))), phi(x) = x for uniform and its square root for sqrt."""
     if how == "natural":
         return np.ones(len(counts))
     ratio = t / np.maximum(counts, 1)
     return np.maximum(1.0, ratio if how == "uniform" else np.sqrt(ratio))
 
 
-def image_factors(tagged: Tagged, t: float, how: Resample) -> npt.NDArray[np.float64]:
-    """r(I) of each image (N,): that of its rarest tag; 0 of an image without tags."""
+def image_factors(tagged: TaggedImages, t: float, how: Resample) -> npt.NDArray[np.float64]:
+    """r(I) of each image (N,): that of its rarest tag; 0 for an image without tags."""
     factors = np.zeros(len(tagged.lengths))
     with_tags = np.flatnonzero(tagged.lengths)
     starts = (np.cumsum(tagged.lengths) - tagged.lengths)[with_tags]
@@ -147,8 +148,8 @@ def image_factors(tagged: Tagged, t: float, how: Resample) -> npt.NDArray[np.flo
     return factors
 
 
-def threshold_for(tagged: Tagged, length: float, how: Resample) -> float:
-    """The t at which the expected number of draws an epoch is `length`, to a part in a million; 0 where the images alone are as many."""
+def threshold_for(tagged: TaggedImages, length: float, how: Resample) -> float:
+    """The t at which the expected number of draws per epoch is `length`, to a relative 1e-6; 0 if one draw per image already suffices."""
     if how == "natural" or image_factors(tagged, 0.0, how).sum() >= length:
         return 0.0
     low, high = 0.0, 1.0
@@ -160,20 +161,20 @@ def threshold_for(tagged: Tagged, length: float, how: Resample) -> float:
     return high
 
 
-def rounded(factors: npt.NDArray[np.float64], coin: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    """Whole draws (N,) whose expectation is `factors`: the fraction is decided by `coin`, uniform in 0..1."""
-    whole = np.floor(factors)
-    return (whole + (coin < factors - whole)).astype(np.int32)
+def round_randomly(factors: npt.NDArray[np.float64], coin: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """Integer draws int32 (N,) with expectation `factors`: round_randomly up where `coin`, uniform in 0..1, is below the fraction."""
+    floor = np.floor(factors)
+    return (floor + (coin < factors - floor)).astype(np.int32)
 
 
 def _positions(names: Sequence[str], among: Sequence[str]) -> Ints:
-    """The place of each name in `among`, -1 where it is not there."""
-    place = {name: index for index, name in enumerate(among)}
-    return np.array([place.get(name, -1) for name in names], np.int64)
+    """The position of each name in `among`, -1 if it is missing."""
+    position = {name: index for index, name in enumerate(among)}
+    return np.array([position.get(name, -1) for name in names], np.int64)
 
 
 def _distinct_pairs(row: Ints, tag: Ints, num_tags: int) -> tuple[Ints, Ints]:
-    """Each (row, tag) once, in order."""
+    """The distinct pairs (row, tag), sorted."""
     pairs = np.unique(row * max(1, num_tags) + tag)
     return pairs // max(1, num_tags), pairs % max(1, num_tags)
 
@@ -188,6 +189,6 @@ def _vocabulary(
         names = sorted(sorted(often, key=lambda name: (-counts[name], name))[:max_tags])
     if len(names) < 2:
         raise ValueError(
-            f"the tags make a vocabulary of {len(names)}: it takes two at least; lower tags.min_images, or check the tags column"
+            f"the tags give a vocabulary of {len(names)}, at least 2 are required. Lower tags.min_images, or check the column of tags."
         )
     return ClassList(tuple(names))

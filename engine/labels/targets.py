@@ -1,8 +1,8 @@
-"""The one sparse form of what an image is labelled with, and its way to and from dense arrays.
+"""Sparse targets, and their conversion from and to dense arrays.
 
-A target is two lists, `classes` and `weights`: a hard label has one entry of 1, k tags have k entries of 1/k, a soft
-label has its top entries. Whatever the weights lack to 1 is the *residual mass*; it is spread evenly over the classes
-that are not listed, so that cutting a distribution to its top does not sharpen it.
+A target is two lists, `classes` and `weights`: a hard label has one entry of 1, k tags have k entries of 1/k, a soft label has its top entries.
+One minus the sum of the weights is the *residual mass*; it is spread evenly over the classes that are not listed, so that truncating a distribution
+does not sharpen it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import pyarrow as pa
 from engine.tables import schema
 
 SLACK = 1e-3
-"""How far above 1 a target's weights may sum: float16 scores and float32 weights round."""
+"""Tolerance of the sum of weights above 1: float16 scores and float32 weights round."""
 
 
 class Targets(NamedTuple):
@@ -26,21 +26,21 @@ class Targets(NamedTuple):
 
 
 def hard(labels: npt.NDArray[np.integer], num_classes: int) -> Targets:
-    """One class an image: `labels` (N,) class indices."""
+    """Hard labels: `labels` (N,) class indices."""
     return _lists(np.arange(len(labels) + 1), labels, np.ones(len(labels)), num_classes)
 
 
 def tags(labels: Sequence[Sequence[int]], num_classes: int) -> Targets:
-    """Several equally true classes an image: k entries of 1/k each; an image may not be without a tag."""
+    """Tags: k entries of 1/k for an image with k tags. Raises ValueError for an image without tags."""
     lengths = np.array([len(row) for row in labels], dtype=np.int64)
     if (lengths == 0).any():
-        raise ValueError(f"row {int(np.argmin(lengths))} has no tag: an image without tags has no target")
+        raise ValueError(f"row {int(np.argmin(lengths))} has no tag")
     flat = np.array([label for row in labels for label in row], dtype=np.int64)
     return _lists(np.concatenate([[0], np.cumsum(lengths)]), flat, np.repeat(1 / lengths, lengths), num_classes)
 
 
 def sparse(classes: npt.NDArray[np.integer], weights: npt.NDArray[np.floating], num_classes: int) -> Targets:
-    """The same number of entries for every image: `classes` and `weights` are (N, P)."""
+    """Targets with P entries per image: `classes` and `weights` are (N, P)."""
     rows, width = classes.shape
     return _lists(np.arange(rows + 1) * width, classes.reshape(-1), weights.reshape(-1), num_classes)
 
@@ -48,7 +48,7 @@ def sparse(classes: npt.NDArray[np.integer], weights: npt.NDArray[np.floating], 
 def ragged(
     classes: npt.NDArray[np.integer], weights: npt.NDArray[np.floating], keep: npt.NDArray[np.bool_], num_classes: int
 ) -> Targets:
-    """The entries of `classes` and `weights`, both (N, P), that `keep` (N, P) marks."""
+    """Targets from the entries of `classes` and `weights`, both (N, P), where the mask `keep` (N, P) is true."""
     ends = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
     return _lists(ends, classes[keep], weights[keep], num_classes)
 
@@ -59,7 +59,7 @@ def from_flat(
     weights: npt.NDArray[np.floating],
     num_classes: int,
 ) -> Targets:
-    """Targets with `lengths` (N,) entries each, given one after the other."""
+    """Targets with `lengths` (N,) entries each, concatenated in `classes` and `weights`."""
     return _lists(np.concatenate([[0], np.cumsum(lengths)]), classes, weights, num_classes)
 
 
@@ -70,13 +70,13 @@ def from_sets(truth: npt.NDArray[np.bool_]) -> Targets:
 
 
 def top(dense_targets: npt.NDArray[np.floating], m: int) -> Targets:
-    """The m heaviest classes of each row of `dense_targets` (N, C), then by index; the rest is residual mass."""
+    """The m classes of the largest weights in each row of `dense_targets` (N, C), ties by index; the rest becomes residual mass."""
     order = np.argsort(-dense_targets, axis=1, kind="stable")[:, :m]
     return sparse(order, np.take_along_axis(dense_targets, order, axis=1), dense_targets.shape[1])
 
 
 def dense(targets: Targets, num_classes: int) -> npt.NDArray[np.float32]:
-    """Targets as (N, C) float32, the residual mass spread evenly over the classes that are not listed."""
+    """Targets as float32 (N, C), the residual mass spread evenly over the classes that are not listed."""
     row, classes, weights, _ = _entries(targets)
     num_rows = len(targets.classes)
     place = row * num_classes + classes
@@ -90,10 +90,9 @@ def dense(targets: Targets, num_classes: int) -> npt.NDArray[np.float32]:
 
 
 def padded(targets: Targets, width: int | None = None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Targets as rectangular (N, W) classes and weights, for a loss that gathers.
+    """Targets as classes int64 and weights float32, both (N, W).
 
-    Entries beyond a list's end are class 0 with weight 0. `width` is the longest list when not given; a longer list
-    is an error, never cut.
+    Lists are padded with class 0 of weight 0. `width`: W (default: length of the longest list). Raises ValueError for a longer list.
     """
     row, classes, weights, lengths = _entries(targets)
     longest = int(lengths.max(initial=1))
@@ -109,28 +108,28 @@ def padded(targets: Targets, width: int | None = None) -> tuple[npt.NDArray[np.i
 
 
 def check(targets: Targets, num_classes: int, where: str) -> None:
-    """Raise ValueError naming `where` and row unless lists match, classes exist and weights sum to at most 1."""
+    """Raise ValueError naming `where` and the row unless lists match, classes exist and weights sum to at most 1."""
     lengths = np.diff(np.asarray(targets.classes.offsets))
     if not np.array_equal(lengths, np.diff(np.asarray(targets.weights.offsets))):
         raise ValueError(f"{where}: lists of classes and of weights differ in length")
     row, classes, weights, _ = _entries(targets)
     if (classes >= num_classes).any():
-        bad = int(np.argmax(classes >= num_classes))
-        raise ValueError(f"{where}: row {row[bad]} names class {classes[bad]}, but there are {num_classes} classes")
+        first = int(np.argmax(classes >= num_classes))
+        raise ValueError(f"{where}: row {row[first]} has class {classes[first]} of {num_classes} classes")
     if not (weights >= 0).all():  # NaN fails too
         raise ValueError(
             f"{where}: row {row[int(np.argmin(weights >= 0))]} has a weight that is negative or not a number"
         )
     total = np.bincount(row, weights, minlength=len(lengths))
     if (total > 1 + SLACK).any():
-        bad = int(np.argmax(total))
-        raise ValueError(f"{where}: row {bad} has weights that sum to {total[bad]:.4f}, more than 1")
+        worst = int(np.argmax(total))
+        raise ValueError(f"{where}: row {worst} has weights that sum to {total[worst]:.4f}, more than 1")
 
 
 def _entries(
     targets: Targets,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Flat entries: row, class, weight of each, and the length of each row's list."""
+    """Row, class and weight of each entry, and the number of entries per row."""
     lengths = np.diff(np.asarray(targets.classes.offsets)).astype(np.int64)
     row = np.repeat(np.arange(len(lengths)), lengths)
     classes = np.asarray(targets.classes.flatten()).astype(np.int64)
@@ -139,9 +138,11 @@ def _entries(
 
 
 def _lists(offsets: npt.NDArray, classes: npt.NDArray, weights: npt.NDArray, num_classes: int) -> Targets:
-    """Arrow lists from flat entries; offsets are int32, so one array holds at most 2^31 - 1 entries."""
+    """Arrow lists from flat entries. Raises ValueError above 2^31 - 1 entries, the limit of int32 offsets."""
     if offsets[-1] > np.iinfo(np.int32).max:
-        raise ValueError(f"{offsets[-1]} target entries do not fit one Arrow list array: build them in parts")
+        raise ValueError(
+            f"{offsets[-1]} target entries exceed the limit of an Arrow list array (2^31 - 1). Build them in parts."
+        )
     ends = pa.array(offsets.astype(np.int32))
     index = pa.array(np.ascontiguousarray(classes, dtype=schema.class_dtype(num_classes)))
     return Targets(

@@ -11,7 +11,7 @@ PREFIX = "log_sum_exp_"
 
 
 def extra_score_columns(log_p: Tensor, log_sum: Tensor, columns: Sequence[str]) -> Tensor:
-    """Float32 (N, F), a column for each name of `schema.predictions(further=columns)`, within the range of float16.
+    """Float32 (N, F), a column for each name of `schema.predictions(extra=columns)`, within the range of float16.
 
     `log_p` float32 (N, C): log-probabilities over all classes. `log_sum` (N,): the log-sum-exp of the logits, which is minus the
     energy (2010.03759).

@@ -23,7 +23,7 @@ from engine.images.overlap import ExclusionSet, build_exclusion_set, refuse_over
 from engine.images.scope import Scope
 from engine.images.subset import Subset
 from engine.labels.classes import ClassList
-from engine.labels.mixture import mixed_table
+from engine.labels.mixture import mix_table
 from engine.metrics.score import Score
 from engine.predict.pipeline import predict
 from engine.recipes.policy import Verdict
@@ -203,7 +203,7 @@ class RecipeContext:
         def work(step: Step) -> Output:
             started = time.time()
             parts = [
-                step.put_part(part.unit, mixed_table(table, truth[labelled.at(table)], truth_share, len(self.classes)))
+                step.put_part(part.unit, mix_table(table, truth[labelled.at(table)], truth_share, len(self.classes)))
                 for part, table in read_tables(answers, self.run.store.fs)
             ]
             return step.commit(parts, answers.summary, started)

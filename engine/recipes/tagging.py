@@ -13,9 +13,17 @@ from engine.gather.soft import file_digest
 from engine.ground.progress import log_event
 from engine.ground.steps import Output, Step
 from engine.labels import targets
-from engine.labels.by_key import places_of, read_table
+from engine.labels.by_key import find_positions, read_table
 from engine.labels.classes import ClassList
-from engine.labels.tags import Synonyms, Tagged, canonicalise, image_factors, read_synonyms, rounded, threshold_for
+from engine.labels.tags import (
+    Synonyms,
+    TaggedImages,
+    canonicalise,
+    image_factors,
+    read_synonyms,
+    round_randomly,
+    threshold_for,
+)
 from engine.recipes.context import RecipeContext
 from engine.select.scores import tie_hash
 from engine.settings.block import Block
@@ -68,7 +76,7 @@ def gather_tags(setup: RecipeContext, settings: TagSettings) -> tuple[ClassList,
             raise ValueError(
                 f"{settings.table}: its columns are {', '.join(table.column_names)}; it needs key and tags"
             )
-        place = places_of(pool.manifest.keys()["key"], table["key"].cast(pa.string()), settings.table)
+        place = find_positions(pool.manifest.keys()["key"], table["key"].cast(pa.string()), settings.table)
         synonyms = Synonyms() if settings.synonyms is None else read_synonyms(settings.synonyms)
         found = canonicalise(
             table["tags"],
@@ -93,13 +101,13 @@ def gather_tags(setup: RecipeContext, settings: TagSettings) -> tuple[ClassList,
     return vocabulary, output, GatheredSource(shards, training_set(shards, setup.run.store, vocabulary))
 
 
-def as_targets(found: Tagged, addresses: pa.Table, settings: TagSettings) -> pa.Table:
+def as_targets(found: TaggedImages, addresses: pa.Table, settings: TagSettings) -> pa.Table:
     """schema.targets of the images that have a tag; `addresses` (shard, row) of all N. The coin of a fractional draw is a hash of the address."""
     with_tags = found.lengths > 0
     t = threshold_for(found, settings.length * int(with_tags.sum()), settings.resample)
     shard, row = (addresses[name].to_numpy() for name in ("shard", "row"))
     coin = (tie_hash(shard, row) * COIN) / np.float64(2**64)
-    count = rounded(image_factors(found, t, settings.resample), coin)[with_tags]
+    count = round_randomly(image_factors(found, t, settings.resample), coin)[with_tags]
     lengths = found.lengths[with_tags]
     target = targets.from_flat(lengths, found.flat, np.repeat(1 / lengths, lengths), len(found.vocabulary))
     kept = addresses.filter(pa.array(with_tags)).combine_chunks()

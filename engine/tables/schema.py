@@ -1,7 +1,7 @@
-"""Arrow schemas of every table that passes between verbs.
+"""Arrow schemas of the tables that are exchanged between verbs.
 
-A table's schema is pinned: columns, types and order are checked when a part is written and again when it is read. The class index type follows
-the number of classes and the class manifest's hash travels in the schema's metadata, so that tables of different class lists never meet silently.
+Schemas are pinned: columns, types and order are checked when a part is written and when it is read. The type of class indices depends on the number
+of classes, and the metadata of the schema holds the hash of the class list, so that tables of different class lists are never mixed silently.
 
 An image is addressed by (`shard`, `row`): integers that the manifest of its collection resolves to a key and to bytes.
 """
@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-"""Raised when a table's columns change; a store written by another version is refused, never guessed at."""
+"""Incremented when the columns of a table change; a store of another version is rejected."""
 
 CLASSES_HASH = b"classes_hash"
 NUM_CLASSES = b"num_classes"
 TOP_P = b"top_p"
 
-FURTHER = ("energy", "entropy")
-"""Scores that predictions may hold beside the log-odds, float16: the log-sum-exp of the logits, and the log-odds of 1 - H / log C."""
+EXTRA_SCORES = ("energy", "entropy")
+"""Extra scores of predictions, float16: the log-sum-exp of the logits, and the log-odds of 1 - H / log C."""
 
 SHARDS = pa.schema(
     [
@@ -30,7 +30,7 @@ SHARDS = pa.schema(
         ("bytes", pa.int64()),
     ]
 )
-"""The manifest of a collection: a row is a shard, one unit of work."""
+"""The shards of a collection, one row per shard (the unit of work)."""
 
 FILES = pa.schema(
     [
@@ -42,24 +42,24 @@ FILES = pa.schema(
         ("label", pa.string()),
     ]
 )
-"""The manifest of loose files: a row is an image; one row group a shard."""
+"""The loose files of a collection, one row per image and one row group per shard."""
 
 IMAGES = pa.schema([("row", pa.int32()), ("key", pa.string()), ("image", pa.binary()), ("label", pa.string())])
-"""What reading a shard yields: encoded images in address order; `label` is the class *name*, null where unknown."""
+"""Encoded images of a shard in address order; `label` is the class *name*, null if unknown."""
 
 QUARANTINE = pa.schema([("shard", pa.int32()), ("row", pa.int32()), ("key", pa.string()), ("reason", pa.string())])
-"""One image that could not be used, or was kept out (`excluded: …`), and why."""
+"""One row per image that was rejected or excluded (`excluded: …`), with the reason."""
 
 MAX_CLASSES_U16 = 65_536
 
 
 def class_type(num_classes: int) -> pa.DataType:
-    """Narrowest class index type: uint16 up to 65,536 classes, else uint32."""
+    """Narrowest type of class indices: uint16 up to 65,536 classes, else uint32."""
     return pa.uint16() if num_classes <= MAX_CLASSES_U16 else pa.uint32()
 
 
 def class_dtype(num_classes: int) -> np.dtype:
-    """numpy's twin of `class_type`."""
+    """The numpy equivalent of `class_type`."""
     return np.dtype("<u2") if num_classes <= MAX_CLASSES_U16 else np.dtype("<u4")
 
 
@@ -69,15 +69,15 @@ def _metadata(num_classes: int, classes_hash: str, **more: int) -> dict[bytes, b
 
 
 def log_sum_exp(temperature: float) -> str:
-    """The further column of predictions that holds log sum p^(1/temperature) over all classes, float16: `log_sum_exp_0.5`."""
+    """Name of the extra score log sum p^(1/temperature) over all classes: `log_sum_exp_0.5`."""
     return f"log_sum_exp_{temperature:g}"
 
 
-def predictions(num_classes: int, classes_hash: str, top_p: int, further: Sequence[str] = ()) -> pa.Schema:
-    """One image as the teacher sees it: its top-P classes and their float16 log-odds, best first, as fixed-width little-endian bytes.
+def predictions(num_classes: int, classes_hash: str, top_p: int, extra: Sequence[str] = ()) -> pa.Schema:
+    """Predictions, one row per image: its top-P classes and their float16 log-odds, best first, as fixed-width little-endian bytes.
 
     Fixed-width binary with byte-stream-split writes three times faster than nested lists at the same size. Log-odds log p - log(1-p) keep their
-    order in float16 where rounded probabilities would all read 1.0. `further`: columns that were asked for, see `FURTHER` and `log_sum_exp`.
+    order in float16 where probabilities would round to 1.0. `extra`: names of the extra scores, see `EXTRA_SCORES` and `log_sum_exp`.
     """
     width = class_dtype(num_classes).itemsize
     return pa.schema(
@@ -86,15 +86,15 @@ def predictions(num_classes: int, classes_hash: str, top_p: int, further: Sequen
             ("row", pa.int32()),
             ("classes", pa.binary(width * top_p)),
             ("scores", pa.binary(2 * top_p)),
-            *((name, pa.float16()) for name in further),
+            *((name, pa.float16()) for name in extra),
         ],
         metadata=_metadata(num_classes, classes_hash, top_p=top_p),
     )
 
 
 def pseudo_labels(num_classes: int, classes_hash: str) -> pa.Schema:
-    """One image chosen for one class: `score` is its float16 log-odds for that class, `rank` 0 the best of the class, `count` how often it is
-    drawn in an epoch (duplication is a number, never copies); `classes`/`weights` the target to learn, sparse (see `labels`)."""
+    """Pseudo-labels, one row per selected image and class: `score` is its float16 log-odds for that class, `rank` 0 the best of the class, `count`
+    the number of draws per epoch; `classes`/`weights` the sparse target (see `training`)."""
     index = class_type(num_classes)
     return pa.schema(
         [
@@ -112,7 +112,7 @@ def pseudo_labels(num_classes: int, classes_hash: str) -> pa.Schema:
 
 
 def targets(num_classes: int, classes_hash: str) -> pa.Schema:
-    """One image and what it is to be learned as, where no selection made it: the columns of `pseudo_labels` that `gather` reads."""
+    """Targets that no selection made, one row per image: the columns of `pseudo_labels` that `gather` reads."""
     index = class_type(num_classes)
     return pa.schema(
         [
@@ -127,8 +127,8 @@ def targets(num_classes: int, classes_hash: str) -> pa.Schema:
 
 
 def training(num_classes: int, classes_hash: str, mask: bool = False) -> pa.Schema:
-    """One image to learn from. `classes`/`weights` is the one sparse target form: hard labels have one entry of 1, tags k entries of 1/k, soft
-    labels the top P; mass missing from 1 is spread evenly over the classes not listed. `mask`: an optional encoded target image."""
+    """Training images, one per row. `classes`/`weights` are the sparse target: one entry of 1 for a hard label, k entries of 1/k for tags, the top P
+    for a soft label; the residual mass is spread evenly over the classes that are not listed. `mask`: with an encoded target image."""
     index = class_type(num_classes)
     columns = [
         ("key", pa.string()),
@@ -143,7 +143,7 @@ def training(num_classes: int, classes_hash: str, mask: bool = False) -> pa.Sche
 
 
 def check(table: pa.Table | pa.RecordBatch, expected: pa.Schema, where: str) -> None:
-    """Raise ValueError unless `table` has exactly the expected columns, types and class manifest; `where` names the file in the message."""
+    """Raise ValueError, starting with `where`, unless `table` has exactly the expected columns, types and class list."""
     if not table.schema.equals(expected, check_metadata=False):
         raise ValueError(
             f"{where}: columns are {table.schema.names} of {table.schema.types}, expected {expected.names} of {expected.types}"
@@ -153,11 +153,11 @@ def check(table: pa.Table | pa.RecordBatch, expected: pa.Schema, where: str) -> 
         if name in wanted and found.get(name) != wanted[name]:
             shown = (found.get(name) or b"nothing").decode()
             raise ValueError(
-                f"{where}: its {name.decode()} is {shown}, expected {wanted[name].decode()}: it was made for another class list or setting"
+                f"{where}: {name.decode()} is {shown}, expected {wanted[name].decode()}. It was written for another class list or setting."
             )
 
 
 def with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    """`table` with another column in the place of the one called `name`, its field (name, type) unchanged."""
+    """`table` with the column `name` replaced; name and type of its field are kept."""
     place = table.schema.get_field_index(name)
     return table.set_column(place, table.schema.field(place), column)

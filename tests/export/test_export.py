@@ -176,7 +176,7 @@ def test_soft_labels_come_back_as_they_were_predicted(loose: Made, tmp_path: Pat
     listed = 1 / (1 + np.exp(-odds))
     expected = np.where(np.isnan(listed), np.clip(1 - np.nansum(listed, 1, keepdims=True), 0, None), listed)
     expected /= expected.sum(1, keepdims=True)
-    made = dense(labels.targets, 3)[np.argsort(labels.place)]
+    made = dense(labels.targets, 3)[np.argsort(labels.position)]
     np.testing.assert_allclose(made, expected, atol=2e-3)
 
 

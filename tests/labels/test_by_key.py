@@ -1,4 +1,4 @@
-"""Labels by key: what a person mended is read as it was written, and what names no image is told."""
+"""Labels by key: values are read as written, and keys without an image are reported."""
 
 from pathlib import Path
 
@@ -25,16 +25,16 @@ def test_parquet_is_read_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("key,label\nnobody,0\n", "name no image.*nobody"),
-        ("key,label\nc,0\nc,01\n", "'c' stands in more than one row"),
+        ("key,label\nnobody,0\n", "match no image.*nobody"),
+        ("key,label\nc,0\nc,01\n", "'c' is in more than one row"),
         ("key,label\nc,cat\n", "not among the 2 classes"),
-        ("key,class\nc,0\n", "needs key and label"),
+        ("key,class\nc,0\n", "columns key and label are required"),
     ],
 )
-def test_what_does_not_fit_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_a_table_that_does_not_fit_raises(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "verdicts.csv"
     path.write_text(text)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         labels_by_key(str(path), KEYS, CLASSES)

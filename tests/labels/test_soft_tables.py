@@ -64,7 +64,7 @@ def wide_parquet(folder: Path, array: np.ndarray) -> str:
 @pytest.mark.parametrize("write", [npy, fixed_lists, arrow, wide_csv, wide_parquet])
 def test_every_form_gives_the_same_targets(write: Write, tmp_path: Path) -> None:
     labels = read_soft(write(tmp_path, ROWS), "distribution", CLASSES, KEYS)
-    assert labels.place.tolist() == AT
+    assert labels.position.tolist() == AT
     np.testing.assert_allclose(dense(labels.targets, 4), ROWS, atol=1e-3)
     np.testing.assert_allclose(dense(labels.targets, 4).sum(1), 1, atol=1e-6)
 
@@ -76,7 +76,7 @@ def test_logits_keep_every_class_and_their_sign(write: Write, tmp_path: Path) ->
     assert np.asarray(labels.targets.weights.flatten()).reshape(3, 4).tolist() == logits.tolist()
 
 
-def test_labels_of_which_several_are_true(tmp_path: Path) -> None:
+def test_independent_labels(tmp_path: Path) -> None:
     several = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0.5, 0, 1, 1]])
     labels = read_soft(wide_csv(tmp_path, several), "labels", CLASSES, KEYS)
     assert labels.targets.classes.to_pylist() == [[0, 1], [], [0, 2, 3]]
@@ -98,7 +98,7 @@ def kl(q: np.ndarray, p: np.ndarray) -> np.ndarray:
     return np.sum(np.where(q > 0, q * np.log(np.maximum(q, 1e-30) / np.maximum(p, 1e-30)), 0), axis=1)
 
 
-def test_dense_to_top_m_and_back_loses_at_most_what_the_residual_could_tell(tmp_path: Path) -> None:
+def test_truncation_loses_at_most_the_information_of_the_residual_mass(tmp_path: Path) -> None:
     """KL(q || back) = sum over the unlisted of q log(q / mean): at most residual · log(number of unlisted)."""
     rng = np.random.default_rng(0)
     many = ClassList(tuple(f"c{i:02d}" for i in range(20)))
@@ -125,10 +125,10 @@ def test_blocks_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-def test_pieces_come_in_the_order_of_the_images(tmp_path: Path) -> None:
+def test_slices_are_in_the_order_of_the_images(tmp_path: Path) -> None:
     labels = read_soft(wide_csv(tmp_path, ROWS), "distribution", CLASSES, KEYS)
     pieces = list(slices(labels, 2))
-    assert [piece.place.tolist() for piece in pieces] == [[0, 2], [3]]
+    assert [piece.position.tolist() for piece in pieces] == [[0, 2], [3]]
     joined = Targets(*(pa.concat_arrays([getattr(p.targets, n) for p in pieces]) for n in Targets._fields))
     np.testing.assert_allclose(dense(joined, 4), ROWS[[1, 2, 0]], atol=1e-6)
 
@@ -140,25 +140,27 @@ def test_rows_of_float16_probabilities_sum_to_one_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "told"),
+    ("kind", "text", "message"),
     [
         ("distribution", "key,ant,bee,cat\na,1,0,0\n", "its 3 classes differ"),
         ("distribution", "key,ant,bee,cat,cow\na,1,0,0,0\n", r"it lacks 'dog'|lacks"),
-        ("distribution", "ant,bee,cat,dog\n1,0,0,0\n", "needs `key`"),
-        ("distribution", "key,ant,bee,cat,dog\nz,1,0,0,0\n", "name no image"),
+        ("distribution", "ant,bee,cat,dog\n1,0,0,0\n", "`key` .* is required"),
+        ("distribution", "key,ant,bee,cat,dog\nz,1,0,0,0\n", "match no image"),
         ("distribution", "key,ant,bee,cat,dog\na,1,0,0,0\nb,-1,2,0,0\n", "row 1 has a probability outside"),
         ("distribution", "key,ant,bee,cat,dog\na,1,0,,0\n", "row 0 has a probability outside"),
-        ("distribution", "key,ant,bee,cat,dog\na,1,0,x,0\n", "no number"),
-        ("logits", "key,ant,bee,cat,dog\na,1,0,0,0\n", "these are probabilities, not logits"),
+        ("distribution", "key,ant,bee,cat,dog\na,1,0,x,0\n", "not a number"),
+        ("logits", "key,ant,bee,cat,dog\na,1,0,0,0\n", "values are probabilities, not logits"),
     ],
 )
-def test_what_does_not_fit_is_told(tmp_path: Path, kind: soft_tables.TargetKind, text: str, told: str) -> None:
+def test_a_table_that_does_not_fit_raises(
+    tmp_path: Path, kind: soft_tables.TargetKind, text: str, message: str
+) -> None:
     (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read_soft(str(tmp_path / "x.csv"), kind, CLASSES, KEYS)
 
 
-def test_an_array_without_names_or_keys_is_told(tmp_path: Path) -> None:
+def test_an_array_without_names_or_keys_raises(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", ROWS)
     with pytest.raises(ValueError, match=r"x\.classes\.json, a JSON list"):
         read_soft(str(tmp_path / "x.npy"), "distribution", CLASSES, KEYS)
@@ -166,4 +168,4 @@ def test_an_array_without_names_or_keys_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"3 rows for 5 images; .*keys\.csv"):
         read_soft(str(tmp_path / "x.npy"), "distribution", CLASSES, KEYS)
     labels = read_soft(str(tmp_path / "x.npy"), "distribution", CLASSES, pa.array(["k0", "k1", "k2"]))
-    assert labels.place.tolist() == [0, 1, 2]
+    assert labels.position.tolist() == [0, 1, 2]

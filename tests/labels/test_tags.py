@@ -15,14 +15,14 @@ from engine.fit.losses import sparse_soft_ce
 from engine.labels.classes import ClassList
 from engine.labels.tags import (
     Synonyms,
-    Tagged,
-    ambiguous,
+    TaggedImages,
     canonicalise,
+    find_ambiguous,
     image_factors,
-    normalised,
+    normalise_tag,
     read_synonyms,
     replication,
-    rounded,
+    round_randomly,
     threshold_for,
 )
 from engine.labels.targets import Targets, dense
@@ -53,7 +53,7 @@ def test_canonicalising_is_idempotent_and_order_independent(pairs: list[tuple[st
 
 def test_a_word_of_several_meanings_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [("bat", "chiropteran"), ("Bat", "baseball_bat"), ("cat", "feline"), ("#cat", "Feline")]
-    assert ambiguous(pairs) == {"bat": ["baseballbat", "chiropteran"]}
+    assert find_ambiguous(pairs) == {"bat": ["baseballbat", "chiropteran"]}
     pq.write_table(
         pa.table(dict(zip(("tag", "canonical"), zip(*pairs, strict=True), strict=True))), tmp_path / "s.parquet"
     )
@@ -65,9 +65,9 @@ def test_a_word_of_several_meanings_is_told(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_marks_cases_and_widths_do_not_count() -> None:
-    assert normalised("#Brown-Bear") == normalised("brown_bear") == normalised("BROWN BEAR") == "brownbear"
-    assert normalised("\uff23at") == "cat"
-    assert normalised("###") == ""
+    assert normalise_tag("#Brown-Bear") == normalise_tag("brown_bear") == normalise_tag("BROWN BEAR") == "brownbear"
+    assert normalise_tag("\uff23at") == "cat"
+    assert normalise_tag("###") == ""
 
 
 def test_lists_and_text_give_the_same_tags_once_each() -> None:
@@ -91,11 +91,11 @@ def test_a_vocabulary_is_given_or_made_of_what_is_frequent() -> None:
         canonicalise(column, Synonyms(), min_images=3)
 
 
-def zipf(tags: int = 40) -> Tagged:
+def zipf(tags: int = 40) -> TaggedImages:
     """Images of one tag each, tag h on about 2000 / (h + 1) of them."""
     counts = (2000 / (np.arange(tags) + 1)).astype(np.int64)
     names = ClassList(tuple(f"t{i:03d}" for i in range(tags)))
-    return Tagged(names, np.ones(counts.sum(), np.int64), np.repeat(np.arange(tags), counts))
+    return TaggedImages(names, np.ones(counts.sum(), np.int64), np.repeat(np.arange(tags), counts))
 
 
 @pytest.mark.parametrize("t", [0.0, 60.0, 300.0, 5000.0])
@@ -116,13 +116,13 @@ def test_rarer_tags_are_drawn_more_often_and_the_list_has_the_wanted_length(how:
     assert (np.diff(replication(tagged.counts, t, how)) >= 0).all()  # type: ignore[arg-type]
     coin = np.random.default_rng(0).random(len(factors))
     spread = np.sqrt(((factors % 1) * (1 - factors % 1)).sum())
-    assert abs(rounded(factors, coin).sum() - length) < 3 * spread + 1
-    assert np.abs(rounded(factors, coin) - factors).max() < 1
+    assert abs(round_randomly(factors, coin).sum() - length) < 3 * spread + 1
+    assert np.abs(round_randomly(factors, coin) - factors).max() < 1
 
 
 def test_an_image_follows_its_rarest_tag_and_one_without_tags_is_not_drawn() -> None:
     names = ClassList(("common", "rare"))
-    tagged = Tagged(names, np.array([1, 0, 2, 1, 1]), np.array([0, 0, 1, 0, 0]))
+    tagged = TaggedImages(names, np.array([1, 0, 2, 1, 1]), np.array([0, 0, 1, 0, 0]))
     assert image_factors(tagged, 4.0, "uniform").tolist() == [1, 0, 4, 1, 1]
     assert threshold_for(tagged, 4, "uniform") == 0
 

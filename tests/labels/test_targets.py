@@ -74,7 +74,7 @@ def test_check_names_the_row() -> None:
         return targets.Targets(pa.array(classes, pa.list_(pa.uint16())), pa.array(weights, pa.list_(pa.float32())))
 
     targets.check(made([[1], [2, 3]], [[1.0], [0.5, 0.2]]), C, "x")
-    with pytest.raises(ValueError, match="x: row 1 names class 9"):
+    with pytest.raises(ValueError, match="x: row 1 has class 9"):
         targets.check(made([[1], [9]], [[1.0], [1.0]]), C, "x")
     with pytest.raises(ValueError, match="row 0 has a weight that is negative"):
         targets.check(made([[1]], [[-0.1]]), C, "x")

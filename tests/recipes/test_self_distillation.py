@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
 
-from engine.labels.mixture import mixed
+from engine.labels.mixture import mix_dense
 from engine.recipes import self_distillation as module
 from engine.recipes.registry import SelfTrainSettings, train
 from engine.settings.block import SettingsError, parse
@@ -53,7 +53,7 @@ class Kernel:
         return predictions
 
     def mix(self, _: str, answers: np.ndarray, truth_share: float) -> np.ndarray:
-        return mixed(Y, answers, truth_share)
+        return mix_dense(Y, answers, truth_share)
 
     def gather(self, _: str, targets: np.ndarray, on: str) -> SimpleNamespace:
         assert on == "labelled"

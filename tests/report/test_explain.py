@@ -8,7 +8,7 @@ import pytest
 
 from engine.ground.run import Run
 from engine.ground.steps import Output
-from engine.labels.mixture import mixed_table
+from engine.labels.mixture import mix_table
 from engine.report.explain import explain, lineage, read_history
 from engine.select.reassign import reassign
 from engine.select.select import Selector
@@ -131,7 +131,7 @@ def test_true_labels_mixed_into_the_targets(relabelled: FakeRun) -> None:
     run = Run(relabelled.store, "r", ClusterSettings())
     answers = relabelled.steps["generation 1 select"]
     table = table_of(relabelled, "generation 1 select")
-    mixture = mixed_table(table, np.ones(len(table), np.int64), 0.4, 2)
+    mixture = mix_table(table, np.ones(len(table), np.int64), 0.4, 2)
     made(run, "round 1 mix", "mix", mixture, {"answers": answers.digest}, settings={"truth_share": 0.4})
     told = story(relabelled, "b.jpg")
     assert "generation 1 select: chosen as cat" in told
