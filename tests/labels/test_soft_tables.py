@@ -165,7 +165,7 @@ def test_an_array_without_names_or_keys_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.classes\.json, a JSON list"):
         read_soft(str(tmp_path / "x.npy"), "distribution", CLASSES, KEYS)
     (tmp_path / "x.classes.json").write_text(json.dumps(CLASSES.names))
-    with pytest.raises(ValueError, match=r"3 rows for 5 images; .*keys\.csv"):
+    with pytest.raises(ValueError, match=r"3 rows for 5 images\..*keys\.csv"):
         read_soft(str(tmp_path / "x.npy"), "distribution", CLASSES, KEYS)
     labels = read_soft(str(tmp_path / "x.npy"), "distribution", CLASSES, pa.array(["k0", "k1", "k2"]))
     assert labels.position.tolist() == [0, 1, 2]

@@ -51,7 +51,7 @@ def test_canonicalising_is_idempotent_and_order_independent(pairs: list[tuple[st
         assert one(tag) == one(canonical)
 
 
-def test_a_word_of_several_meanings_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_word_of_several_meanings_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [("bat", "chiropteran"), ("Bat", "baseball_bat"), ("cat", "feline"), ("#cat", "Feline")]
     assert find_ambiguous(pairs) == {"bat": ["baseballbat", "chiropteran"]}
     pq.write_table(
@@ -59,7 +59,7 @@ def test_a_word_of_several_meanings_is_told(tmp_path: Path, capsys: pytest.Captu
     )
     assert read_synonyms(str(tmp_path / "s.parquet"))("chiropteran") == "baseballbat"
     assert (
-        "1 tags have several canonical names, which become one class each (bat: baseballbat, chiropteran)"
+        "1 tags have several canonical names, which are merged into one class each (bat: baseballbat, chiropteran)"
         in capsys.readouterr().out
     )
 

@@ -52,7 +52,7 @@ def test_quarantined_and_unknown(finished: FakeRun) -> None:
     assert story(finished, "zz-broken.jpg").count("not labelled: truncated") == 2
     with pytest.raises(ValueError, match="no image of this run's pool has this key"):
         story(finished, "stranger.jpg")
-    with pytest.raises(FileNotFoundError, match="runs here: r"):
+    with pytest.raises(FileNotFoundError, match="Existing runs: r"):
         read_history(finished.store, "nothing")
 
 
