@@ -10,8 +10,8 @@ uncertain, those that look least alike. No cluster is needed.
 import argparse
 from typing import get_args
 
-from engine.export.active import ActiveQuery, By, next_to_label, write
-from engine.export.step_export import StepExport, find_answers
+from engine.export.active import ActiveQuery, By, find_next_to_label, write
+from engine.export.step_export import StepExport, open_step
 from engine.ground.progress import log_event
 from engine.ground.steps import Output, Store
 from jobs import command
@@ -34,28 +34,28 @@ def main() -> None:
         raise ValueError(f"--budget {arguments.budget}: at least one image a class")
     if not 0 <= arguments.distance < 64:
         raise ValueError(f"--distance {arguments.distance}: perceptual hashes differ in 0 to 63 bits; 8 is usual")
-    answers = find_answers(store, arguments.predictions)
-    if answers.verb != "predict":
+    predictions = open_step(store, arguments.predictions)
+    if predictions.verb != "predict":
         raise ValueError(f"{arguments.predictions}: not a predict step; a selection holds what the teacher is sure of")
-    table = next_to_label(
-        answers,
+    table = find_next_to_label(
+        predictions,
         ActiveQuery(arguments.by, arguments.budget, arguments.distance),
-        _second(store, answers, arguments.by, arguments.second),
+        _second(store, predictions, arguments.by, arguments.second),
     )
     write(table, arguments.out)
     log_event("done", f"{table.num_rows} images in {arguments.out}")
 
 
-def _second(store: Store, answers: StepExport, by: By, step: str | None) -> Output | None:
+def _second(store: Store, predictions: StepExport, by: By, step: str | None) -> Output | None:
     """The other teacher's predictions. Raises ValueError where they are missing or of another pool or class list."""
     if (by == "disagreement") != (step is not None):
         raise ValueError("--by disagreement compares two teachers: give --second with it, and only with it")
     if step is None:
         return None
-    other = find_answers(store, step)
-    if other.verb != "predict" or other.manifest.digest != answers.manifest.digest:
-        raise ValueError(f"{step}: not a predict step of the pool that {answers.output.step} labelled")
-    answers.classes.check_same(other.classes, step)
+    other = open_step(store, step)
+    if other.verb != "predict" or other.manifest.digest != predictions.manifest.digest:
+        raise ValueError(f"{step}: not a predict step of the pool that {predictions.output.step} labelled")
+    predictions.classes.check_same(other.classes, step)
     return other.output
 
 

@@ -10,7 +10,7 @@ stand in Parquet files, tars or object stores. No cluster is needed.
 
 import argparse
 
-from engine.export.step_export import find_answers
+from engine.export.step_export import open_step
 from engine.export.writers import FORMATS, export
 from engine.ground.progress import log_event
 from jobs import command
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="path or URI to write; must not exist")
     arguments = parser.parse_args()
     store = command.open_store(arguments.store)
-    rows = export(find_answers(store, arguments.step), arguments.format, arguments.out)
+    rows = export(open_step(store, arguments.step), arguments.format, arguments.out)
     log_event("done", f"{rows} rows in {arguments.out}")
 
 

@@ -1,6 +1,6 @@
-"""Which images a person should label next, with their keys: uncertain, disputed or unlike one another, under a budget a class.
+"""Active learning: the images to label next, by uncertainty, disagreement or diversity, with a number per class.
 
-A shortlist is streamed from the stored predictions in O(classes x budget); its images alone are read, to leave out near duplicates.
+A shortlist is streamed from the stored predictions in O(classes x per_class) memory; only its images are read, to drop near duplicates.
 """
 
 import io
@@ -26,49 +26,49 @@ from engine.select.topk import TopK, Winners
 
 By = Literal["uncertainty", "disagreement", "diversity"]
 SHORTLIST = 10
-"""Images looked at for each that is asked for, so that near duplicates can be left out."""
+"""Candidates per image of the result, so that near duplicates can be dropped."""
 NEXT = pa.schema(
     [
         ("key", pa.string()),
         ("shard", pa.int32()),
         ("row", pa.int32()),
-        ("class", pa.string()),  # what the teacher says
-        ("score", pa.float32()),  # minus the margin of the two best classes, or the share of the mass that is disputed
+        ("class", pa.string()),  # predicted by the teacher
+        ("score", pa.float32()),  # minus the margin of the two best classes, or the share of the mass in disagreement
     ]
 )
 
 
 @dataclass(frozen=True)
 class ActiveQuery:
-    """What is asked for: `budget` images a class, no two within `most` of 64 bits of their perceptual hashes."""
+    """A query: `per_class` images per class, no two with perceptual hashes within `max_distance` of 64 bits."""
 
     by: By
-    budget: int
-    most: int = 8
+    per_class: int
+    max_distance: int = 8
 
 
-def next_to_label(answers: StepExport, wish: ActiveQuery, second: Output | None = None) -> pa.Table:
-    """The images (NEXT), by class, most wanted first. `second`: another teacher's predictions of the same pool, for disagreement.
+def find_next_to_label(step: StepExport, query: ActiveQuery, second: Output | None = None) -> pa.Table:
+    """The images to label (NEXT), by class, highest score first. `second`: predictions of the same pool by another teacher, for disagreement.
 
-    Diversity covers the most uncertain images by perceptual hash, the most uncertain of each class first.
+    Diversity picks from the most uncertain images those that are farthest apart in perceptual hash, starting with the most uncertain of each class.
     """
-    winners = shortlist(answers, wish, second)
-    seen, mine = hash_shortlist(answers.manifest, winners)
+    winners = shortlist(step, query, second)
+    seen, mine = hash_shortlist(step.manifest, winners)
     classes = winners.classes[mine]
-    if wish.by == "diversity":
-        taken = mine[diverse(bits(seen), classes, wish.budget, math.sqrt(wish.most))]
+    if query.by == "diversity":
+        taken = mine[diverse(bits(seen), classes, query.per_class, math.sqrt(query.max_distance))]
     else:
-        taken = mine[pick_dissimilar(seen, classes, wish.budget, wish.most)]
+        taken = mine[pick_dissimilar(seen, classes, query.per_class, query.max_distance)]
     shard, row = winners.shard[taken], winners.row[taken]
-    keys = [answers.manifest.resolve(int(s), np.array([r]))[0] for s, r in zip(shard, row, strict=True)]
-    names = np.array(answers.classes.names, object)[winners.classes[taken]]
+    keys = [step.manifest.resolve(int(s), np.array([r]))[0] for s, r in zip(shard, row, strict=True)]
+    names = np.array(step.classes.names, object)[winners.classes[taken]]
     return pa.table([keys, shard, row, names.tolist(), winners.scores[taken].astype(np.float32)], schema=NEXT)
 
 
-def shortlist(answers: StepExport, wish: ActiveQuery, second: Output | None) -> Winners:
-    """The most uncertain or most disputed images of each class, SHORTLIST times the budget."""
-    top_k = TopK(len(answers.classes), SHORTLIST * wish.budget)
-    for first, other in _pairs(answers, second if wish.by == "disagreement" else None):
+def shortlist(step: StepExport, query: ActiveQuery, second: Output | None) -> Winners:
+    """The SHORTLIST x `per_class` most uncertain images of each class, or those with the largest disagreement."""
+    top_k = TopK(len(step.classes), SHORTLIST * query.per_class)
+    for first, other in _pairs(step, second if query.by == "disagreement" else None):
         classes, log_odds = classes_of(first), scores_of(first)
         rival = None if other is None else (classes_of(other), scores_of(other))
         score = uncertainty(log_odds) if rival is None else disagreement(classes, log_odds, *rival)
@@ -78,7 +78,7 @@ def shortlist(answers: StepExport, wish: ActiveQuery, second: Output | None) -> 
 
 
 def hash_shortlist(manifest: Manifest, winners: Winners) -> tuple[Hashes, np.ndarray]:
-    """Perceptual hashes of the winners that can be decoded, and which those are, in their order."""
+    """Perceptual hashes of the candidates that can be decoded, and their positions, ascending."""
     small = {}
     for shard in np.unique(winners.shard):
         places = np.flatnonzero(winners.shard == shard)
@@ -88,17 +88,17 @@ def hash_shortlist(manifest: Manifest, winners: Winners) -> tuple[Hashes, np.nda
                 try:
                     small[by_row[row]] = hashes(thumbnail(image.as_buffer())[None])[0]
                 except RejectedImageError:
-                    continue  # it was decoded when it was labelled; a person could not label it now
+                    continue  # decoded by predict, but changed since: it cannot be labelled now
     mine = np.array(sorted(small), np.intp)
     return np.array([small[place] for place in mine], np.uint64), mine
 
 
-def _pairs(answers: StepExport, second: Output | None) -> Iterator[tuple[pa.Table, pa.Table | None]]:
-    """The predictions part by part, beside those of the second teacher for the same images."""
-    fs = answers.store.fs
+def _pairs(step: StepExport, second: Output | None) -> Iterator[tuple[pa.Table, pa.Table | None]]:
+    """The predictions part by part, with those of the second teacher for the same images."""
+    fs = step.store.fs
     others = {part.unit: part for part in second.parts(fs)} if second is not None else {}
-    for part in answers.output.parts(fs):
-        table = read_part(answers.output, fs, part)
+    for part in step.output.parts(fs):
+        table = read_part(step.output, fs, part)
         if second is None:
             yield table, None
         elif part.unit in others:
@@ -109,7 +109,7 @@ def _pairs(answers: StepExport, second: Output | None) -> Iterator[tuple[pa.Tabl
 
 
 def write(table: pa.Table, out: str) -> None:
-    """Write `table` to a new file, a path or URI: Parquet when it ends so, else CSV. Raises ValueError when something is there."""
+    """Write `table` to a new file, a path or URI: Parquet for `.parquet`, else CSV. Raises ValueError when the file exists."""
     check_absent(out)
     fs, path = storage.resolve(out)
     if out.partition("?")[0].endswith(".parquet"):

@@ -1,4 +1,4 @@
-"""What every export shares: lines of CSV that a spreadsheet does not run, and files that are never overwritten."""
+"""Shared by all exports: CSV lines that are safe in spreadsheets, and a check that nothing is overwritten."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from engine.labels.cells import cell
 
 
 def csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Rows as CSV (RFC 4180); text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    """Rows as CSV (RFC 4180); text that a spreadsheet would run as a formula is prefixed with an apostrophe."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerows([cell(value) if isinstance(value, str) else value for value in row] for row in rows)
@@ -18,6 +18,6 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def check_absent(uri: str) -> None:
-    """Raises ValueError when a file stands at `uri`."""
+    """Raise ValueError when `uri` exists."""
     if storage.exists(*storage.resolve(uri)):
-        raise ValueError(f"{uri}: is there already; name another place, or remove it")
+        raise ValueError(f"{uri}: already exists. Choose another path, or remove it.")

@@ -1,4 +1,4 @@
-"""A finished predict or select step as a person reads it: keys instead of addresses, names instead of indices, probabilities instead of log-odds."""
+"""A finished predict or select step for export: keys instead of addresses, names instead of indices, probabilities instead of log-odds."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ PREDICTED = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
     ]
 )
-CHOSEN = pa.schema(
+SELECTED = pa.schema(
     [
         *list(PREDICTED)[:3],
         ("class", pa.string()),
@@ -36,7 +36,7 @@ CHOSEN = pa.schema(
 
 @dataclass(frozen=True)
 class StepExport:
-    """What a step says of its images. `verb` is predict or select."""
+    """The rows of a finished step. `verb` is predict or select."""
 
     store: Store
     output: Output
@@ -49,26 +49,26 @@ class StepExport:
 
     @property
     def schema(self) -> pa.Schema:
-        return PREDICTED if self.verb == "predict" else CHOSEN
+        return PREDICTED if self.verb == "predict" else SELECTED
 
     @cached_property
     def classes(self) -> ClassList:
-        """The classes of the model that labelled."""
+        """The classes of the model that predicted."""
         return teacher_classes(self.store, self.predictions)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Tables of `schema` in address order, a shard each; a part is held in memory at a time."""
+        """Tables of `schema` in address order, one per shard; one part at a time is in memory."""
         names = pa.array(self.classes.names, pa.string())
         for _, table in read_tables(self.output, self.store.fs):
             for shard in np.unique(table["shard"].to_numpy()):
-                mine = table.filter(pa.array(table["shard"].to_numpy() == shard)).sort_by("row")
-                rows = mine["row"].to_numpy()
-                address = [self._keys(int(shard), rows), mine["shard"], mine["row"]]
-                answers = self._predicted(mine, names) if self.verb == "predict" else self._chosen(mine, names)
-                yield pa.table([*address, *answers], schema=self.schema)
+                own = table.filter(pa.array(table["shard"].to_numpy() == shard)).sort_by("row")
+                rows = own["row"].to_numpy()
+                address = [self._keys(int(shard), rows), own["shard"], own["row"]]
+                columns = self._predicted(own, names) if self.verb == "predict" else self._selected(own, names)
+                yield pa.table([*address, *columns], schema=self.schema)
 
     def _keys(self, shard: int, rows: np.ndarray) -> list[str]:
-        distinct, inverse = np.unique(rows, return_inverse=True)  # an image chosen for two classes is two rows
+        distinct, inverse = np.unique(rows, return_inverse=True)  # an image selected for two classes has two rows
         keys = self.manifest.resolve(shard, distinct)
         return [keys[i] for i in inverse]
 
@@ -80,32 +80,32 @@ class StepExport:
             pa.ListArray.from_arrays(offsets, pa.array(scores.ravel())),
         ]
 
-    def _chosen(self, table: pa.Table, names: pa.Array) -> list[pa.Array]:
+    def _selected(self, table: pa.Table, names: pa.Array) -> list[pa.Array]:
         classes = names.take(pa.array(table["class"].to_numpy().astype(np.int64)))
         scores = pa.array(probability(table["score"].to_numpy()).astype(np.float32))
         return [classes, scores, table["rank"], table["count"]]
 
 
-def find_answers(store: Store, step: str) -> StepExport:
-    """The answers of a finished predict or select step. Raises ValueError saying what is missing."""
+def open_step(store: Store, step: str) -> StepExport:
+    """A finished predict or select step. Raises ValueError when it, its predictions or its collection cannot be found."""
     output = read_output(store, step)
     if output is None or step.partition("-")[0] not in ("predict", "select"):
         raise ValueError(
-            f"{step}: not a finished predict or select step of {store.uri}; `python -m jobs.status {store.uri}` lists them"
+            f"{step}: not a finished predict or select step of {store.uri}. `python -m jobs.status {store.uri}` lists the steps."
         )
     predictions = output if step.startswith("predict-") else _predictions_of(store, step)
     pool = pool_of(store, predictions)
     if pool is None:
         raise ValueError(
-            f"{predictions.step}: labelled by an engine that did not write down its collection; label again to export"
+            f"{predictions.step}: written by an engine that did not record the collection. Predict again to export."
         )
     return StepExport(store, output, predictions, pool.manifest)
 
 
 def _predictions_of(store: Store, step: str) -> Output:
-    """The predict step that a select step chose from, by the digest in its record."""
+    """The predict step that a select step read, by the digest in its record."""
     digest = store.step_json(step, "record.json").get("inputs", {}).get("predictions")
     for name in store.steps():
         if name.startswith("predict-") and (output := read_output(store, name)) and output.digest == digest:
             return output
-    raise ValueError(f"{step}: the predictions that it chose from are no longer in {store.uri}")
+    raise ValueError(f"{step}: its predictions are no longer in {store.uri}")

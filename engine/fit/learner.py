@@ -15,7 +15,7 @@ from engine.fit.objective import Context
 from engine.fit.optimisers import optimiser, set_rate
 from engine.models.build import build_model
 from engine.models.checkpoint import LoadReport, initialise
-from engine.models.ema import moving_average
+from engine.models.ema import make_average
 from engine.settings.fit import FitSettings
 
 
@@ -47,7 +47,7 @@ class Learner:
         self.model = model.to(context.device).to(memory_format=self.layout)
         self.optimiser = optimiser(self.model, self.settings)
         decay = self.settings.model_ema_decay
-        self.average = moving_average(self.model, decay) if self.settings.model_ema else None
+        self.average = make_average(self.model, decay) if self.settings.model_ema else None
         self.frozen = _frozen(self.model, self.settings.freeze)
         self.head: nn.Module | None = None  # what alone is learning, while the body is frozen
         if self.settings.freeze_steps:

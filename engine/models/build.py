@@ -1,4 +1,4 @@
-"""From settings to a network: any of timm's architectures by name, regularised as asked or refused."""
+"""Build a network from settings: any timm architecture by name, with its regularisation checked."""
 
 import difflib
 from typing import Any, NamedTuple
@@ -22,11 +22,11 @@ OWN_SETTINGS = {
     "drop_rate": "use the setting drop",
     "drop_path_rate": "use the setting drop_path",
 }
-"""Arguments of timm.create_model that the engine gives itself."""
+"""Arguments of timm.create_model that the engine sets itself."""
 
 
 class Normalisation(NamedTuple):
-    """How a model wants its images: mean and std of pixels in 0..1, and timm's recipe for decoding to evaluate."""
+    """Preprocessing of a model: mean and std of pixels in 0..1, and crop and interpolation for evaluation, as in timm."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -35,9 +35,9 @@ class Normalisation(NamedTuple):
 
 
 def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) -> nn.Module:
-    """The network that `settings` describe, freshly initialised, or with timm's weights where they say `pretrained`.
+    """The network of `settings`, randomly initialised, or with timm's weights if `settings.pretrained`.
 
-    Raises ValueError for an unknown name, an argument that the architecture does not take, and regularisation that it
+    Raises ValueError for an unknown name, an argument that the architecture does not accept, and regularisation that it
     would ignore.
     """
     _check_name(settings.model)
@@ -53,18 +53,18 @@ def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) ->
     try:
         model = timm.create_model(settings.model, pretrained=settings.pretrained, **arguments)
     except TypeError as error:
-        raise ValueError(_refusal(settings, str(error))) from error
+        raise ValueError(_type_error_message(settings, str(error))) from error
     except (AssertionError, RuntimeError) as error:
         wanted = settings.model_dump(exclude_defaults=True, exclude={"model"})
         raise ValueError(f"model {settings.model} cannot be built with {wanted}: {error}") from error
     for name, rate, acts in (("drop", settings.drop, _drops), ("drop_path", settings.drop_path, _drops_paths)):
         if rate and not any(acts(module, rate) for module in model.modules()):
-            raise ValueError(_no_such_noise(settings.model, name, rate))
+            raise ValueError(_unsupported_message(settings.model, name, rate))
     return model
 
 
 def normalisation(settings: ModelSettings, model: nn.Module) -> Normalisation:
-    """What the settings say of mean and std, and for the rest what timm says of the architecture."""
+    """Mean and std of the settings if given; everything else from the timm configuration of the architecture."""
     config = resolve_model_data_config(model)
     return Normalisation(
         mean=settings.mean or tuple(config["mean"]),
@@ -75,30 +75,30 @@ def normalisation(settings: ModelSettings, model: nn.Module) -> Normalisation:
 
 
 def num_parameters(settings: ModelSettings, num_classes: int) -> int:
-    """Weights of the network that `settings` describe, counted without making any."""
+    """Number of parameters of the network of `settings`, counted on the meta device."""
     with torch.device("meta"):
         model = build_model(settings.model_copy(update={"pretrained": False}), num_classes)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def warn_if_smaller(teacher: ModelSettings, student: ModelSettings, num_classes: int) -> bool:
-    """Whether the student is smaller than its teacher, which is said: Noisy Student is for equal or larger ones, smaller ones are distillation."""
+    """Log a warning if the student is smaller than its teacher, and return whether it is: Noisy Student needs an equal or larger student."""
     if (teacher.model, teacher.model_args) == (student.model, student.model_args):
         return False
     sizes = [num_parameters(one, num_classes) for one in (teacher, student)]
     if sizes[1] < sizes[0]:
         log_event(
             "student",
-            f"{sizes[1]:,} weights are fewer than its teacher's {sizes[0]:,}: an equal or larger student can go beyond its teacher",
+            f"{sizes[1]:,} parameters, fewer than its teacher's {sizes[0]:,}: only an equal or larger student can be expected to surpass its teacher",
         )
     return sizes[1] < sizes[0]
 
 
 def _check_name(name: str) -> None:
-    """Raise ValueError unless timm knows architecture and tag of `name` ("resnet50", "resnet50.a1_in1k")."""
+    """Raise ValueError unless timm has the architecture and the tag of `name` ("resnet50", "resnet50.a1_in1k")."""
     if ":" in name or "/" in name:
         raise ValueError(
-            f"model {name!r} is a place, not an architecture: name one of timm's, e.g. resnet50 or resnet50.a1_in1k"
+            f"model {name!r} is a location, not an architecture. Use a name of timm, e.g. resnet50 or resnet50.a1_in1k."
         )
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -112,22 +112,20 @@ def _check_name(name: str) -> None:
 
 def _nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else "timm.list_models() shows those there are"
+    return f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists all names"
 
 
-def _refusal(settings: ModelSettings, message: str) -> str:
-    """What a constructor's TypeError means in the words of the settings."""
+def _type_error_message(settings: ModelSettings, message: str) -> str:
+    """The message for a TypeError of a constructor, in terms of the settings."""
     if "'drop_rate'" in message:
-        return _no_such_noise(settings.model, "drop", settings.drop)
+        return _unsupported_message(settings.model, "drop", settings.drop)
     if "'drop_path_rate'" in message:
-        return _no_such_noise(settings.model, "drop_path", settings.drop_path)
+        return _unsupported_message(settings.model, "drop_path", settings.drop_path)
     return f"model {settings.model} cannot be built with model_args {settings.model_args}: {message}"
 
 
-def _no_such_noise(model: str, name: str, rate: float) -> str:
-    return (
-        f"model {model} has no {name}, so {name}={rate} would do nothing: choose another architecture, or set {name}=0"
-    )
+def _unsupported_message(model: str, name: str, rate: float) -> str:
+    return f"model {model} has no {name}, so {name}={rate} would have no effect. Choose another architecture, or set {name}=0."
 
 
 def _drops(module: nn.Module, rate: float) -> bool:

@@ -1,8 +1,7 @@
 """A model folder in timm's hub layout: `config.json` and `model.safetensors`.
 
-`timm.create_model("local-dir:FOLDER", pretrained=True)` loads it too. No pickle is ever read. Beside what timm wants,
-the config's `engine` block holds the settings the model was built with and the hash of its classes. The files of equal
-models are equal to the byte.
+`timm.create_model("local-dir:FOLDER", pretrained=True)` loads it too. Pickles are never read. In addition to the keys that timm reads, the `engine`
+block of the config holds the settings of the model and the hash of its classes. Equal models give identical files.
 """
 
 import json
@@ -29,7 +28,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in eval mode and how it wants its images (mean and std of pixels in 0..1; side in pixels)."""
+    """A model in eval mode and its preprocessing (mean and std of pixels in 0..1; `img_size` in pixels)."""
 
     model: nn.Module
     class_names: list[str]
@@ -42,7 +41,7 @@ class Loaded:
 
 
 class Description(NamedTuple):
-    """What `config.json` says."""
+    """The contents of `config.json`."""
 
     settings: ModelSettings
     class_names: list[str]
@@ -52,9 +51,8 @@ class Description(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names of the tensors that initial weights filled, lacked, had too many of, and had in another shape or for other
-    classes.
-    """
+    """Names of the tensors of the model that were loaded, that the weights lack, of extra tensors, and of tensors with another shape or for other
+    classes."""
 
     matched: list[str]
     missing: list[str]
@@ -62,9 +60,9 @@ class LoadReport:
     mismatched: list[str]
 
     def __str__(self) -> str:
-        parts = [f"{len(self.matched)} tensors taken"]
+        parts = [f"{len(self.matched)} tensors loaded"]
         for names, what in (
-            (self.missing, "missing there"),
+            (self.missing, "missing in the file"),
             (self.unexpected, "not in this model"),
             (self.mismatched, "of another shape or of other classes"),
         ):
@@ -80,7 +78,7 @@ def save(
     class_names: list[str],
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write `model`, built from `settings`, or its state dict. `extra`: further provenance for the `engine` block."""
+    """Write `model`, built from `settings`, or its state dict. `extra`: additional provenance for the `engine` block."""
     network = model if isinstance(model, nn.Module) else _rebuild(settings, len(class_names))
     weights = model.state_dict() if isinstance(model, nn.Module) else model
     mean, std, crop_pct, interpolation = normalisation(settings, network)
@@ -119,9 +117,9 @@ def save(
 
 
 def load(folder: Path) -> Loaded:
-    """The model of a folder, this engine's or one that timm saved with label names.
+    """The model of a folder, written by this engine or by timm with label names.
 
-    Raises ValueError saying which file is missing, unreadable or does not fit, and what to do.
+    Raises ValueError naming the file that is missing, unreadable or does not fit, and the remedy.
     """
     described = describe(folder)
     weights = _read_weights(folder)
@@ -129,8 +127,8 @@ def load(folder: Path) -> Loaded:
     report = _compare(model, weights)
     if report.missing or report.unexpected or report.mismatched:
         raise ValueError(
-            f"{folder / WEIGHTS} does not fit the {described.settings.model} that {CONFIG} describes: {report}; "
-            "the two files are of different models, copy both from the same place"
+            f"{folder / WEIGHTS} does not fit the {described.settings.model} of {CONFIG}: {report}. "
+            "The two files are of different models. Copy both from the same model folder."
         )
     model.load_state_dict(weights)
     settings = described.settings
@@ -153,10 +151,10 @@ def class_names(folder: Path) -> list[str]:
 
 
 def initialise(model: nn.Module, folder: Path, class_names: Sequence[str] | None = None) -> LoadReport:
-    """Start `model` from the weights of a folder: every tensor of the same name and shape is taken, the others stay.
+    """Load the weights of a folder into `model`: every tensor of the same name and shape; the others keep their values.
 
-    The classifier stays as it is when its shape differs, or when the folder's classes are not `class_names`. Raises
-    ValueError when nothing fits.
+    The classifier keeps its values when its shape differs, or when the classes of the folder are not `class_names`. Raises ValueError when no tensor
+    fits.
     """
     weights = _read_weights(folder)
     report = _compare(model, weights)
@@ -166,15 +164,13 @@ def initialise(model: nn.Module, folder: Path, class_names: Sequence[str] | None
         matched = [name for name in report.matched if name not in others]
         report = replace(report, matched=matched, mismatched=[*report.mismatched, *others])
     if not report.matched:
-        raise ValueError(
-            f"{folder / WEIGHTS} does not fit this model: {report}; initial weights come from the same architecture"
-        )
+        raise ValueError(f"{folder / WEIGHTS} does not fit this model: {report}. Use weights of the same architecture.")
     model.load_state_dict({name: weights[name] for name in report.matched}, strict=False)
     return report
 
 
 def _names(folder: Path) -> list[str] | None:
-    """The label names of a folder; None where it tells none."""
+    """The label names of a folder; None without label names."""
     try:
         return json.loads((Path(folder) / CONFIG).read_text()).get("label_names")
     except FileNotFoundError:
@@ -182,13 +178,13 @@ def _names(folder: Path) -> list[str] | None:
 
 
 def _heads(model: nn.Module) -> tuple[str, ...]:
-    """How names of the classifier's tensors begin."""
+    """Prefixes of the names of the tensors of the classifier."""
     named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
 
 
 def describe(folder: Path) -> Description:
-    """What the folder's `config.json` says. Raises ValueError as `load` does."""
+    """The contents of `config.json` of a folder. Raises ValueError like `load`."""
     file = Path(folder) / CONFIG
     try:
         config = json.loads(file.read_text())
@@ -196,7 +192,7 @@ def describe(folder: Path) -> Description:
         origin = config["pretrained_cfg"]
         if len(names) != config["num_classes"]:
             raise ValueError(
-                f"{file}: {len(names)} label_names for num_classes {config['num_classes']}; make them agree"
+                f"{file}: {len(names)} label_names for num_classes {config['num_classes']}. Correct one of them."
             )
         ours = config.get("engine", {}).get("model_settings")
         args = {
@@ -215,13 +211,13 @@ def describe(folder: Path) -> Description:
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(_missing(file)) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not valid JSON ({error}); copy the folder again or fit the model anew") from None
+        raise ValueError(f"{file}: not valid JSON ({error}). Copy the folder again, or fit the model again.") from None
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise ValueError(f"{file}: not a model description in timm's hub layout with label names ({error!r})") from None
 
 
 def _rebuild(settings: ModelSettings, num_classes: int) -> nn.Module:
-    """The network without timm's weights, leaving the global random state as it was."""
+    """The network without timm's weights; the global random state is unchanged."""
     with torch.random.fork_rng(devices=[]):
         return build_model(settings.model_copy(update={"pretrained": False}), num_classes)
 
@@ -234,24 +230,24 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         raise ValueError(_missing(file)) from None
     except SafetensorError as error:
         raise ValueError(
-            f"{file}: not a readable safetensors file, perhaps cut short ({error}); copy it again or fit the model anew"
+            f"{file}: not a readable safetensors file, perhaps truncated ({error}). Copy it again, or fit the model again."
         ) from None
 
 
 def _missing(file: Path) -> str:
-    return f"{file}: no such file; a model folder holds {CONFIG} and {WEIGHTS}, as `fit` writes them"
+    return f"{file}: no such file. A model folder holds {CONFIG} and {WEIGHTS}, as `fit` writes them."
 
 
 def _compare(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
     """Which of `weights` fit the model by name and shape."""
     own = model.state_dict()
-    shared = [name for name in own if name in weights]
-    fitting = {name for name in shared if own[name].shape == weights[name].shape}
+    common = [name for name in own if name in weights]
+    fitting = {name for name in common if own[name].shape == weights[name].shape}
     return LoadReport(
-        matched=[name for name in shared if name in fitting],
+        matched=[name for name in common if name in fitting],
         missing=[name for name in own if name not in weights],
         unexpected=[name for name in weights if name not in own],
-        mismatched=[name for name in shared if name not in fitting],
+        mismatched=[name for name in common if name not in fitting],
     )
 
 

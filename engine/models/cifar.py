@@ -1,4 +1,4 @@
-"""Networks for images of some 32 pixels, registered with timm: the literature's WRN-28-2, and one for two CPU cores."""
+"""Networks for images of about 32 pixels, registered with timm: WRN-28-2, and a small network for CPUs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,9 +23,9 @@ default_cfgs = generate_default_cfgs(
 
 
 class CifarNetwork(nn.Module):
-    """A body that ends in `num_features` channels, and timm's head: pooling, dropout, linear classifier.
+    """A body with `num_features` output channels, and timm's head: pooling, dropout, linear classifier.
 
-    `levels`: the layers of the body that give a feature map of each size, as {number: (channels, reduction)}.
+    `levels`: the layers of the body that output the feature maps, as {layer: (channels, reduction)}.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CifarNetwork(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier for `num_classes`; 0 leaves the pooled features."""
+        """Replace the classifier by one for `num_classes`; 0 returns the pooled features."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
 
@@ -66,7 +66,7 @@ class CifarNetwork(nn.Module):
         return self.body(x)
 
     def forward_intermediates(self, x: Tensor, intermediates_only: bool = True) -> list[Tensor]:
-        """Feature maps of the levels in `feature_info`, the finest first."""
+        """Feature maps of the levels in `feature_info`, finest first."""
         assert intermediates_only
         maps = []
         for number, layer in enumerate(self.body):
@@ -85,7 +85,7 @@ class CifarNetwork(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """BN, leaky ReLU, 3x3, BN, leaky ReLU, 3x3, plus the input; the very first block activates its shortcut too."""
+    """BN, leaky ReLU, 3x3, BN, leaky ReLU, 3x3, plus the input; the first block activates its shortcut too."""
 
     def __init__(
         self,
@@ -115,11 +115,11 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(CifarNetwork):
-    """WRN-depth-width (Zagoruyko, Komodakis 2016) as the semi-supervised literature trains it (MixMatch, FixMatch).
+    """WRN-depth-width (Zagoruyko, Komodakis 2016) as used in semi-supervised learning (MixMatch, FixMatch).
 
     Leaky ReLU of slope 0.1; no dropout between convolutions, `drop_rate` acts before the classifier; stochastic depth
-    grows linearly with the block. `bn_momentum` is torch's, the weight of the new batch: 0.001, which is momentum 0.999
-    in TensorFlow. Running statistics then take some 5,000 steps to forget where they began: shorter runs want 0.1.
+    grows linearly with the block. `bn_momentum` is torch's, the weight of the new batch: 0.001 is momentum 0.999 in TensorFlow. Running statistics
+    then take about 5,000 steps to forget their initial values: use 0.1 for shorter runs.
     """
 
     def __init__(
@@ -133,19 +133,19 @@ class WideResNet(CifarNetwork):
         drop_path_rate: float = 0.0,
         bn_momentum: float = 0.001,
     ) -> None:
-        blocks_a_stage, remainder = divmod(depth - 4, 6)
+        blocks_per_stage, remainder = divmod(depth - 4, 6)
         if remainder:
-            raise ValueError(f"a wide residual network has depth 6 n + 4, not {depth}")
+            raise ValueError(f"depth={depth}: a wide residual network needs depth 6 n + 4")
 
         def norm(channels: int) -> nn.Module:
             return nn.BatchNorm2d(channels, eps=1e-3, momentum=bn_momentum)
 
-        rates = torch.linspace(0, drop_path_rate, 3 * blocks_a_stage).tolist()
+        rates = torch.linspace(0, drop_path_rate, 3 * blocks_per_stage).tolist()
         channels = 16
         layers: list[nn.Module] = [nn.Conv2d(in_chans, channels, 3, 1, 1, bias=False)]
         levels: dict[int, tuple[int, int]] = {}
         for stage in range(3):
-            for block in range(blocks_a_stage):
+            for block in range(blocks_per_stage):
                 outputs, stride = 16 * width * 2**stage, 2 if stage > 0 and block == 0 else 1
                 layers.append(PreActivationBlock(channels, outputs, stride, rates.pop(0), len(layers) == 1, norm))
                 channels = outputs
@@ -180,9 +180,9 @@ class ResidualPair(nn.Module):
 
 
 class SmallResNet(CifarNetwork):
-    """Eight convolutions made for CPUs: a strided first one leaves the work at a half, a quarter and an eighth of the side.
+    """Eight convolutions for CPUs: the first is strided, so that the others work at a half, a quarter and an eighth of the side.
 
-    `width` channels come out of the first convolution, eight times as many out of the last.
+    `width`: output channels of the first convolution; the last has eight times as many.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From a fitted step to a model folder on this machine's disk."""
+"""Fetch the model of a fitted step into a local folder."""
 
 import tempfile
 from pathlib import Path
@@ -14,12 +14,12 @@ FILES = ("config.json", "model.safetensors")
 
 
 def model_path(model: Output) -> str:
-    """The model folder of a fitted step, inside the store's filesystem."""
+    """Path of the model folder of a fitted step in the filesystem of the store."""
     return f"{model.folder}/{model.summary['model']}"
 
 
 def fetch_model(model: Output, fs: storage.FileSystem) -> Path:
-    """A local folder with the step's model: the store's own when the store is a local disk, else a temporary copy."""
+    """A local folder with the model of a step: the folder in the store if the store is on a local disk, else a temporary copy."""
     if isinstance(fs, pafs.LocalFileSystem):
         return Path(model_path(model))
     local = Path(tempfile.mkdtemp(prefix="model-"))
@@ -29,10 +29,10 @@ def fetch_model(model: Output, fs: storage.FileSystem) -> Path:
 
 
 def teacher_classes(store: Store, predictions: Output) -> ClassList:
-    """The classes that predictions speak of: those of the model that made them."""
+    """The classes of predictions: those of the model that predicted. Raises ValueError when that model is no longer in the store."""
     model = read_output(store, predictions.summary["model"])
     if model is None:
         raise ValueError(
-            f"{predictions.step}: the model that made it, {predictions.summary['model']}, is no longer in the store"
+            f"{predictions.step}: its model {predictions.summary['model']} is no longer in the store. Predict again."
         )
     return ClassList(tuple(class_names(fetch_model(model, store.fs))))

@@ -1,4 +1,4 @@
-"""A model by reference: a fitted step of the store, or a model folder from elsewhere, taken into the store as a step of its own."""
+"""A model by reference: a fitted step of the store, or a model folder, which is imported into the store as a step."""
 
 import hashlib
 import time
@@ -14,18 +14,19 @@ REVISION = 1
 
 
 def find_model(run: Run, reference: str) -> Output:
-    """The fitted step that `reference` names. Raises ValueError when there is neither a finished step nor a readable model folder of that name."""
-    # object stores refuse to look for a path as if it were a step's name
+    """The fitted step named `reference`, or the imported model folder. Raises ValueError when it is neither a finished step with a model nor a
+    readable folder."""
+    # object stores raise for a path in place of the name of a step
     if "/" not in reference and (output := read_output(run.store, reference)) is not None:
         if "model" not in output.summary:
             raise ValueError(
-                f"{reference}: this step holds no model; name a fit-… step (`python -m jobs.status {run.store.uri}` lists them)"
+                f"{reference}: the step has no model. Use a fit-… step (`python -m jobs.status {run.store.uri}` lists them)."
             )
         return output
     folder = Path(reference)
     if not folder.is_dir():
         raise ValueError(f"{reference}: neither a finished step of {run.store.uri} nor a model folder")
-    load(folder)  # a damaged folder is told now, not in an actor
+    load(folder)  # reports a damaged folder here, not in an actor
     contents = {name: (folder / name).read_bytes() for name in FILES}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
 

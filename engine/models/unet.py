@@ -1,4 +1,4 @@
-"""A U-Net on the encoder of any timm model that tells its feature maps."""
+"""A U-Net on the encoder of any timm model with `feature_info`."""
 
 import torch
 import torch.nn.functional as F
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class UNet(nn.Module):
-    """Pictures of the size of the input: `encoder`'s feature maps, from the deepest up, joined one by one.
+    """Images of the size of the input, decoded from the feature maps of `encoder`, deepest first.
 
-    encoder: a timm model without its classifier, whose weights are shared, not copied. Raises ValueError for one that
-    has no pyramid of feature maps.
+    `encoder`: a timm model without its classifier; its weights are shared, not copied. Raises ValueError for an encoder
+    without feature maps of several sizes.
     """
 
     def __init__(self, encoder: nn.Module, outputs: int = 3, width: int = 32) -> None:
@@ -18,27 +18,27 @@ class UNet(nn.Module):
         found = getattr(encoder, "feature_info", None)
         if not isinstance(found, list) or len({level["reduction"] for level in found}) < 2:
             raise ValueError(
-                f"{type(encoder).__name__} has no feature maps of several sizes to build a U-Net on: choose a convolutional model"
+                f"{type(encoder).__name__} has no feature maps of several sizes, which a U-Net needs. Choose a convolutional model."
             )
         channels = [level["num_chs"] for level in found]
-        below = channels[-1]
+        deeper = channels[-1]
         self.joins = nn.ModuleList()
         for skip in reversed(channels[:-1]):
-            self.joins.append(_block(below + skip, max(width, skip)))
-            below = max(width, skip)
-        self.last = nn.Sequential(_block(below + 3, width), nn.Conv2d(width, outputs, 1))
+            self.joins.append(_block(deeper + skip, max(width, skip)))
+            deeper = max(width, skip)
+        self.last = nn.Sequential(_block(deeper + 3, width), nn.Conv2d(width, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, outputs, H, W) of normalised images (B, 3, H, W)."""
         features = self.encoder.forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
-        below = features[-1]
+        deeper = features[-1]
         for join, skip in zip(self.joins, reversed(features[:-1]), strict=True):
-            below = join(_joined(below, skip))
-        return self.last(_joined(below, x))
+            deeper = join(_joined(deeper, skip))
+        return self.last(_joined(deeper, x))
 
 
-def _joined(below: Tensor, skip: Tensor) -> Tensor:
-    return torch.cat([F.interpolate(below, skip.shape[-2:], mode="nearest"), skip], 1)
+def _joined(deeper: Tensor, skip: Tensor) -> Tensor:
+    return torch.cat([F.interpolate(deeper, skip.shape[-2:], mode="nearest"), skip], 1)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.export.active import ActiveQuery, next_to_label
-from engine.export.step_export import find_answers
+from engine.export.active import ActiveQuery, find_next_to_label
+from engine.export.step_export import open_step
 from engine.ground.run import Run
 from engine.ground.steps import Step, Store, read_output
 from engine.images.collection import open_collection
@@ -65,10 +65,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str]]:
     return store, steps
 
 
-def wanted(store: tuple[Store, list[str]], wish: ActiveQuery) -> list[str]:
-    answers = find_answers(store[0], store[1][0])
-    other = read_output(store[0], store[1][1]) if wish.by == "disagreement" else None
-    table = next_to_label(answers, wish, other)
+def wanted(store: tuple[Store, list[str]], query: ActiveQuery) -> list[str]:
+    answers = open_step(store[0], store[1][0])
+    other = read_output(store[0], store[1][1]) if query.by == "disagreement" else None
+    table = find_next_to_label(answers, query, other)
     assert [str(i) + ".png" for i in table["row"].to_pylist()] == table["key"].to_pylist()
     assert table["class"].to_pylist() == ["cat" if i < 4 else "dog" for i in table["row"].to_pylist()]
     return [key.removesuffix(".png") for key in table["key"].to_pylist()]
@@ -102,20 +102,20 @@ def test_a_list_is_written(store: tuple[Store, list[str]], tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--by", "disagreement"], "give --second with it"),
         (["--second", "predict-0"], "give --second with it"),
         (["--budget", "0"], "at least one image a class"),
         (["--distance", "64"], "8 is usual"),
-        ([], "is there already"),
+        ([], "already exists"),
     ],
 )
-def test_mistakes_are_told(
+def test_user_errors_are_one_paragraph(
     store: tuple[Store, list[str]],
     tmp_path: Path,
     more: list[str],
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -123,4 +123,4 @@ def test_mistakes_are_told(
     monkeypatch.setattr(sys, "argv", ["active", store[0].uri, store[1][0], "--out", str(tmp_path / "there.csv"), *more])
     with pytest.raises(SystemExit):
         command.run(active.main)
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

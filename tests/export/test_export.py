@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine.export.step_export import find_answers
+from engine.export.step_export import open_step
 from engine.export.writers import class_folders, export, file_name, safe_json
 from engine.ground.run import Run
 from engine.ground.steps import Step, Store
@@ -95,7 +95,7 @@ def tabled(tmp_path_factory: pytest.TempPathFactory, images: list[bytes]) -> Mad
 
 def test_csv_has_keys_names_and_probabilities_and_no_formula(loose: Made, tmp_path: Path) -> None:
     out = tmp_path / "labels.csv"
-    assert export(find_answers(loose.store, loose.predictions), "csv", str(out)) == 4
+    assert export(open_step(loose.store, loose.predictions), "csv", str(out)) == 4
     rows = list(csv.reader(out.open(newline="")))
     assert rows[0] == ["key", "shard", "row", "class", "probability", "class_2", "probability_2"]
     assert {row[0].lstrip("'") for row in rows[1:]} == set(KEYS)
@@ -106,7 +106,7 @@ def test_csv_has_keys_names_and_probabilities_and_no_formula(loose: Made, tmp_pa
 
 def test_parquet_of_a_selection(tabled: Made, tmp_path: Path) -> None:
     out = tmp_path / "chosen.parquet"
-    assert export(find_answers(tabled.store, tabled.selection), "parquet", str(out)) == 2
+    assert export(open_step(tabled.store, tabled.selection), "parquet", str(out)) == 2
     rows = pq.read_table(out).to_pylist()
     assert [(row["key"], row["class"], row["count"]) for row in rows] == [("p", "=cmd()", 2), ("s", "cat", 1)]
     assert rows[0]["probability"] == pytest.approx(1 / (1 + np.exp(-2)))
@@ -114,7 +114,7 @@ def test_parquet_of_a_selection(tabled: Made, tmp_path: Path) -> None:
 
 def test_label_studio_tasks(loose: Made, tmp_path: Path) -> None:
     out = tmp_path / "tasks.json"
-    export(find_answers(loose.store, loose.predictions), "label-studio", str(out))
+    export(open_step(loose.store, loose.predictions), "label-studio", str(out))
     text = out.read_text()
     assert "<b>" not in text
     tasks = json.loads(text)
@@ -128,11 +128,11 @@ def test_label_studio_tasks(loose: Made, tmp_path: Path) -> None:
 def test_folder_links_files_and_copies_what_stands_in_tables(
     loose: Made, tabled: Made, images: list[bytes], tmp_path: Path
 ) -> None:
-    export(find_answers(loose.store, loose.selection), "folder", str(tmp_path / "links"))
+    export(open_step(loose.store, loose.selection), "folder", str(tmp_path / "links"))
     links = [path for path in (tmp_path / "links").rglob("*") if path.is_symlink()]
     assert len(links) == 2
     assert all(link.resolve().read_bytes() in images for link in links)
-    export(find_answers(tabled.store, tabled.predictions), "folder", str(tmp_path / "copies"))
+    export(open_step(tabled.store, tabled.predictions), "folder", str(tmp_path / "copies"))
     copies = sorted(path for path in (tmp_path / "copies").rglob("*") if path.is_file())
     assert sorted(path.read_bytes() for path in copies) == sorted(images)
     assert all((tmp_path / "copies") in path.resolve().parents for path in copies), "an image left the folder"
@@ -141,16 +141,16 @@ def test_folder_links_files_and_copies_what_stands_in_tables(
 def test_nothing_is_overwritten(loose: Made, tmp_path: Path) -> None:
     out = tmp_path / "there.csv"
     out.write_text("mine")
-    with pytest.raises(ValueError, match="is there already"):
-        export(find_answers(loose.store, loose.predictions), "csv", str(out))
+    with pytest.raises(ValueError, match="already exists"):
+        export(open_step(loose.store, loose.predictions), "csv", str(out))
     assert out.read_text() == "mine"
 
 
-def test_mistakes_are_told(loose: Made) -> None:
+def test_steps_that_cannot_be_exported_raise(loose: Made) -> None:
     with pytest.raises(ValueError, match="not a finished predict or select step"):
-        find_answers(loose.store, loose.model.step)
+        open_step(loose.store, loose.model.step)
     with pytest.raises(ValueError, match="not a finished predict or select step"):
-        find_answers(loose.store, "predict-0000")
+        open_step(loose.store, "predict-0000")
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
@@ -169,7 +169,7 @@ def test_a_column_comes_back_plain() -> None:
 @pytest.mark.parametrize("kind", ["soft-csv", "soft-parquet", "npy"])
 def test_soft_labels_come_back_as_they_were_predicted(loose: Made, tmp_path: Path, kind: str) -> None:
     out = tmp_path / f"soft.{ {'soft-csv': 'csv', 'soft-parquet': 'parquet', 'npy': 'npy'}[kind] }"
-    assert export(find_answers(loose.store, loose.predictions), kind, str(out)) == 4
+    assert export(open_step(loose.store, loose.predictions), kind, str(out)) == 4
     keys = loose.pool.manifest.keys()["key"]
     labels = read_soft(str(out), "distribution", loose.classes, keys)
     odds = np.array([[2, -2, np.nan], [np.nan, 0, -1], [-3, np.nan, 1], [-5, 4, np.nan]])
@@ -181,8 +181,8 @@ def test_soft_labels_come_back_as_they_were_predicted(loose: Made, tmp_path: Pat
 
 
 def test_a_selection_is_no_table_of_soft_labels(loose: Made, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="name a predict-… step"):
-        export(find_answers(loose.store, loose.selection), "soft-csv", str(tmp_path / "x.csv"))
+    with pytest.raises(ValueError, match="Use a predict-… step"):
+        export(open_step(loose.store, loose.selection), "soft-csv", str(tmp_path / "x.csv"))
 
 
 def test_names_stay_in_their_folder() -> None:

@@ -63,8 +63,8 @@ def test_stochastic_depth_keeps_the_expectation_and_grows_with_depth() -> None:
         ({"model": "wrn_28_3"}, "did you mean wrn_28_2"),
         ({"model": "qqqqqqq"}, "timm.list_models"),
         ({"model": "resnet18.a9_in1k"}, "no weights of that tag; did you mean resnet18.a"),
-        ({"model": "hf-hub:timm/resnet18"}, "is a place, not an architecture"),
-        ({"model": "vgg11", "drop_path": 0.1}, "vgg11 has no drop_path, so drop_path=0.1 would do nothing"),
+        ({"model": "hf-hub:timm/resnet18"}, "is a location, not an architecture"),
+        ({"model": "vgg11", "drop_path": 0.1}, "vgg11 has no drop_path, so drop_path=0.1 would have no effect"),
         ({"model": "resnet10t", "model_args": {"depth": 3}}, "model_args {'depth': 3}.*unexpected"),
         (
             {"model": "resnet10t", "model_args": {"drop_rate": 0.3}},
@@ -73,7 +73,7 @@ def test_stochastic_depth_keeps_the_expectation_and_grows_with_depth() -> None:
         ({"model": "wrn_28_2", "pretrained": True}, "No pretrained weights"),
     ],
 )
-def test_what_cannot_be_built_is_told(settings: dict, message: str) -> None:
+def test_settings_that_cannot_be_built_raise(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_model(
             ModelSettings(img_size=32, **settings) if "img_size" not in settings else ModelSettings(**settings), 10

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from engine.models.ema import moving_average
+from engine.models.ema import make_average
 
 
 def test_decay_warms_up_and_weights_follow() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = moving_average(model, 0.9)
+    average = make_average(model, 0.9)
     expected = torch.zeros(2, 2)
     for step in range(1, 200):
         with torch.no_grad():
@@ -28,11 +28,11 @@ def test_decay_warms_up_and_weights_follow() -> None:
 
 def test_state_dict_restores_the_average() -> None:
     model = nn.Linear(3, 2)
-    average = moving_average(model, 0.5)
+    average = make_average(model, 0.5)
     for step in (1, 2):
         nn.init.normal_(model.weight)
         average.update(model, step)
-    again = moving_average(nn.Linear(3, 2), 0.5)
+    again = make_average(nn.Linear(3, 2), 0.5)
     again.load_state_dict(average.state_dict())
     for ema in (average, again):
         ema.update(model, 3)

@@ -48,7 +48,7 @@ def test_without_noise_soft_labels_of_an_identical_net_teach_nothing() -> None:
     assert torch.autograd.grad(noised, net.weight)[0].abs().max() > 1e-4
 
 
-def test_a_smaller_student_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_smaller_student_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     small, large = (ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": width}) for width in (8, 16))
     assert num_parameters(small, 10) < num_parameters(large, 10)
     assert warn_if_smaller(large, small, 10)
