@@ -1,10 +1,10 @@
-"""Which images a person should label next: a list with keys, a budget of them for each class the teacher sees, near duplicates left out.
+"""Active learning: list the images to label next, a number per predicted class, without near duplicates.
 
-    python -m jobs.active STORE predict-0123456789abcdef --budget 20 --out next.csv
-    python -m jobs.active STORE predict-0123456789abcdef --by disagreement --second predict-fedcba9876543210 --budget 20 --out next.csv
+    python -m jobs.active STORE predict-0123456789abcdef --per-class 20 --out next.csv
+    python -m jobs.active STORE predict-0123456789abcdef --by disagreement --second predict-fedcba9876543210 --per-class 20 --out next.csv
 
-uncertainty: the smallest margins between the two best classes. disagreement: the most mass on which two teachers differ. diversity: of the most
-uncertain, those that look least alike. No cluster is needed.
+uncertainty: the smallest margins between the two best classes. disagreement: the largest probability mass on which two teachers differ.
+diversity: the most dissimilar of the most uncertain images. No cluster is needed.
 """
 
 import argparse
@@ -25,21 +25,27 @@ def main() -> None:
     parser.add_argument("predictions", help="a finished predict step of the store (predict-…)")
     parser.add_argument("--by", choices=get_args(By), default="uncertainty")
     parser.add_argument("--second", help="another teacher's predict step of the same pool, for --by disagreement")
-    parser.add_argument("--budget", type=int, default=20, metavar="N", help="images for each class")
-    parser.add_argument("--distance", type=int, default=8, metavar="BITS", help="images this near are one")
+    parser.add_argument("--per-class", type=int, default=20, metavar="N", help="images per class (default: 20)")
+    parser.add_argument(
+        "--duplicate-distance",
+        type=int,
+        default=8,
+        metavar="BITS",
+        help="Hamming distance of 64-bit perceptual hashes up to which images are near duplicates (default: 8)",
+    )
     parser.add_argument("--out", required=True, help="path or URI of a new .csv or .parquet file")
     arguments = parser.parse_args()
     store = command.open_store(arguments.store)
-    if arguments.budget < 1:
-        raise ValueError(f"--budget {arguments.budget}: at least one image a class")
-    if not 0 <= arguments.distance < 64:
-        raise ValueError(f"--distance {arguments.distance}: perceptual hashes differ in 0 to 63 bits; 8 is usual")
+    if arguments.per_class < 1:
+        raise ValueError(f"--per-class {arguments.per_class}: must be at least 1")
+    if not 0 <= arguments.duplicate_distance < 64:
+        raise ValueError(f"--duplicate-distance {arguments.duplicate_distance}: must be 0 to 63 bits. 8 is usual.")
     predictions = open_step(store, arguments.predictions)
     if predictions.verb != "predict":
-        raise ValueError(f"{arguments.predictions}: not a predict step; a selection holds what the teacher is sure of")
+        raise ValueError(f"{arguments.predictions}: not a predict step. A selection holds only confident predictions.")
     table = find_next_to_label(
         predictions,
-        ActiveQuery(arguments.by, arguments.budget, arguments.distance),
+        ActiveQuery(arguments.by, arguments.per_class, arguments.duplicate_distance),
         _second(store, predictions, arguments.by, arguments.second),
     )
     write(table, arguments.out)
@@ -47,14 +53,16 @@ def main() -> None:
 
 
 def _second(store: Store, predictions: StepExport, by: By, step: str | None) -> Output | None:
-    """The other teacher's predictions. Raises ValueError where they are missing or of another pool or class list."""
+    """The predictions of the other teacher. Raises ValueError when they are missing or of another pool or class list."""
     if (by == "disagreement") != (step is not None):
-        raise ValueError("--by disagreement compares two teachers: give --second with it, and only with it")
+        raise ValueError(
+            "--by disagreement compares two teachers. Give --second with --by disagreement, and only then."
+        )
     if step is None:
         return None
     other = open_step(store, step)
     if other.verb != "predict" or other.manifest.digest != predictions.manifest.digest:
-        raise ValueError(f"{step}: not a predict step of the pool that {predictions.output.step} labelled")
+        raise ValueError(f"{step}: not a predict step of the pool of {predictions.output.step}")
     predictions.classes.check_same(other.classes, step)
     return other.output
 

@@ -1,4 +1,4 @@
-"""What all jobs share: a config with dotted overrides on the command line, and errors that are sentences."""
+"""Shared by all jobs: a config with dotted overrides on the command line, and user errors as one paragraph."""
 
 import argparse
 import sys
@@ -12,42 +12,42 @@ from engine.ground.steps import Store
 from engine.settings.block import Block
 from engine.settings.describe import help_text
 
-MISTAKES = (ValueError, FileNotFoundError, PermissionError, TooManyRejectsError, StalledError)
-"""What a person can mend: shown as one paragraph. Anything else is a bug of ours or of the cluster and keeps its traceback."""
+USER_ERRORS = (ValueError, FileNotFoundError, PermissionError, TooManyRejectsError, StalledError)
+"""Errors that the user can fix, printed as one paragraph. All others are bugs or failures of the cluster and keep their traceback."""
 
 
 def parser(job: str, description: str, kind: type[Block]) -> argparse.ArgumentParser:
     """A parser with CONFIG and key=value overrides; its help lists the settings of `kind`."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m jobs.{job}",
         description=description,
         epilog=help_text(kind),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("config", help="YAML file of settings; examples stand in jobs/configs/")
-    made.add_argument(
+    parser.add_argument("config", help="YAML file of settings; examples: jobs/configs/")
+    parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="settings that replace those of the file, e.g. fits.student.lr=0.05 data.pool=/images",
+        help="override settings of the file, e.g. fits.student.lr=0.05 data.pool=/images",
     )
-    return made
+    return parser
 
 
 def open_store(uri: str) -> Store:
-    """The store at a folder or URI, for jobs that read one. Raises FileNotFoundError when there is none."""
+    """The existing store at a folder or URI. Raises FileNotFoundError when there is none."""
     store = Store(uri)
     if not storage.exists(store.fs, f"{store.root}/store.json"):
-        raise FileNotFoundError(f"{uri}: no store here")
+        raise FileNotFoundError(f"{uri}: not a store. Check the path or URI.")
     return store.open()
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a job's main; a person's mistake ends it with one paragraph and exit code 2."""
+    """Run the main function of a job; a user error ends it with one paragraph and exit code 2."""
     try:
         main()
-    except MISTAKES as mistake:
-        print(f"\nerror: {mistake}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         failure = classify_worker_error(error, "the store")
@@ -56,5 +56,5 @@ def run(main: Callable[[], None]) -> None:
         print(f"\nerror: {failure.detail}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        log_event("stopped", "run the same command again to go on where it was")
+        log_event("stopped", "run the same command again to resume")
         sys.exit(130)

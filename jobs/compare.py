@@ -1,10 +1,10 @@
-"""Several recipes on the same data, with the same network and one budget: one table with intervals, cost and pseudo-label quality, and its plot.
+"""Compare recipes on the same data, with the same network and training budget: a table with intervals, cost and pseudo-label quality, and a plot.
 
     python -m jobs.compare supervised.yaml noisy_student.yaml billion_scale.yaml --store store --name offline --budget 500000 --seeds 0 1 \\
         --set data.labelled=/photos/labelled data.pool=/photos/pool data.test=/photos/test
 
-Each CONFIG is one of jobs.self_train. The budget counts images that go forward and backward in training, over all fits of an arm. Kill it and run the
-same command again: it goes on. Arms share what they have in common, and arms or seeds added later reuse all that is there.
+Each CONFIG is a config of jobs.self_train. The budget counts images trained on, over all fits of an arm. After a kill, run the same command again to
+resume. Arms share common steps, and arms or seeds that are added later reuse existing results.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from jobs.self_train import self_train
 
 
 def main() -> None:
-    arguments = asked()
+    arguments = parse_arguments()
     compare(arms_of(arguments), arguments.store, arguments.name, arguments.seeds, arguments.budget)
 
 
-def asked(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line, or `words`."""
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line, or `words`."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,71 +44,75 @@ def asked(words: list[str] | None = None) -> argparse.Namespace:
         "configs",
         nargs="+",
         metavar="CONFIG",
-        help="configs of jobs.self_train; the first is what the others are compared with",
+        help="configs of jobs.self_train; the first is the baseline",
     )
     parser.add_argument("--store", default="store", help="folder or URI of the store")
-    parser.add_argument("--name", default="compare", help="of the comparison: its files stand in STORE/compare/NAME/")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="random states")
-    parser.add_argument("--budget", type=int, help="images trained on, of each arm at most")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="key=value", help="settings that replace those of every config"
+        "--name", default="compare", help="name of the comparison; its files are written to STORE/compare/NAME/"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds, added to the seed of each config")
+    parser.add_argument("--budget", type=int, help="most images trained on, per arm")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="key=value", help="settings that override those of every config"
     )
     return parser.parse_args(words)
 
 
 def arms_of(arguments: argparse.Namespace, folder: Path = Path()) -> dict[str, SelfTrainSettings]:
-    """The arms by name, their configs found from `folder`. Raises ValueError for what is wrong in one, or for two of one name."""
+    """The arms by name; configs are relative to `folder`. Raises ValueError for invalid settings and for configs of the same name."""
     overrides = [*arguments.set, f"store={arguments.store}", "run=arm"]
     arms = {Path(one).stem: load(SelfTrainSettings, folder / one, overrides) for one in arguments.configs}
     if len(arms) < len(arguments.configs):
-        raise ValueError("two configs have one name: an arm is called as its file is")
+        raise ValueError("two configs have the same file name, which is the name of the arm. Rename one of them.")
     return arms
 
 
-def refuse(arms: dict[str, SelfTrainSettings], budget: int | None) -> None:
-    """Raise ValueError for arms of other data or another network, and for one that would exceed the budget."""
+def check_arms(arms: dict[str, SelfTrainSettings], budget: int | None) -> None:
+    """Raise ValueError for arms with different data or networks, and for an arm above the budget."""
     refuse_unlike(arms)
     for arm, settings in arms.items():
         if budget is not None and planned(settings) > 1.01 * budget:
             raise ValueError(
-                f"{arm}: its fits train on {planned(settings):,} images, over the budget of {budget:,}: lower its steps"
+                f"{arm}: its fits train on {planned(settings):,} images, over the budget of {budget:,}. Lower their steps."
             )
 
 
 def compare(
     arms: dict[str, SelfTrainSettings], store: str, name: str, seeds: list[int], budget: int | None = None
 ) -> list[dict[str, Any]]:
-    """Run every arm in every random state, write compare.json, compare.md and compare.svg, and return the table.
+    """Run every arm with every seed, write compare.json, compare.md and compare.svg, and return the table.
 
-    Raises ValueError before anything is run for arms of other data or another network, and for one that would exceed the budget.
+    Raises ValueError, before anything runs, for arms with different data or networks, and for an arm above the budget.
     """
-    refuse(arms, budget)
+    check_arms(arms, budget)
     first = next(iter(arms.values()))
     with connect(first.cluster):
-        made = [
+        arms_run = [
             Arm(
-                arm, settings.recipe.name, [outcome(in_state(settings, f"{name}-{arm}-{seed}", seed)) for seed in seeds]
+                arm,
+                settings.recipe.name,
+                [outcome(with_seed(settings, f"{name}-{arm}-{seed}", seed)) for seed in seeds],
             )
             for arm, settings in arms.items()
         ]
-    table = rows(made, budget)
+    table = rows(arms_run, budget)
     opened = Store(store).open()
     folder = f"{opened.root}/compare/{name}"
     report = {"seeds": seeds, "budget": budget, "arms": table}
     for file, text in (("json", json.dumps(report, indent=1)), ("md", markdown(table)), ("svg", svg(table))):
         storage.put(opened.fs, f"{folder}/compare.{file}", text.encode())
     print(markdown(table))
-    log_event("done", f"the table and its plot are in {storage.join(opened.uri, 'compare', name)}")
+    log_event("done", f"table and plot: {storage.join(opened.uri, 'compare', name)}")
     return table
 
 
-def in_state(settings: SelfTrainSettings, run: str, seed: int) -> SelfTrainSettings:
-    """The arm as a run of its own, in another random state."""
+def with_seed(settings: SelfTrainSettings, run: str, seed: int) -> SelfTrainSettings:
+    """The arm as a separate run with another seed."""
     return settings.model_copy(update={"run": run, "seed": settings.seed + seed})
 
 
 def outcome(settings: SelfTrainSettings) -> Outcome:
-    """Run one arm in one state, or find it, and look at the model that it recommends."""
+    """Run or reuse one arm with one seed, and read the scores of its best model."""
     report: dict[str, Any] = self_train(settings)
     row = next(row for row in report["generations"] if row["name"] == report["chosen"])
     store = Store(settings.store)

@@ -1,4 +1,4 @@
-"""The whole main job on scikit-learn's handwritten digits: real images that come with a package, few labels, two generations, a few minutes.
+"""Demo: self-training on scikit-learn's handwritten digits, with few labels and two generations, in about 3 minutes.
 
 python -m jobs.demo [key=value …]
 """
@@ -19,7 +19,7 @@ from jobs import command
 from jobs.self_train import self_train
 
 CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
-LABELS_A_CLASS = 5
+LABELS_PER_CLASS = 5
 VALIDATION = 250
 TEST = 400
 
@@ -29,7 +29,7 @@ def main() -> None:
         prog="python -m jobs.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings that replace those of jobs/configs/demo.yaml"
+        "overrides", nargs="*", metavar="key=value", help="settings that override those of jobs/configs/demo.yaml"
     )
     settings = load(SelfTrainSettings, CONFIG, parser.parse_args().overrides)
     make_digits(Path(settings.data.labelled).parent)
@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def make_digits(folder: Path) -> None:
-    """Write the digits as a person would have them: class folders of PNGs for the labelled sets, one Parquet of encoded images for the pool.
+    """Write the digits: class folders of PNGs for the labelled sets, one Parquet file of encoded images for the pool.
 
-    The pool keeps its true labels, so that the table can say how many pseudo-labels are right; training never sees them.
+    The pool keeps its true labels, so that the table can show how many pseudo-labels are correct; training never reads them.
     """
     if folder.exists():
         return
@@ -47,7 +47,7 @@ def make_digits(folder: Path) -> None:
     images, truth = digits.images, digits.target
     order = np.random.default_rng(0).permutation(len(images))
     test, validation, rest = order[:TEST], order[TEST : TEST + VALIDATION], order[TEST + VALIDATION :]
-    labelled = np.concatenate([rest[truth[rest] == digit][:LABELS_A_CLASS] for digit in range(10)])
+    labelled = np.concatenate([rest[truth[rest] == digit][:LABELS_PER_CLASS] for digit in range(10)])
     pool = np.setdiff1d(rest, labelled)
     encoded = [_png(image) for image in images]
     for name, members in (("labelled", labelled), ("validation", validation), ("test", test)):
@@ -62,7 +62,7 @@ def make_digits(folder: Path) -> None:
 
 
 def _png(image: np.ndarray) -> bytes:
-    """An 8x8 digit of levels 0 to 16 as a 16x16 grey PNG."""
+    """An 8x8 digit with levels 0 to 16, as a 16x16 grey PNG."""
     buffer = io.BytesIO()
     Image.fromarray((image * 15.9375).astype(np.uint8)).resize((16, 16), Image.Resampling.BILINEAR).save(buffer, "PNG")
     return buffer.getvalue()

@@ -30,15 +30,15 @@ def main() -> None:
     arguments = parser.parse_args()
     with connect(ClusterSettings(address=arguments.address)):
         findings = check_cluster(*probe(Store(arguments.store)))
-    show(findings)
+    print_findings(findings)
     if any(finding.level == "error" for finding in findings):
         sys.exit(1)
 
 
-def show(findings: list[Finding]) -> None:
-    """The findings, the most severe first, each with its remedy."""
-    table = Table(title="the cluster", title_justify="left")
-    for column in ("", "what", "where", "found", "remedy"):
+def print_findings(findings: list[Finding]) -> None:
+    """Print the findings, most severe first, each with its remedy."""
+    table = Table(title="cluster", title_justify="left")
+    for column in ("", "check", "node", "found", "remedy"):
         table.add_column(column, overflow="fold")
     for finding in findings:
         table.add_row(finding.level, finding.what, finding.node or "all nodes", finding.message, finding.remedy)

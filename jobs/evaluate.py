@@ -1,4 +1,4 @@
-"""The score of a model on a labelled collection, with its 95 % interval, per class and calibration error.
+"""Evaluate a model on a labelled collection: score with 95 % interval, scores per class, calibration error.
 
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=fit-0123456789abcdef images.uri=/photos/test
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos soft.table=teacher.parquet   (KL to a table of soft labels)

@@ -1,8 +1,8 @@
-"""What became of one image in a run: every teacher's prediction, every selection's cut, and the steps behind them down to the labelled set.
+"""The history of one image in a run: predictions of every teacher, cuts of every selection, and the steps they depend on.
 
     python -m jobs.explain STORE RUN KEY
 
-Reads the store alone (and, for Parquet pools with a key column, the pool's keys): while the run goes on, or years later.
+Reads only the store (and, for Parquet pools with a key column, the keys of the pool), during the run or later.
 """
 
 import argparse
@@ -17,16 +17,16 @@ def main() -> None:
     )
     parser.add_argument("store", help="folder or URI of the store")
     parser.add_argument("run", help="name of a run")
-    parser.add_argument("key", help="the image's key: its path below the pool, or the value of its key column")
+    parser.add_argument("key", help="key of the image: its path relative to the pool, or the value of its key column")
     arguments = parser.parse_args()
     store = command.open_store(arguments.store)
-    told = read_history(store, arguments.run)
-    for line in explain(told, arguments.key):
+    history = read_history(store, arguments.run)
+    for line in explain(history, arguments.key):
         print(line)
-    last = [output for _, output in told.of("select")][-1:]
+    last = [output for _, output in history.of("select")][-1:]
     for output in last:
         print("\nlineage of the last selection")
-        for line in lineage(told, output):
+        for line in lineage(history, output):
             print(f"  {line}")
 
 

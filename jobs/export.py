@@ -1,11 +1,11 @@
-"""Predictions or pseudo-labels in the formats of other tools, with keys, class names and probabilities.
+"""Export predictions or pseudo-labels in the formats of other tools, with keys, class names and probabilities.
 
     python -m jobs.export STORE predict-0123456789abcdef --format csv --out labels.csv
     python -m jobs.export STORE select-0123456789abcdef --format folder --out chosen/
 
-csv, parquet: a row an image (of a selection: an image and class). soft-csv, soft-parquet, npy: a probability for every image and class, which
-jobs.fit reads back as soft.table. label-studio: tasks with predictions, to be imported there. folder: links by class, or copies of images that
-stand in Parquet files, tars or object stores. No cluster is needed.
+csv, parquet: a row per image (of a selection: per image and class). soft-csv, soft-parquet, npy: a probability per image and class, which
+jobs.fit reads as soft.table. label-studio: tasks with predictions, for import. folder: links by class, or copies of images in Parquet files, tars
+or object stores. No cluster is needed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("store", help="folder or URI of the store")
     parser.add_argument("step", help="a finished predict-… or select-… step")
     parser.add_argument("--format", choices=[*FORMATS, "folder"], default="csv")
-    parser.add_argument("--out", required=True, help="path or URI to write; must not exist")
+    parser.add_argument("--out", required=True, help="new path or URI")
     arguments = parser.parse_args()
     store = command.open_store(arguments.store)
     rows = export(open_step(store, arguments.step), arguments.format, arguments.out)

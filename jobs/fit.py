@@ -1,4 +1,4 @@
-"""Train one model on true labels and, when a selection is given, on pseudo-labels.
+"""Train one model on true labels and, optionally, on pseudo-labels or soft labels.
 
 python -m jobs.fit jobs/configs/fit.yaml data.labelled=/photos/labelled
 python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… pseudo=select-0123456789abcdef 'fit.batch={labelled: 64, pseudo: 192}'
@@ -44,13 +44,13 @@ def main() -> None:
             chosen = read_output(run.store, settings.pseudo)
             if chosen is None or settings.data.pool is None:
                 raise ValueError(
-                    f"pseudo={settings.pseudo}: needs a finished select step of {settings.store} and data.pool, the images that it chose from"
+                    f"pseudo={settings.pseudo}: needs a finished select step of {settings.store}, and data.pool, from which it selected"
                 )
             pool = open_collection(run, "pool", settings.data.pool, settings.data)
             outputs["pseudo"] = gather(run, "gather pseudo", chosen, scope_of(pool), classes)
         if settings.soft is not None:
             if settings.data.pool is None:
-                raise ValueError("soft.table labels images of data.pool: set data.pool")
+                raise ValueError("soft.table has labels of images of data.pool. Set data.pool.")
             pool = open_collection(run, "pool", settings.data.pool, settings.data)
             targets = import_soft(run, "import soft", settings.soft, pool, classes)
             outputs["soft"] = gather(run, "gather soft", targets, scope_of(pool), classes, check=True)
@@ -62,19 +62,19 @@ def main() -> None:
             name: GatheredSource(output, training_set(output, run.store, classes)) for name, output in outputs.items()
         }
         model = fit(run, "fit", settings.model, settings.fit, streams, classes, init)
-    log_event("done", f"model={model.step}, a timm hub folder at {model_path(model)}")
+    log_event("done", f"model={model.step}, timm hub folder at {model_path(model)}")
 
 
 def raw_pool(run: Run, data: DataSettings, labelled: Collection) -> PoolSource:
-    """The pool as it lies, without the images that stand in another collection of `data`."""
+    """The pool as a source of unlabelled images, without the images that are in another collection of `data`."""
     if data.pool is None:
-        raise ValueError("the stream pool in fit.batch draws from raw images: set data.pool")
-    held = {"labelled": hash_images(run, labelled)}
+        raise ValueError("fit.batch has a stream pool, which reads data.pool. Set data.pool.")
+    hashes = {"labelled": hash_images(run, labelled)}
     for name, uri in (("validation", data.validation), ("test", data.test)):
         if uri is not None:
-            held[name] = hash_images(run, open_collection(run, name, uri, data, labelled=True))
+            hashes[name] = hash_images(run, open_collection(run, name, uri, data, labelled=True))
     return PoolSource(
-        open_collection(run, "pool", data.pool, data).manifest, build_exclusion_set(held), data.max_rejected_percent
+        open_collection(run, "pool", data.pool, data).manifest, build_exclusion_set(hashes), data.max_rejected_percent
     )
 
 

@@ -1,8 +1,8 @@
-"""Label a collection with a model: one part of top-P predictions a shard, in the store.
+"""Predict a collection with a model: the top-P predictions of each shard become a part of a step in the store.
 
     python -m jobs.predict jobs/configs/predict.yaml model=/models/teacher images.uri=/photos/pool
 
-Run it again after a kill: the shards that were finished are not labelled twice.
+After a kill, run it again: finished shards are not predicted twice.
 """
 
 from engine.dedup.hashing import hash_images
@@ -28,13 +28,13 @@ def main() -> None:
     model = find_model(run, settings.model)
     images = open_collection(run, "images", settings.images.uri, settings.images)
     with connect(settings.cluster):
-        kept_out = {
+        hashes = {
             uri: hash_images(run, open_collection(run, uri, uri, settings.images)) for uri in settings.images.exclude
         }
-        held = build_exclusion_set(kept_out) if kept_out else None
-        scope = Scope(images, exclusions=held, max_rejected_percent=settings.images.max_rejected_percent)
+        exclusions = build_exclusion_set(hashes) if hashes else None
+        scope = Scope(images, exclusions=exclusions, max_rejected_percent=settings.images.max_rejected_percent)
         output = predict(run, "predict", model, scope, settings.predict)
-    log_event("done", f"{output.summary['images']} images labelled; select from them with predictions={output.step}")
+    log_event("done", f"{output.summary['images']} images predicted; to select from them: predictions={output.step}")
 
 
 if __name__ == "__main__":

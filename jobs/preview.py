@@ -1,8 +1,8 @@
-"""How many images of each class survive a threshold, and what a quota K gives: before anything is selected, without inference.
+"""Number of images per class above each threshold and under a quota K, without selecting or predicting anything.
 
     python -m jobs.preview STORE predict-0123456789abcdef --thresholds 0.5 0.9 0.99 --per-class 5000
 
---plot writes the curves of all thresholds as an SVG. The first preview of a prediction pass counts its scores once; every later one is instant.
+--plot writes the curves of all thresholds as an SVG. The first preview of a predict step builds its score histograms; later ones reuse them.
 """
 
 import argparse
@@ -28,15 +28,24 @@ def main() -> None:
     )
     parser.add_argument("store", help="folder or URI of the store")
     parser.add_argument("predictions", help="a finished predict step of the store (predict-…)")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="T", help="strictly above")
+    parser.add_argument(
+        "--thresholds",
+        type=float,
+        nargs="+",
+        default=THRESHOLDS,
+        metavar="T",
+        help="thresholds; scores must be strictly above",
+    )
     parser.add_argument("--per-class", type=int, metavar="K", help="keep at most the K best of each class")
     parser.add_argument("--score", choices=("max_probability", "margin", "entropy"), default="max_probability")
     parser.add_argument("--plot", metavar="SVG", help="path or URI of a plot to write")
-    parser.add_argument("--classes", type=int, default=30, metavar="N", help="show the N classes with the least images")
+    parser.add_argument(
+        "--classes", type=int, default=30, metavar="N", help="show the N classes with the fewest images"
+    )
     arguments = parser.parse_args()
     store = command.open_store(arguments.store)
     if arguments.per_class is not None and arguments.per_class < 1:
-        raise ValueError(f"--per-class {arguments.per_class}: K is at least 1")
+        raise ValueError(f"--per-class {arguments.per_class}: must be at least 1")
     predictions = read_output(store, arguments.predictions)
     if predictions is None or not predictions.step.startswith("predict-"):
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Delete the steps to which no run points. Do not start a run while it works.
+"""Delete the steps that no run uses. Do not start a run meanwhile.
 
     python -m jobs.prune STORE [--dry-run]
 
-A step is kept while any run under STORE/runs points to it; delete a run's folder first to give up what only that run uses.
+A step is kept while a run in STORE/runs points to it; to delete the steps of a run, delete the folder of the run first.
 """
 
 import argparse
@@ -16,7 +16,7 @@ def main() -> None:
         prog="python -m jobs.prune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("store", help="folder or URI of the store")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be deleted, delete nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list the steps without deleting them")
     arguments = parser.parse_args()
     store = command.open_store(arguments.store)
     found = find_unused_steps(store)
@@ -24,7 +24,7 @@ def main() -> None:
         print(f"{'would delete' if arguments.dry_run else 'deleting'} {name}")
         if not arguments.dry_run:
             store.fs.delete_dir(f"{store.root}/steps/{name}")
-    print(f"{len(found)} steps to which no run points")
+    print(f"{len(found)} steps that no run uses")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Search thresholds, quotas and noise, across generations: which settings to train with, and how they change from generation to generation.
+"""Search settings (thresholds, quotas, noise) and their schedule over generations.
 
     python -m jobs.search jobs/configs/search.yaml data.labelled=/photos/labelled data.pool=/photos/pool data.validation=/photos/validation
 
-The config is one of the main job with a `search` block: its mode (runs, greedy or population), its trials and its space. Trials share every step that
-they have in common. Kill it at any moment and run the same command again: no finished trial runs again. Test images are looked at once, for
-the winner.
+The config is one of jobs.self_train with a `search` block: mode (runs, greedy or population), trials and space. Trials share common steps. After a
+kill, run the same command again: finished trials are not repeated. Test images are evaluated once, for the winner.
 """
 
 import json
@@ -36,7 +35,7 @@ def main() -> None:
 
 
 def search(settings: SearchJobSettings) -> SearchResult:
-    """Run the search to its end, train and test nothing but the winner, and write what was found."""
+    """Run the search, write its result, and train and test the winner."""
     check_search(settings)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
@@ -51,13 +50,13 @@ def search(settings: SearchJobSettings) -> SearchResult:
         resource_plan.print_plan(resource_plan.plan_resources(trial, resources, nodes), resources, nodes)
         found = run_search(run, settings, shared, run_cohort)
         write(run, settings, found)
-        log_event("winner", "its run, with the first and only look at test images")
+        log_event("winner", "training, and the only evaluation on test images")
         self_train(found.settings)
     return found
 
 
 def write(run: Run, settings: SearchJobSettings, found: SearchResult) -> None:
-    """The result into the run's folder and to the terminal: best.yaml, search.html, result.json and the tables."""
+    """Write best.yaml, search.html and result.json into the folder of the run, and print the tables."""
     best = dump(found.settings)
     important = importances(settings.search.space, found.records)
     saved = savings(steps_used(run.store, run.name, found.records))
@@ -65,7 +64,7 @@ def write(run: Run, settings: SearchJobSettings, found: SearchResult) -> None:
     page = search_page.page(f"Search {run.name}", found, settings.search.space, important, saved, best)
     run.put("result.json", json.dumps(search_table.plain(found, important, saved), indent=1).encode())
     log_event("search", f"plots: {run.put('search.html', page.encode())}")
-    log_event("search", f"the best settings, ready for jobs.self_train: {run.put('best.yaml', best.encode())}")
+    log_event("search", f"best settings, for jobs.self_train: {run.put('best.yaml', best.encode())}")
 
 
 if __name__ == "__main__":

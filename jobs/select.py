@@ -1,4 +1,4 @@
-"""Choose pseudo-labels from stored predictions; another threshold or quota costs no inference.
+"""Select pseudo-labels from stored predictions; another threshold or quota needs no inference.
 
 python -m jobs.select jobs/configs/select.yaml predictions=predict-0123456789abcdef select.threshold=0.9
 """
@@ -29,7 +29,7 @@ def main() -> None:
     predictions = read_output(run.store, settings.predictions)
     if predictions is None:
         raise ValueError(
-            f"{settings.predictions}: not a finished step of {settings.store}; `python -m jobs.status {settings.store}` lists them"
+            f"{settings.predictions}: not a finished step of {settings.store}. `python -m jobs.status {settings.store}` lists the steps."
         )
     classes = teacher_classes(run.store, predictions)
     check_predictions(run.store, predictions, settings, classes)
@@ -40,12 +40,12 @@ def main() -> None:
     with connect(settings.cluster):
         output = select(run, "select", predictions, classes, settings.select, around=around)
     log_event(
-        "done", f"{output.summary['selected']} pseudo-labels in {output.uri}; train on them with pseudo={output.step}"
+        "done", f"{output.summary['selected']} pseudo-labels in {output.uri}; to train on them: pseudo={output.step}"
     )
 
 
 def check_predictions(store: Store, predictions: Output, settings: SelectJobSettings, classes: ClassList) -> None:
-    """Raise ValueError when the selection needs what the predictions do not hold: their record says it, before anything is computed."""
+    """Raise ValueError when the selection needs scores or classes that the predictions lack, according to their record."""
     stored = store.step_json(predictions.step, "record.json").get("settings", {})
     top_p = stored.get("top_p", PredictSettings().top_p)
     check_stored(settings.select, min(top_p, len(classes)), stored.get("columns", ()), classes.names)

@@ -1,8 +1,8 @@
-"""The main job: teacher -> predictions -> pseudo-labels -> student, generation after generation, every step durable.
+"""Self-training: teacher -> predictions -> pseudo-labels -> student, for several generations of durable steps.
 
     python -m jobs.self_train jobs/configs/folders.yaml data.labelled=/photos/labelled data.pool=/photos/pool
 
-Kill it at any moment and run the same command again: it goes on. Run it once more and nothing is computed.
+After a kill, run the same command again to resume. Steps that are finished are never computed again.
 """
 
 import json
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def self_train(settings: SelfTrainSettings) -> dict[str, object]:
-    """Run the settings' recipe to its end; returns what metrics.json holds."""
+    """Run the recipe of the settings; returns the contents of metrics.json."""
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     with connect(settings.cluster):
@@ -38,7 +38,7 @@ def self_train(settings: SelfTrainSettings) -> dict[str, object]:
     report = table.metrics(run.store, generations)
     written = run.put("metrics.json", json.dumps(report, indent=1).encode())
     table.show(report)
-    log_event("done", f"{run.uri}; the same numbers are in {written}")
+    log_event("done", f"results: {written}. Next: python -m jobs.status {settings.store} {settings.run}")
     return report
 
 

@@ -1,4 +1,4 @@
-"""How far runs are, from storage alone: on any machine, during a run or after it died.
+"""Progress of runs, read from the store alone: on any machine, during a run or after it ended.
 
 python -m jobs.status STORE            the runs of a store
 python -m jobs.status STORE RUN        the steps of a run
@@ -26,7 +26,7 @@ def main() -> None:
     store = command.open_store(arguments.store)
     for run in [arguments.run] if arguments.run else storage.folders(store.fs, f"{store.root}/runs"):
         table = Table(title=run, title_justify="left")
-        for column in ("step", "name in the store", "state", "done", ""):
+        for column in ("step", "step in the store", "state", "done", ""):
             table.add_column(column, overflow="fold")
         for pointer in pointers(store, run):
             status = step_status(store, pointer)

@@ -100,12 +100,12 @@ def check_settings(job: str, arguments: list[str], folder: Path) -> str:
     if job == "compare":
         from jobs import compare  # imports torch, which the other jobs do not need here
 
-        asked = compare.asked(arguments)
-        for config in asked.configs:
+        options = compare.parse_arguments(arguments)
+        for config in options.configs:
             _check_inside_folder(config, folder)
-        compare.refuse(compare.arms_of(asked, folder), asked.budget)
-        _check_store_is_shared(asked.store)
-        return f"compare-{asked.name}-{_short(asked.store.rstrip('/'))}"
+        compare.check_arms(compare.arms_of(options, folder), options.budget)
+        _check_store_is_shared(options.store)
+        return f"compare-{options.name}-{_short(options.store.rstrip('/'))}"
     if not arguments:
         raise ValueError(f"jobs.submit {job}: the config is missing: jobs.submit {job} CONFIG [key=value …]")
     config, *overrides = arguments

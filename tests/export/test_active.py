@@ -91,7 +91,7 @@ def test_the_most_unlike_begin_with_the_most_uncertain(store: tuple[Store, list[
 
 
 def test_a_list_is_written(store: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = [store[0].uri, store[1][0], "--budget", "1", "--out"]
+    arguments = [store[0].uri, store[1][0], "--per-class", "1", "--out"]
     monkeypatch.setattr(sys, "argv", ["active", *arguments, str(tmp_path / "next.csv")])
     active.main()
     with (tmp_path / "next.csv").open(newline="") as file:
@@ -104,10 +104,10 @@ def test_a_list_is_written(store: tuple[Store, list[str]], tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--by", "disagreement"], "give --second with it"),
-        (["--second", "predict-0"], "give --second with it"),
-        (["--budget", "0"], "at least one image a class"),
-        (["--distance", "64"], "8 is usual"),
+        (["--by", "disagreement"], "Give --second with"),
+        (["--second", "predict-0"], "Give --second with"),
+        (["--per-class", "0"], "must be at least 1"),
+        (["--duplicate-distance", "64"], "8 is usual"),
         ([], "already exists"),
     ],
 )

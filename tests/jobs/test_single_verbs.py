@@ -53,7 +53,7 @@ def test_label_select_fit_and_evaluate_one_by_one(start: Start, finished: str, d
     said = start(
         "predict", store, f"model={teacher}", f"images.uri={digits / 'pool.parquet'}", f"images.exclude=[{test}]"
     )
-    assert "1097 images labelled" in said
+    assert "1097 images predicted" in said
     predictions = step_in(said, "predict")
 
     said = start("select", store, f"predictions={predictions}", "select.threshold=0.5")

@@ -142,7 +142,7 @@ def test_initial_weights_leave_out_a_head_of_other_classes(folder: Path) -> None
     assert torch.equal(model.get_classifier().weight, head)  # type: ignore[operator]
     source = load_file(folder / "model.safetensors")
     assert all(torch.equal(model.state_dict()[name], source[name]) for name in report.matched)
-    assert "tensors taken, 2 of another shape" in str(report)
+    assert "tensors loaded, 2 of another shape" in str(report)
 
 
 def test_initial_weights_of_another_architecture_are_refused(folder: Path) -> None:

@@ -17,7 +17,7 @@ from engine.report.cost import Cost, evaluated, of_step, planned
 from engine.settings.block import load, parse
 from engine.settings.run import SEED_STRIDE
 from engine.tasks.classify import ROWS, Classify
-from jobs.compare import compare, in_state
+from jobs.compare import compare, with_seed
 from tests.small_run import WITHOUT_GENERATIONS, run_tree
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -141,7 +141,7 @@ def test_recipes_on_raw_images_are_planned_by_their_own_fits() -> None:
 
 
 def test_a_state_moves_the_seed_of_every_fit_and_a_budget_is_checked_before_anything_runs(tmp_path: Path) -> None:
-    moved = in_state(settings(), "r-1", 1)
+    moved = with_seed(settings(), "r-1", 1)
     assert (moved.run, moved.seed) == ("r-1", 1)
     fits = moved.fits.named().values()
     assert [moved.seeded(fit).seed for fit in fits] == [SEED_STRIDE] * 2
