@@ -23,7 +23,7 @@ from engine.cluster.checks import NodeFacts, clock_ahead
 from engine.ground import storage
 from engine.ground.resources import ANYWHERE
 from engine.ground.steps import Store
-from engine.images.decode import decode
+from engine.images.decode import Frame, decode
 
 PACKAGES = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy", "simplejpeg")
 TIMED_SECONDS = 0.5
@@ -117,10 +117,11 @@ def decode_rate() -> float:
     data = buffer.getvalue()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    decode(data, 224)  # the first call loads the decoder
+    frame = Frame(224)
+    decode(data, frame)  # the first call loads the decoder
     count, started = 0, time.perf_counter()
     while (passed := time.perf_counter() - started) < TIMED_SECONDS:
-        decode(data, 224)
+        decode(data, frame)
         count += 1
     torch.set_num_threads(threads)
     return count / passed

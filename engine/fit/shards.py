@@ -17,7 +17,7 @@ from engine.fit.order import DrawOrder, ShardOrder
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.ground import storage
 from engine.images.crops import RandomCrop
-from engine.images.decode import Pixels, decode_array, decode_full_size, decode_mask, decode_mask_full_size
+from engine.images.decode import Frame, Pixels, decode_array, decode_full_size, decode_mask, decode_mask_full_size
 from engine.images.errors import RejectedImageError
 from engine.labels.targets import Targets, padded
 from engine.tables import schema
@@ -123,7 +123,7 @@ class Decoder:
     """Decodes images on a pool of threads: as squares of one size, or, with `crops`, whole pictures that each crop is taken from."""
 
     def __init__(self, shards: Shards, size: int, pool: Executor, crops: Sequence[RandomCrop] = ()) -> None:
-        self.size, self.crops = size, tuple(crops)
+        self.size, self.frame, self.crops = size, Frame(size), tuple(crops)
         self._shards, self._pool = shards, pool
 
     def buffer(self, count: int, masks: bool, seeds: npt.NDArray[np.uint64] | None = None) -> DecodeBuffer:
@@ -172,12 +172,12 @@ class Decoder:
             return None
         if self.crops:
             return self._decoded(rows, pick, lambda: decode_mask_full_size(masks[pick].as_buffer()))
-        return self._decoded(rows, pick, lambda: decode_mask(masks[pick].as_buffer(), self.size)[0].numpy())
+        return self._decoded(rows, pick, lambda: decode_mask(masks[pick].as_buffer(), self.frame)[0].numpy())
 
     def decode(self, rows: Rows, pick: int) -> Pixels:
         """As `picture`, but raises RejectedImageError."""
         data = rows.images[pick].as_buffer()
-        return decode_full_size(data) if self.crops else decode_array(data, self.size)
+        return decode_full_size(data) if self.crops else decode_array(data, self.frame)
 
     def _decoded(self, rows: Rows, pick: int, decode: Callable[[], Pixels]) -> Pixels:
         try:

@@ -15,7 +15,7 @@ from engine.ground.resources import ANYWHERE
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, Store, read_tables
 from engine.images.collection import Collection
-from engine.images.decode import RejectedImageError, content_hash, decode
+from engine.images.decode import Frame, RejectedImageError, content_hash, decode
 from engine.images.manifest import Manifest
 from engine.images.overlap import ExclusionSet
 from engine.images.scope import Scope
@@ -25,7 +25,7 @@ from engine.tables import schema
 REVISION = 1
 GROUP_ROWS = 8192
 SEED = 0
-CHECK_SIZE = 32
+CHECK_FRAME = Frame(32)
 
 
 def gather(
@@ -210,7 +210,7 @@ def gather_group(
         if check:
             for i, (key, image) in enumerate(zip(images["key"].to_pylist(), images["image"], strict=True)):
                 try:
-                    decode(image.as_buffer(), CHECK_SIZE)
+                    decode(image.as_buffer(), CHECK_FRAME)
                     if held is not None and (reason := _held(held, manifest, key, image.as_buffer())):
                         raise RejectedImageError(reason)
                 except RejectedImageError as bad:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.images.counter_rng import uniforms, view_seeds
-from engine.images.decode import square
+from engine.images.decode import Frame, square
 from engine.settings.fit import NoiseSettings
 
 TRIES = 10
@@ -60,7 +60,7 @@ class RandomCrop:
 
     def _resized(self, picture: Tensor, draws: npt.NDArray[np.float64], mode: str) -> Tensor:
         if self.scale is None:
-            return square(picture, self.size, 1.0, mode)
+            return square(picture, Frame(self.size), mode)
         box = draw_box(draws, picture.shape[3], picture.shape[2], self.scale, self.ratio)
         cut = picture[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
         if cut.shape[2:] == (self.size, self.size):

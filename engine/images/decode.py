@@ -13,6 +13,7 @@ range and are refused.
 import hashlib
 import io
 import math
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -40,41 +41,43 @@ KNOWN = (jpeg.MAGIC, b"\x89PNG", b"GIF8")
 """Beginnings of files that are images, though perhaps damaged ones."""
 
 
-def decode(
-    data: Encoded,
-    size: int,
-    crop_pct: float = 1.0,
-    interpolation: str = "bilinear",
-    max_pixels: int = MAX_PIXELS,
-    scaled: bool = False,
-) -> torch.Tensor:
-    """RGB pixels, uint8 (3, size, size) in any strides: `decode_array` as a tensor, channels first."""
-    return torch.from_numpy(decode_array(data, size, crop_pct, interpolation, max_pixels, scaled)).permute(2, 0, 1)
+@dataclass(frozen=True)
+class Frame:
+    """The pixels that a network sees of a picture: the shorter side is resized with antialiasing to `img_size / crop_pct`, and the centre of
+    `img_size` pixels a side is cropped (timm's transform for evaluation). Raises ValueError for values without a meaning."""
+
+    img_size: int
+    crop_pct: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.img_size < 1 or not 0 < self.crop_pct <= 1:
+            raise ValueError(
+                f"img_size={self.img_size}, crop_pct={self.crop_pct}: img_size is at least 1, crop_pct above 0 and at most 1"
+            )
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation={self.interpolation!r}: use 'bilinear' or 'bicubic'")
 
 
-def decode_array(
-    data: Encoded,
-    size: int,
-    crop_pct: float = 1.0,
-    interpolation: str = "bilinear",
-    max_pixels: int = MAX_PIXELS,
-    scaled: bool = False,
-) -> Pixels:
-    """RGB pixels, uint8 (size, size, 3): the shorter side resized with antialiasing to size/crop_pct, the centre cropped.
+def decode(data: Encoded, frame: Frame, scaled: bool = False, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
+    """RGB pixels, uint8 (3, S, S) in any strides: `decode_array` as a tensor, channels first."""
+    return torch.from_numpy(decode_array(data, frame, scaled, max_pixels)).permute(2, 0, 1)
 
-    This is timm's transform for evaluation; with crop_pct 1 an image of that size is returned as decoded. `scaled`:
-    a JPEG at least twice as large as needed is decoded at a fraction of its size, which changes pixels by a level or
-    two. Raises BadImage; for a wrong `size`, `crop_pct` or `interpolation` ValueError.
+
+def decode_array(data: Encoded, frame: Frame, scaled: bool = False, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """RGB pixels in the frame, uint8 (S, S, 3); with crop_pct 1 a picture of that size is returned as decoded.
+
+    `scaled`: a JPEG at least twice as large as needed is decoded at a fraction of its size, which changes pixels by a level or two. Raises
+    RejectedImageError.
     """
-    if interpolation not in ("bilinear", "bicubic"):
-        raise ValueError(f"interpolation is {interpolation!r}; use 'bilinear' or 'bicubic'")
+    size, crop_pct = frame.img_size, frame.crop_pct
     smaller = decode_reduced(data, math.ceil(size / crop_pct), max_pixels) if scaled else None
     found = decode_full_size(data, max_pixels) if smaller is None else smaller
     if crop_pct == 1 and found.shape[:2] == (size, size):
         return found
     # the batch's dimension before the permutation: so torch sees that channels lie last, and resizes without a copy
     image = torch.from_numpy(found)[None].permute(0, 3, 1, 2)
-    return square(image, size, crop_pct, interpolation)[0].permute(1, 2, 0).numpy()
+    return square(image, frame)[0].permute(1, 2, 0).numpy()
 
 
 def decode_full_size(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -120,10 +123,10 @@ def _upright(image: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(np.flip(turned, flips))
 
 
-def decode_mask(data: Encoded, size: int, crop_pct: float = 1.0, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
-    """A mask, uint8 (1, size, size), with `decode`'s geometry and the nearest pixel's value. Raises as `decode_mask_full_size`."""
+def decode_mask(data: Encoded, frame: Frame, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
+    """A mask, uint8 (1, S, S), with `decode`'s geometry and the nearest pixel's value. Raises as `decode_mask_full_size`."""
     values = decode_mask_full_size(data, max_pixels)
-    return square(torch.from_numpy(values)[None, None], size, crop_pct, "nearest-exact")[0]
+    return square(torch.from_numpy(values)[None, None], frame, "nearest-exact")[0]
 
 
 def decode_mask_full_size(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -204,13 +207,12 @@ def _rgb(image: Image.Image) -> Pixels:
         raise RejectedImageError("unsupported pixels", str(error)) from None
 
 
-def square(image: torch.Tensor, size: int, crop_pct: float, mode: str) -> torch.Tensor:
-    """(1, C, h, w) -> (1, C, size, size) by the rule of torchvision's Resize and CenterCrop, with timm's rounding of the
-    size before cropping."""
-    if size < 1 or not 0 < crop_pct <= 1:
-        raise ValueError(f"size {size} and crop_pct {crop_pct}: size is at least 1, crop_pct above 0 and at most 1")
+def square(image: torch.Tensor, frame: Frame, mode: str | None = None) -> torch.Tensor:
+    """(1, C, h, w) -> (1, C, S, S) by the rule of torchvision's Resize and CenterCrop, with timm's rounding of the size before cropping.
+    `mode`: interpolation of `F.interpolate` (default: the frame's)."""
+    size, mode = frame.img_size, mode or frame.interpolation
     height, width = image.shape[2:]
-    short, target = min(height, width), math.floor(size / crop_pct)
+    short, target = min(height, width), math.floor(size / frame.crop_pct)
     if short != target:
         shape = [int(target * side / short) for side in (height, width)]
         smooth = {} if mode == "nearest-exact" else {"antialias": True, "align_corners": False}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from engine.images import jpeg
-from engine.images.decode import MAX_PIXELS, Encoded, check_size, square
+from engine.images.decode import MAX_PIXELS, Encoded, Frame, check_size, square
 from engine.images.errors import RejectedImageError
 
 END = b"\xff\xd9"
@@ -26,13 +26,11 @@ with warnings.catch_warnings():
 
 def decode_batch(
     images: Sequence[Encoded],
-    size: int,
-    crop_pct: float = 1.0,
-    interpolation: str = "bilinear",
-    max_pixels: int = MAX_PIXELS,
+    frame: Frame,
     device: str | torch.device = "cuda",
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Tensor | None]:
-    """uint8 (3, size, size) on the device for each image, with `decode`'s geometry; None for what has to go to `decode`: other formats, JPEGs that
+    """uint8 (3, S, S) on the device for each image, with `decode`'s geometry; None for what has to go to `decode`: other formats, JPEGs that
     are not upright RGB of 8 bits, too large or cut, and the whole batch where nvJPEG trips over one of it.
     """
     taken = [place for place, data in enumerate(images) if _suits(data, max_pixels)]
@@ -50,7 +48,7 @@ def decode_batch(
         return made
     for place, image in zip(taken, found, strict=True):
         # torch resizes bytes on CPUs only
-        smooth = square(image.float()[None], size, crop_pct, interpolation)
+        smooth = square(image.float()[None], frame)
         made[place] = smooth[0].round_().clamp_(0, 255).byte()
     return made
 

@@ -19,6 +19,7 @@ from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from engine.ground import storage
+from engine.images.decode import Frame
 from engine.labels.classes import ClassList
 from engine.models.build import build_model, normalisation
 from engine.settings.model import ModelSettings
@@ -28,16 +29,19 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in eval mode and its preprocessing (mean and std of pixels in 0..1; `img_size` in pixels)."""
+    """A model in eval mode, the frame that it sees of a picture, and its normalisation (mean and std of pixels in 0..1)."""
 
     model: nn.Module
     class_names: list[str]
-    img_size: int
+    frame: Frame
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    crop_pct: float
-    interpolation: str
     settings: ModelSettings
+
+    @property
+    def img_size(self) -> int:
+        """Side of the model's input in pixels."""
+        return self.frame.img_size
 
 
 class Description(NamedTuple):
@@ -136,11 +140,9 @@ def load(folder: Path) -> Loaded:
     return Loaded(
         model=model.eval(),
         class_names=described.class_names,
-        img_size=settings.img_size,
+        frame=Frame(settings.img_size, described.crop_pct, described.interpolation),
         mean=mean,
         std=std,
-        crop_pct=described.crop_pct,
-        interpolation=described.interpolation,
         settings=settings,
     )
 

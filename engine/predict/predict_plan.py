@@ -108,7 +108,7 @@ def decode_sample(images: list[pa.Buffer | None], loaded: Loaded, scaled: bool) 
     kept: list[torch.Tensor] = []
     for data in images:
         try:
-            kept.append(decode(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled))
+            kept.append(decode(data, loaded.frame, scaled))
         except RejectedImageError:
             continue
     if not kept:
@@ -168,13 +168,7 @@ def on_device(images: list[pa.Buffer | None], loaded: Loaded, batch: int, device
     return [
         one
         for first in range(0, len(images), batch)
-        for one in nvjpeg.decode_batch(
-            images[first : first + batch],
-            loaded.img_size,
-            loaded.crop_pct,
-            loaded.interpolation,
-            device=torch.device(device),
-        )
+        for one in nvjpeg.decode_batch(images[first : first + batch], loaded.frame, torch.device(device))
     ]
 
 

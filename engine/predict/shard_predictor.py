@@ -121,13 +121,11 @@ class ShardPredictor:
         if reason := self.scope.reason(key, data):
             raise RejectedImageError(reason)
         loaded, scaled = self.predictor.loaded, self.predictor.settings.decode == "scaled"
-        pixels = decode_array(data, loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
+        pixels = decode_array(data, loaded.frame, scaled)
         return pixels if data is None else self.scope.corrupted(pixels, data)
 
     def _decode_many(self, keys: list[str], images: list[pa.Buffer | None]) -> list[torch.Tensor | None]:
         """uint8 (3, S, S) on the device of what nvJPEG takes; None for the rest and for what `_decode` will refuse."""
         ours = [None if self.scope.reason(key, data) else data for key, data in zip(keys, images, strict=True)]
         loaded = self.predictor.loaded
-        return nvjpeg.decode_batch(
-            ours, loaded.img_size, loaded.crop_pct, loaded.interpolation, device=self.predictor.device
-        )
+        return nvjpeg.decode_batch(ours, loaded.frame, self.predictor.device)

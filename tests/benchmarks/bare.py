@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from engine.images.decode import decode
+from engine.images.decode import Frame, decode
 from engine.images.views import View
 from engine.models.build import build_model, normalisation
 from engine.models.checkpoint import load
@@ -27,7 +27,7 @@ class Encoded(Dataset[torch.Tensor]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return decode(self.images[index], self.size)
+        return decode(self.images[index], Frame(self.size))
 
 
 def predict_rate(paths: list[Path], model_folder: Path, batch_size: int, amp: bool) -> float:

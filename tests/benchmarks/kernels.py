@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from engine.images.decode import decode_array
+from engine.images.decode import Frame, decode_array
 from engine.models.build import build_model as build_model
 from engine.predict import backends, int8
 from engine.predict.backends import UnavailableError
@@ -84,8 +84,8 @@ def decoders(cifar: Path, rounds: int) -> list[str]:
         ("500 x 375 at 64 px", [photo(one, seed) for seed, one in enumerate(small)], 64),
     ):
         ways: dict[str, Callable[[bytes, int], Any]] = {
-            "engine": decode_array,
-            "scaled": partial(decode_array, scaled=True),
+            "engine": lambda data, size: decode_array(data, Frame(size)),
+            "scaled": lambda data, size: decode_array(data, Frame(size), scaled=True),
             "torchvision": by_torchvision,
             "pillow": by_pillow,
         }

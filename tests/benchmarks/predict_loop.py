@@ -67,7 +67,7 @@ def decode_only(manifest: Manifest, teacher: str, shards: list[int], scaled: boo
     for shard in shards:
         for batch in manifest.read(shard, batch_rows=BATCH):
             for image in batch["image"]:
-                decode_array(image.as_buffer(), loaded.img_size, loaded.crop_pct, loaded.interpolation, scaled=scaled)
+                decode_array(image.as_buffer(), loaded.frame, scaled)
             images += batch.num_rows
     return images, time.perf_counter() - wall, time.process_time() - cpu
 

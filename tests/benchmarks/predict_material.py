@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from engine.images.decode import decode
+from engine.images.decode import Frame, decode
 from engine.models.build import build_model, normalisation
 from engine.models.checkpoint import save
 from engine.settings.model import ModelSettings
@@ -113,7 +113,7 @@ def train_teacher(folder: Path, settings: ModelSettings, cifar: Path, kind: str,
     network = build_model(settings, len(names)).train().to(memory_format=torch.channels_last)
     to = normalisation(settings, network)
     mean, std = (torch.tensor(one).view(1, 3, 1, 1) * 255 for one in (to.mean, to.std))
-    pixels = torch.stack([decode(image, size) for image in encoded])
+    pixels = torch.stack([decode(image, Frame(size)) for image in encoded])
     truth = torch.tensor([names.index(label) for label in labels])
     optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=steps)

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
-from engine.images.decode import content_hash, decode, decode_full_size, decode_mask
+from engine.images.decode import Frame, content_hash, decode, decode_full_size, decode_mask
 from engine.images.errors import RejectedImageError
 
 from .making import encode, jpeg, picture
@@ -161,14 +161,14 @@ def test_usable_images_are_what_pillow_makes_of_them(name: str) -> None:
     expected = by_pillow(data, upright=name != "jpeg of unreadable exif")  # some Pillows raise on that, some let it be
     found = decode_full_size(data)
     np.testing.assert_array_equal(found, expected)
-    assert decode(data, 12).shape == (3, 12, 12)
+    assert decode(data, Frame(12)).shape == (3, 12, 12)
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_unusable_images_are_refused_with_a_reason(name: str) -> None:
     make, reason = UNUSABLE[name]
     with pytest.raises(RejectedImageError) as caught:
-        decode(make(), 12)
+        decode(make(), Frame(12))
     assert caught.value.reason == reason
 
 
@@ -185,7 +185,7 @@ def test_grey_of_16_bits_keeps_its_high_byte() -> None:
 def test_every_kind_of_buffer_is_read_and_left_as_it_was(wrap: Callable[[bytes], Any]) -> None:
     data = jpeg(1)
     before = content_hash(data)
-    np.testing.assert_array_equal(decode(wrap(data), 16), decode(data, 16))
+    np.testing.assert_array_equal(decode(wrap(data), Frame(16)), decode(data, Frame(16)))
     assert content_hash(wrap(data)) == before
     assert len(before) == 16
 
@@ -203,37 +203,37 @@ def test_geometry_is_that_of_timms_evaluation(size: int, crop_pct: float, mode: 
     whole = torch.from_numpy(decode_full_size(scene(*shape))).permute(2, 0, 1)
     resized = tvf.resize(whole, [int(size / crop_pct)], interpolation=InterpolationMode(mode), antialias=True)
     expected = tvf.center_crop(resized, [size, size])
-    torch.testing.assert_close(decode(scene(*shape), size, crop_pct, mode), expected, rtol=0, atol=0)
+    torch.testing.assert_close(decode(scene(*shape), Frame(size, crop_pct, mode)), expected, rtol=0, atol=0)
 
 
 def test_an_image_of_the_size_is_not_touched() -> None:
     image = picture(8, 32, 32)
-    np.testing.assert_array_equal(decode(encode(image), 32).permute(1, 2, 0), np.asarray(image))
+    np.testing.assert_array_equal(decode(encode(image), Frame(32)).permute(1, 2, 0), np.asarray(image))
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    for wrong in ({"size": 0}, {"size": 8, "crop_pct": 0}, {"size": 8, "interpolation": "cubic"}):
+    for wrong in ((0,), (8, 0), (8, 1, "cubic")):
         with pytest.raises(ValueError, match=r"crop_pct|interpolation"):
-            decode(jpeg(), **wrong)
+            Frame(*wrong)
     with pytest.raises(RejectedImageError, match="more than 100"):
-        decode(jpeg(), 8, max_pixels=100)
+        decode(jpeg(), Frame(8), max_pixels=100)
 
 
 def test_masks_keep_their_values() -> None:
     values = np.random.default_rng(1).integers(0, 21, (40, 60), dtype=np.uint8)
     coloured = Image.fromarray(values).convert("P")
     for image in (Image.fromarray(values), coloured, Image.fromarray(values.astype(np.uint16))):
-        assert set(np.unique(decode_mask(encode(image), 24))) <= set(range(21))
-    np.testing.assert_array_equal(decode_mask(encode(Image.fromarray(values[:, :40])), 40)[0], values[:, :40])
+        assert set(np.unique(decode_mask(encode(image), Frame(24)))) <= set(range(21))
+    np.testing.assert_array_equal(decode_mask(encode(Image.fromarray(values[:, :40])), Frame(40))[0], values[:, :40])
     for wrong in (encode(picture()), encode(Image.fromarray(wide))):
         with pytest.raises(RejectedImageError, match="not a mask"):
-            decode_mask(wrong, 24)
+            decode_mask(wrong, Frame(24))
 
 
 def test_an_image_and_its_mask_stay_together() -> None:
     square = np.zeros((60, 90), np.uint8)
     square[15:45, 30:60] = 255
-    image, mask = (make(encode(Image.fromarray(square)), 30, 0.8)[0] for make in (decode, decode_mask))
+    image, mask = (make(encode(Image.fromarray(square)), Frame(30, 0.8))[0] for make in (decode, decode_mask))
     assert ((image > 127) == (mask > 127)).float().mean() > 0.97
 
 
@@ -261,7 +261,7 @@ def test_scaled_decoding_turns_as_full_decoding_does(turn: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = turn
     data = encode(picture(1, 8, 6).resize((160, 120), Image.Resampling.BICUBIC), "JPEG", exif=exif)
-    full, scaled = (decode(data, 24, scaled=one).float() for one in (False, True))
+    full, scaled = (decode(data, Frame(24), scaled=one).float() for one in (False, True))
     assert (full - scaled).abs().mean() < 3
 
 
@@ -270,7 +270,7 @@ def test_damaged_bytes_never_end_the_process() -> None:
     code = """
 import random
 from engine.images.errors import RejectedImageError
-from engine.images.decode import decode
+from engine.images.decode import Frame, decode
 from tests.images.making import encode, picture
 rng = random.Random(0)
 kinds = [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("GIF", {}), ("WEBP", {}), ("BMP", {}), ("TIFF", {})]
@@ -281,7 +281,7 @@ for kind, options in kinds:
         for _ in range(rng.choice((1, 4, 40))):
             damaged[rng.randrange(len(data))] = rng.randrange(256)
         try:
-            decode(bytes(damaged[: rng.choice((len(data), rng.randrange(1, len(data))))]), 16)
+            decode(bytes(damaged[: rng.choice((len(data), rng.randrange(1, len(data))))]), Frame(16))
         except RejectedImageError:
             pass
 """

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from engine.images import nvjpeg
-from engine.images.decode import decode
+from engine.images.decode import Frame, decode
 
 from .making import encode, jpeg, picture
 
@@ -25,21 +25,21 @@ def grey() -> bytes:
 @pytest.mark.parametrize(("crop_pct", "mode"), [(1.0, "bilinear"), (0.8, "bicubic")])
 def test_images_are_those_of_the_other_decoder_to_a_level(crop_pct: float, mode: str) -> None:
     images = [jpeg(seed, width=90 + seed, height=70) for seed in range(4)] + [jpeg(9, width=24, height=24)]
-    made = nvjpeg.decode_batch(images, 24, crop_pct, mode, device="cpu")
+    made = nvjpeg.decode_batch(images, Frame(24, crop_pct, mode), "cpu")
     for data, image in zip(images, made, strict=True):
         assert image is not None
         assert (image.shape, image.dtype) == ((3, 24, 24), torch.uint8)
-        assert (image.int() - decode(data, 24, crop_pct, mode).int()).abs().max() <= 1
+        assert (image.int() - decode(data, Frame(24, crop_pct, mode)).int()).abs().max() <= 1
 
 
 def test_what_is_not_a_sound_upright_colour_jpeg_is_left_to_the_cpu() -> None:
     sound = jpeg(1, width=90, height=70)
     others = [None, b"", b"\xff\xd8\xff", sound[:-2], sound[: len(sound) // 2], encode(picture()), turned(), grey()]
     others.append(encode(picture(mode="CMYK"), "JPEG"))
-    made = nvjpeg.decode_batch([*others, sound], 24, device="cpu")
+    made = nvjpeg.decode_batch([*others, sound], Frame(24), "cpu")
     assert [image is None for image in made] == [True] * len(others) + [False]
-    assert nvjpeg.decode_batch(others, 24, device="cpu") == [None] * len(others)
-    assert nvjpeg.decode_batch([sound], 24, max_pixels=100, device="cpu") == [None], "a bomb"
+    assert nvjpeg.decode_batch(others, Frame(24), "cpu") == [None] * len(others)
+    assert nvjpeg.decode_batch([sound], Frame(24), "cpu", max_pixels=100) == [None], "a bomb"
 
 
 def test_one_that_it_trips_over_leaves_the_batch_to_the_cpu() -> None:
@@ -48,4 +48,4 @@ def test_one_that_it_trips_over_leaves_the_batch_to_the_cpu() -> None:
     data[at : at + 16] = b"\xff" * 16
     with pytest.raises(OSError, match=r"."):
         Image.open(io.BytesIO(data)).load()
-    assert nvjpeg.decode_batch([jpeg(2), bytes(data)], 24, device="cpu") == [None, None]
+    assert nvjpeg.decode_batch([jpeg(2), bytes(data)], Frame(24), "cpu") == [None, None]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.images.decode import decode
+from engine.images.decode import Frame, decode
 from engine.models.build import build_model as build_model
 from engine.predict import backends
 from engine.predict.backend_choice import (
@@ -45,7 +45,7 @@ def model() -> nn.Module:
 @pytest.fixture(scope="module")
 def pixels(digits: Path) -> torch.Tensor:
     images = pq.read_table(digits / "pool.parquet")["image"][: 2 * BATCH].to_pylist()
-    return torch.stack([decode(image, SIZE) for image in images]).float() / 128 - 1
+    return torch.stack([decode(image, Frame(SIZE)) for image in images]).float() / 128 - 1
 
 
 @pytest.mark.parametrize("name", ["channels_last", "frozen", "openvino", "bf16", "openvino_bf16", "fp16"])

@@ -14,7 +14,7 @@ from PIL import Image
 from engine.ground.run import Run
 from engine.ground.steps import Output, Store
 from engine.images.collection import Collection, open_collection
-from engine.images.decode import RejectedImageError, decode, decode_reduced
+from engine.images.decode import Frame, RejectedImageError, decode, decode_reduced
 from engine.images.scope import Scope
 from engine.models.checkpoint import load
 from engine.models.imported import find_model
@@ -41,7 +41,7 @@ def test_scaled_decoding_is_close_and_never_smaller_than_needed() -> None:
     small = decode_reduced(data, 64)
     assert small is not None
     assert 64 <= min(small.shape[:2]) < 128
-    full, scaled = decode(data, 64).float(), decode(data, 64, scaled=True).float()
+    full, scaled = decode(data, Frame(64)).float(), decode(data, Frame(64), scaled=True).float()
     assert scaled.shape == full.shape
     assert 0 < (full - scaled).abs().mean() < 3
 
@@ -50,15 +50,15 @@ def test_scaled_decoding_turns_by_exif_and_leaves_the_rest_to_the_full_decoder()
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     data = jpeg(500, 375, exif=exif)
-    assert (decode(data, 64).float() - decode(data, 64, scaled=True).float()).abs().mean() < 3
+    assert (decode(data, Frame(64)).float() - decode(data, Frame(64), scaled=True).float()).abs().mean() < 3
     assert decode_reduced(jpeg(100, 90), 64) is None, "there was nothing to gain"
     assert decode_reduced(b"\x89PNG whatever", 64) is None
     grey = io.BytesIO()
     Image.open(io.BytesIO(data)).convert("L").save(grey, "JPEG")
-    assert decode(grey.getvalue(), 64, scaled=True).shape == (3, 64, 64)
+    assert decode(grey.getvalue(), Frame(64), scaled=True).shape == (3, 64, 64)
     for cut in (data[:30], data[: len(data) // 2]):
         with pytest.raises(RejectedImageError, match="truncated"):
-            decode(cut, 64, scaled=True)
+            decode(cut, Frame(64), scaled=True)
 
 
 class Begun:
@@ -124,7 +124,7 @@ def test_int8_is_quantised_once_and_kept_in_the_step(teacher: Path, tmp_path: Pa
     assert backend["agreement"]["int8"]["images"] == 20
     assert 0 < backend["agreement"]["int8"]["logits"] < 0.1
     settings = PredictSettings(top_p=3, batch_size=8, backend="int8")
-    images = torch.stack([decode(jpeg(80, 60, seed), 16) for seed in range(20)])
+    images = torch.stack([decode(jpeg(80, 60, seed), Frame(16)) for seed in range(20)])
     first, again = (Predictor(teacher, settings, quantised=load_quantised(step))(images) for _ in range(2))
     exact = Predictor(teacher, PredictSettings(top_p=3, batch_size=8, backend="eager"))(images)
     assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
