@@ -1,5 +1,5 @@
-"""The bytes of loose images: files, members of tars, and URIs of any scheme. One that cannot be had is null, not an
-exception."""
+"""Read the bytes of loose images: files, members of tars, and URIs of any scheme. An image that cannot be read is null,
+not an exception."""
 
 import time
 import urllib.error
@@ -16,90 +16,98 @@ from engine.images.file_listing import Location
 from engine.tables import schema
 
 READING_THREADS = 16
-"""Remote images in flight in one reader."""
+"""Concurrent requests of one reader for remote images."""
 
 TIMEOUT = 30.0
-"""Seconds that a web server may stay silent."""
+"""Seconds to wait for data from a web server."""
 
 MAX_DOWNLOAD = 256 * 2**20
-"""Bytes taken from a web server at most: what it sends is not in our hands."""
+"""Most bytes that are read from a web server, whose responses are untrusted."""
 
 PAUSES = (0.2, 1.0)
-"""Seconds between attempts at what may be a passing failure."""
+"""Seconds between attempts after a failure that may be transient."""
 
 T = TypeVar("T")
 
 
 class FileReader:
-    """Reads images of schema.FILES; `kind` is the listing's."""
+    """Reads images of schema.FILES; `kind`: kind of the listing."""
 
-    def __init__(self, place: Location, kind: str) -> None:
-        self.place, self.kind = place, kind
+    def __init__(self, location: Location, kind: str) -> None:
+        self.location, self.kind = location, kind
         self._remote: dict[str, storage.FileSystem] = {}
 
     def read(self, files: pa.Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """Record batches of schema.IMAGES of rows of schema.FILES, in their order; `image` is null where the bytes
-        cannot be had."""
+        """Record batches of schema.IMAGES for rows of schema.FILES, in their order; `image` is null if the bytes cannot
+        be read."""
         fetch: Callable[[str, int], bytes | None]
         if self.kind == "webdataset" and files.num_rows:
             path = files["path"][0].as_py().rpartition("#")[0]
-            fetch = _Tar(self.place, path).member
+            fetch = _Tar(self.location, path).member
         else:
-            fetch = self.uri if self.kind == "uris" else lambda path, _: whole(self.place.fs, self.place.path(path))
-        near = isinstance(self.place.fs, pafs.LocalFileSystem) and self.kind != "uris"
-        with ThreadPoolExecutor(1 if near else READING_THREADS) as pool:
+            fetch = (
+                self.uri
+                if self.kind == "uris"
+                else lambda path, _: read_file(self.location.fs, self.location.path(path))
+            )
+        local = isinstance(self.location.fs, pafs.LocalFileSystem) and self.kind != "uris"
+        with ThreadPoolExecutor(1 if local else READING_THREADS) as pool:
             for start in range(0, files.num_rows, batch_rows):
                 part = files.slice(start, batch_rows).combine_chunks()
-                images = (map if near else pool.map)(fetch, part["path"].to_pylist(), part["bytes"].to_pylist())
+                images = (map if local else pool.map)(fetch, part["path"].to_pylist(), part["bytes"].to_pylist())
                 columns = [part["row"], part["key"], pa.array(images, pa.binary()), part["label"]]
                 arrays = [one.combine_chunks() if isinstance(one, pa.ChunkedArray) else one for one in columns]
                 yield pa.record_batch(arrays, schema=schema.IMAGES)
 
-    def uri(self, uri: str, size: int | None = None) -> bytes | None:  # noqa: ARG002 - the shape of a fetch
-        """The bytes at an absolute URI, or at a path relative to the collection; None when they cannot be had."""
+    def uri(self, uri: str, size: int | None = None) -> bytes | None:  # noqa: ARG002 - the signature of `fetch`
+        """The bytes at an absolute URI, or at a path relative to the collection; None if they cannot be read."""
         scheme, mark, rest = uri.partition("://")
         if not mark:
             return (
-                whole(self.place.fs, self.place.path(uri))
+                read_file(self.location.fs, self.location.path(uri))
                 if not uri.startswith("/")
-                else whole(pafs.LocalFileSystem(), uri)
+                else read_file(pafs.LocalFileSystem(), uri)
             )
         if scheme in ("http", "https"):
-            return _patiently(lambda: _download(uri))
+            return _with_retries(lambda: _download(uri))
         bucket = rest.partition("/")[0]
-        if scheme == self.place.fs.type_name and "?" not in rest:  # the collection's own store: its credentials serve
-            return whole(self.place.fs, rest)
+        if (
+            scheme == self.location.fs.type_name and "?" not in rest
+        ):  # the filesystem of the collection, with its credentials
+            return read_file(self.location.fs, rest)
         if (name := f"{scheme}://{bucket}?{rest.partition('?')[2]}") not in self._remote:
             try:
                 self._remote[name] = storage.resolve(uri)[0]
             except ValueError:
                 return None
-        return whole(self._remote[name], "/" + rest if scheme == "file" else rest.partition("?")[0].rpartition("@")[2])
+        return read_file(
+            self._remote[name], "/" + rest if scheme == "file" else rest.partition("?")[0].rpartition("@")[2]
+        )
 
 
 class _Tar:
-    """One tar, opened when the first member is wanted."""
+    """One tar, opened once. Raises ValueError when it cannot be opened."""
 
-    def __init__(self, place: Location, path: str) -> None:
+    def __init__(self, location: Location, path: str) -> None:
         self.path = path
         try:
-            self.file = place.fs.open_input_file(place.path(path))
+            self.file = location.fs.open_input_file(location.path(path))
         except OSError as error:
             raise ValueError(
-                f"{path}: tar cannot be opened ({error}); restore it, or list the collection again"
+                f"{path}: tar cannot be opened ({error}). Restore it, or list the collection again."
             ) from None
 
     def member(self, path: str, size: int) -> bytes | None:
-        return _patiently(lambda: self.file.read_at(size, int(path.rpartition("#")[2])))
+        return _with_retries(lambda: self.file.read_at(size, int(path.rpartition("#")[2])))
 
 
-def whole(fs: storage.FileSystem, path: str) -> bytes | None:
-    """A whole file, or None when it cannot be had."""
-    return _patiently(lambda: storage.get(fs, path))
+def read_file(fs: storage.FileSystem, path: str) -> bytes | None:
+    """The contents of a file, or None if it cannot be read."""
+    return _with_retries(lambda: storage.get(fs, path))
 
 
-def _patiently(read: Callable[[], T]) -> T | None:
-    """The result of `read`, tried again after a failure that may pass; None when it does not."""
+def _with_retries(read: Callable[[], T]) -> T | None:
+    """The result of `read`, repeated after transient failures; None if it fails."""
     for pause in (*PAUSES, None):
         try:
             return read()

@@ -1,4 +1,4 @@
-"""A named set of images as the verbs see it: its manifest, listed once and kept in the store, and the digest of its contents."""
+"""A named set of images: its manifest, which is listed once and stored, and the digest of its contents."""
 
 import json
 import time
@@ -20,12 +20,12 @@ from engine.settings.data import SourceSettings
 
 REVISION = 1
 LIST_AGAIN = 100_000
-"""Loose files up to which a collection is listed anew at each start, so that new files are noticed; larger ones are listed once."""
+"""Number of loose files up to which a collection is listed at each start, so that new files are found; larger ones are listed once."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Images under a name ("pool", "validation")."""
+    """Images with a name ("pool", "validation")."""
 
     name: str
     manifest: Manifest
@@ -36,12 +36,12 @@ class Collection:
 
     @cached_property
     def label_names(self) -> list[str]:
-        """Sorted names of the labels that occur."""
+        """Sorted names of the labels in the collection."""
         return list(self.manifest.label_counts)
 
     @property
     def has_labels(self) -> bool:
-        """Whether labels are known: for a pool they serve the report alone."""
+        """Whether any image has a label; labels of a pool are used only in reports."""
         return bool(self.label_names)
 
     def positions(self, shard: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -54,31 +54,32 @@ class Collection:
         return self.positions(table["shard"].to_numpy(), table["row"].to_numpy())
 
     def class_indices(self, classes: ClassList) -> np.ndarray:
-        """Class index int64 (N,) of every image in address order. Raises ValueError for an image without a label or with an unknown one."""
+        """Class indices int64 (N,) of all images in address order. Raises ValueError for an image without a label or with an unknown one."""
         index = classes.indices(self.manifest.labels()["label"], self.name)
         if unlabelled := int((index < 0).sum()):
             raise ValueError(
-                f"{self.name}: {unlabelled} of {index.size} images have no label; name the column with data.label_column, or use class folders"
+                f"{self.name}: {unlabelled} of {index.size} images have no label. Set data.label_column, or use class folders."
             )
         return index
 
 
 def open_collection(run: Run, name: str, uri: str, source: SourceSettings, labelled: bool = False) -> Collection:
-    """The collection at `uri`, listed now or, when it is large and was listed before, read from the store.
+    """The collection at `uri`: listed, or read from the store if it is large and was listed before.
 
-    `labelled`: every image must have a label and every class folder an image.
+    `labelled`: whether every image must have a label and every class folder an image. Raises ValueError otherwise.
     """
     uri = storage.absolute(uri)
     wanted = source.model_dump(include={"image_column", "key_column", "label_column", "rows_per_shard", "shard_bytes"})
-    remembered = f"{run.store.root}/listings/{fingerprint({'uri': uri, **wanted})}.json"
+    listing_path = f"{run.store.root}/listings/{fingerprint({'uri': uri, **wanted})}.json"
     fs = run.store.fs
-    if storage.exists(fs, remembered):
-        memory = json.loads(storage.get(fs, remembered))
-        if memory["files"] > LIST_AGAIN:
+    if storage.exists(fs, listing_path):
+        stored = json.loads(storage.get(fs, listing_path))
+        if stored["files"] > LIST_AGAIN:
             log_event(
-                name, f"{memory['files']} files listed on {memory['listed']}; delete {remembered} to list them again"
+                name,
+                f"{stored['files']:,} files listed on {stored['listed']}. Delete {listing_path} to list them again.",
             )
-            return Collection(name, Manifest.load(fs, memory["folder"], uri))
+            return Collection(name, Manifest.load(fs, stored["folder"], uri))
     listing = list_images(uri, **wanted, labelled=labelled, progress=CountProgress(name, "images listed"))
     step = Step(
         run.store, {"verb": "list", "revision": REVISION, "settings": wanted, "inputs": {"listing": listing.digest}}
@@ -88,9 +89,9 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
     files = listing.files.num_rows if listing.files is not None else 0
     storage.put(
         fs,
-        remembered,
+        listing_path,
         json.dumps({"folder": step.folder, "files": files, "listed": time.strftime("%Y-%m-%d %H:%M")}).encode(),
     )
     manifest = Manifest.load(fs, step.folder, uri)
-    log_event(name, f"{manifest.num_rows} images in {manifest.num_shards} shards at {without_credentials(uri)}")
+    log_event(name, f"{manifest.num_rows:,} images, {manifest.num_shards} shards, {without_credentials(uri)}")
     return Collection(name, manifest)

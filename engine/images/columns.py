@@ -1,4 +1,4 @@
-"""Which columns of a table are the image, its key and its label, and what their values mean."""
+"""Columns of a table that hold the image, its key and its label, and conversion of their values."""
 
 import json
 from collections.abc import Iterable
@@ -30,8 +30,7 @@ LABEL_NAMES = ("label", "class", "class_name", "cls", "category", "labels", "tar
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns chosen in a collection of tables; `names` are the class names of integer labels, where the file knows
-    them."""
+    """Names of the columns of a collection of tables; `names`: class names of integer labels, if the file has them."""
 
     image: str | None = None
     uri: str | None = None
@@ -48,14 +47,14 @@ class Columns:
 
 
 def choose(schema: pa.Schema, image: str | None, key: str | None, label: str | None, where: str) -> Columns:
-    """Columns of a table: those asked for, else those with a usual name and type.
+    """Columns of a table: those given, else those with a common name and type.
 
-    Raises ValueError with the columns found when one that was asked for is not there, has the wrong type, or no image
-    column can be told.
+    Raises ValueError listing the columns when a given one is missing or has the wrong type, or when no image column can
+    be determined.
     """
     for setting, name in (("image_column", image), ("key_column", key), ("label_column", label)):
         if name is not None and name not in schema.names:
-            raise ValueError(f"{where}: data.{setting} is {name!r}, but the columns are {_shown(schema)}")
+            raise ValueError(f"{where}: data.{setting}={name!r} is not a column. Columns: {_shown(schema)}.")
     label = label or _named(schema, LABEL_NAMES, _is_label)
     names = _class_names(schema, label)
     key = key or _named(schema, KEY_NAMES, lambda kind: _is_string(kind) or pt.is_integer(kind))
@@ -68,30 +67,26 @@ def choose(schema: pa.Schema, image: str | None, key: str | None, label: str | N
     if image is not None:
         kind = schema.field(image).type
         raise ValueError(
-            f"{where}: data.image_column {image!r} is {kind}; "
-            "it must be encoded bytes, a struct with `bytes`, or a path or URI"
+            f"{where}: data.image_column={image!r} is of type {kind}. "
+            "Encoded bytes, a struct with `bytes`, or a path or URI are required."
         )
-    raise ValueError(
-        f"{where}: no column of encoded images or URIs among {_shown(schema)}; name it in data.image_column"
-    )
+    raise ValueError(f"{where}: no column of encoded images or URIs among {_shown(schema)}. Set data.image_column.")
 
 
 def leaf(schema: pa.Schema, image: str) -> str:
-    """The Parquet column path that holds the bytes of the image column: a struct's other fields are not read."""
+    """The Parquet column path of the bytes of the image column: the other fields of a struct are not read."""
     return f"{image}.bytes" if pt.is_struct(schema.field(image).type) else image
 
 
 def images(column: pa.Array) -> pa.Array:
-    """Encoded bytes as pa.binary(), from a binary column or a struct with `bytes`; no copy where the type is binary
-    already."""
+    """Encoded bytes as pa.binary(), from a binary column or a struct with `bytes`; without a copy if it is pa.binary()."""
     if pt.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
     return column if pt.is_binary(column.type) else column.cast(pa.binary())
 
 
 def labels(column: pa.Array, names: tuple[str, ...] | None, where: str) -> pa.Array:
-    """Class names as strings; integers are looked up in `names` (negative: no label), or written out when there are
-    none."""
+    """Class names as strings; integers are looked up in `names` (negative: no label), or formatted if `names` is None."""
     if pt.is_dictionary(column.type):
         column = column.dictionary_decode()
     if names is None or not pt.is_integer(column.type):
@@ -99,12 +94,12 @@ def labels(column: pa.Array, names: tuple[str, ...] | None, where: str) -> pa.Ar
     index = column.cast(pa.int64())
     largest = pc.max(index).as_py()
     if largest is not None and largest >= len(names):
-        raise ValueError(f"{where}: label {largest} of a column that declares {len(names)} class names")
+        raise ValueError(f"{where}: label {largest}, but the column has only {len(names)} class names")
     return pa.array(names, pa.string()).take(pc.if_else(pc.less(index, 0), None, index))
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Class names sorted: by value when all are whole numbers, else by text."""
+    """Sorted class names: numerically if all are integers, else alphabetically."""
     found = list(names)
     return (
         sorted(found, key=int) if found and all(name.removeprefix("-").isdecimal() for name in found) else sorted(found)
@@ -112,13 +107,13 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
-    """Class names of a Hugging Face `ClassLabel`, from the schema's metadata. Raises ValueError for a label column of
-    no use."""
+    """Class names of a Hugging Face `ClassLabel`, from the metadata of the schema. Raises ValueError for a label column of
+    the wrong type."""
     if label is None:
         return None
     kind = schema.field(label).type
     if not _is_label(kind):
-        raise ValueError(f"label column {label!r} is {kind}; labels are strings or integers, one an image")
+        raise ValueError(f"label column {label!r} is of type {kind}. Labels are strings or integers, one per image.")
     try:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
         return tuple(str(name) for name in feature["names"])
@@ -126,15 +121,15 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None
         return None
 
 
-def _named(schema: pa.Schema, usual: tuple[str, ...], fits: Any) -> str | None:
+def _named(schema: pa.Schema, common: tuple[str, ...], fits: Any) -> str | None:
     by_lower = {name.lower(): name for name in reversed(schema.names)}
     return next(
-        (by_lower[name] for name in usual if name in by_lower and fits(schema.field(by_lower[name]).type)), None
+        (by_lower[name] for name in common if name in by_lower and fits(schema.field(by_lower[name]).type)), None
     )
 
 
 def _only(schema: pa.Schema, fits: Any) -> str | None:
-    """The one column that fits, whatever its name."""
+    """The only column that fits, if there is exactly one."""
     fitting = [field.name for field in schema if fits(field.type)]
     return fitting[0] if len(fitting) == 1 else None
 

@@ -1,7 +1,7 @@
-"""The fifteen common corruptions (Hendrycks and Dietterich 2019) at five severities, for robustness on request.
+"""The fifteen common corruptions (Hendrycks and Dietterich 2019) at five severities, for robustness tests.
 
-Our own implementations of the families, scaled to the image's side: they rank models, but their errors are not those of the published ImageNet-C
-files. Each is a pure function of pixels, severity and generator: floats (S, S, 3) in 0..1 to the same, before they are cut to it.
+Reimplementations, scaled to the side of the image: they rank models, but errors are not comparable with those on the published ImageNet-C files.
+Each is a pure function of pixels, severity and generator: float (S, S, 3) in 0..1 to float (S, S, 3), clipped afterwards.
 """
 
 import io
@@ -39,7 +39,7 @@ def defocus_blur(image: Pixels, severity: int, _: np.random.Generator) -> Pixels
 
 
 def glass_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Pixels swap with near ones at random, then a little blur."""
+    """Random local displacement of pixels, then a slight blur."""
     reach = max(1.0, _scaled(image, (0.006, 0.01, 0.014, 0.02, 0.028)[severity - 1]))
     return _smoothed(_warped(image, rng.uniform(-reach, reach, (2, *image.shape[:2]))), 0.4 + 0.1 * severity)
 
@@ -57,7 +57,7 @@ def motion_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixel
 
 
 def zoom_blur(image: Pixels, severity: int, _: np.random.Generator) -> Pixels:
-    """The mean of the image at growing zooms."""
+    """The mean of the image at increasing zooms."""
     most = (0.06, 0.11, 0.16, 0.21, 0.26)[severity - 1]
     side = np.arange(image.shape[0]) - (image.shape[0] - 1) / 2
     zooms = np.linspace(0, most, 8)
@@ -66,7 +66,7 @@ def zoom_blur(image: Pixels, severity: int, _: np.random.Generator) -> Pixels:
 
 
 def snow(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Bright flakes with a slanting tail over a paler picture."""
+    """Bright flakes with slanting tails over a paler image."""
     share, pale = ((0.01, 0.15), (0.02, 0.2), (0.035, 0.25), (0.05, 0.3), (0.07, 0.35))[severity - 1]
     flakes = (rng.random(image.shape[:2]) < share).astype(np.float32)
     streak = (
@@ -80,7 +80,7 @@ def snow(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
 
 
 def frost(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Ice crystals: ridged turbulence, brightest at the ridges, over a dimmed picture."""
+    """Ice crystals: ridged turbulence, brightest at the ridges, over a darkened image."""
     strength, dim = ((0.35, 0.95), (0.5, 0.9), (0.6, 0.8), (0.7, 0.75), (0.8, 0.7))[severity - 1]
     ridges = (1 - np.abs(2 * _turbulence(image.shape[0], rng, 1.0) - 1)) ** 3
     return dim * image + strength * ridges[..., None] * np.array([0.85, 0.95, 1.0])
@@ -102,7 +102,7 @@ def contrast(image: Pixels, severity: int, _: np.random.Generator) -> Pixels:
 
 
 def elastic_transform(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """A smooth random field of shifts."""
+    """A smooth random displacement field."""
     reach = _scaled(image, (0.02, 0.03, 0.045, 0.06, 0.08)[severity - 1])
     field = ndimage.gaussian_filter(rng.uniform(-1, 1, (2, *image.shape[:2])), (0, *[_scaled(image, 0.05)] * 2))
     return _warped(image, field * reach / max(1e-9, float(np.abs(field).max())))
@@ -145,9 +145,7 @@ FAMILIES: dict[str, Corruption] = {
 
 
 def corrupt(image: npt.NDArray[np.uint8], family: str, severity: int, seed: bytes) -> npt.NDArray[np.uint8]:
-    """uint8 (S, S, 3) after a corruption whose chances are drawn from `seed`, which names the image: the same on every worker and at every
-    severity.
-    """
+    """Corrupted uint8 (S, S, 3). Random numbers depend only on `seed` (the image) and the family: the same on every worker and at every severity."""
     rng = np.random.default_rng([*seed, *family.encode()])
     pixels = image.astype(np.float32) / 255
     return _bytes(np.asarray(FAMILIES[family](pixels, severity, rng), np.float32))
@@ -158,12 +156,12 @@ def _bytes(image: Pixels) -> npt.NDArray[np.uint8]:
 
 
 def _scaled(image: Pixels, share: float) -> float:
-    """A length in pixels as a share of the image's side."""
+    """A share of the side of the image, in pixels."""
     return share * image.shape[0]
 
 
 def _disc(radius: float) -> npt.NDArray[np.float64]:
-    """A disc of that radius whose rim counts by how much of a pixel it covers."""
+    """A disc kernel; pixels at the rim are weighted by their covered area."""
     reach = int(np.ceil(radius + 0.5))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     kernel = (radius + 0.5 - np.hypot(x, y)).clip(0, 1)
@@ -179,14 +177,14 @@ def _smoothed(image: Pixels, sigma: float) -> Pixels:
 
 
 def _warped(image: Pixels, shift: npt.NDArray[np.floating]) -> Pixels:
-    """The image read at every pixel's place plus `shift` (2, S, S)."""
+    """The image sampled at the position of each pixel plus `shift` (2, S, S)."""
     at = np.indices(image.shape[:2]) + shift
     channels = [ndimage.map_coordinates(image[..., c], at, order=1, mode="reflect") for c in range(3)]
     return np.stack(channels, axis=2).astype(np.float32)
 
 
 def _turbulence(side: int, rng: np.random.Generator, roughness: float) -> npt.NDArray[np.float64]:
-    """Noise of all sizes, (side, side) in 0..1: amplitudes fall with the power `roughness` of the frequency."""
+    """Noise of all scales, (side, side) in 0..1: amplitudes fall with frequency to the power `roughness`."""
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
     frequency[0, 0] = np.inf
     field = np.real(np.fft.ifft2(np.fft.fft2(rng.normal(size=(side, side))) / frequency**roughness))

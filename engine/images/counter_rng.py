@@ -1,7 +1,7 @@
-"""Random numbers without state: what an image goes through is a pure function of its own seed.
+"""Counter-based random numbers: the random numbers of an image are a pure function of its seed.
 
-Neither the batch it stands in, nor the number of workers, nor any global generator has a say, so a resumed or resharded
-run draws what an undisturbed one would have drawn.
+They do not depend on the batch, the number of workers or any global generator, so a resumed or resharded run draws the
+same numbers as an uninterrupted one.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 def uniforms(seeds: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.float64]:
     """`n` uniform numbers in [0, 1) for each seed, float64 (B, n): number k is splitmix64 of (seed, k).
 
-    Column k does not depend on `n`. Seeds may be consecutive: they are mixed before they are counted from.
+    Column k does not depend on `n`. Seeds may be consecutive: they are mixed before they are used as counters.
     """
     counters = np.arange(1, n + 1, dtype=np.uint64) * _GAMMA
     bits = _mix(_mix(seeds.astype(np.uint64, copy=False))[:, None] + counters)
@@ -28,5 +28,5 @@ def uniforms(seeds: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.float64]:
 
 
 def view_seeds(seeds: npt.NDArray[np.uint64], number: int) -> npt.NDArray[np.uint64]:
-    """The seeds of each image's further view `number` (1, 2, …), which draws nothing that another view draws."""
+    """Seeds of the additional view `number` (1, 2, …) of each image, independent of those of the other views."""
     return _mix(seeds.astype(np.uint64, copy=False) ^ _mix(np.array([number], np.uint64) * _GAMMA))

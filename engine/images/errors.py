@@ -1,9 +1,8 @@
-"""Why an image cannot be used."""
+"""The error of an image that cannot be used."""
 
 
 class RejectedImageError(ValueError):
-    """An image that cannot be used. `reason` is one of a few stable words, fit for counting; the message adds what the
-    decoder said.
+    """An image that cannot be used. `reason`: a fixed string, for counting; `detail`: the message of the decoder.
 
     Reasons: missing, empty, not an image, truncated, corrupt, too large, too small, extreme aspect, unsupported pixels,
     not a mask.

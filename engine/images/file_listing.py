@@ -1,4 +1,4 @@
-"""Finding the files of a collection: once, folder by folder, with progress."""
+"""List the files of a collection, folder by folder, with progress."""
 
 import posixpath
 from collections.abc import Callable
@@ -12,30 +12,30 @@ import pyarrow.fs as pafs
 from engine.ground import storage
 
 Progress = Callable[[int], None]
-"""Told now and then how many files or images have been found so far."""
+"""Called repeatedly with the number of files or images found so far."""
 
 LISTING_THREADS = 16
-"""Requests in flight while listing: an object store answers one in tens of milliseconds, whatever the size of the
-answer."""
+"""Concurrent requests while listing: an object store needs tens of milliseconds for each, whatever the size of the
+response."""
 
 FOUND = pa.schema([("path", pa.string()), ("bytes", pa.int64())])
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where a collection stands: paths of the manifest are relative to `root`."""
+    """Location of a collection: paths of the manifest are relative to `root`."""
 
     fs: storage.FileSystem
     root: str
     file: str | None = None
-    """Name of the one file when the URI names a file, else None."""
+    """Name of the file if the URI is that of a file, else None."""
 
     def path(self, relative: str) -> str:
         return posixpath.join(self.root, relative)
 
 
 def locate(uri: str) -> Location:
-    """The place `uri` names. Raises ValueError when nothing is there."""
+    """The location of `uri`. Raises ValueError when it does not exist or cannot be reached."""
     fs, path = storage.resolve(uri)
     try:
         kind = fs.get_file_info(path).type
@@ -43,7 +43,7 @@ def locate(uri: str) -> Location:
         raise ValueError(f"{without_credentials(uri)}: cannot be reached: {error}") from None
     if kind == pafs.FileType.NotFound:
         raise ValueError(
-            f"{without_credentials(uri)}: no such file or folder; check the path, or the bucket and its credentials"
+            f"{without_credentials(uri)}: no such file or folder. Check the path, or the bucket and its credentials."
         )
     if kind == pafs.FileType.Directory:
         return Location(fs, path.rstrip("/") or "/")
@@ -51,29 +51,29 @@ def locate(uri: str) -> Location:
 
 
 def without_credentials(uri: str) -> str:
-    """`uri` without user name and password, fit for messages and files."""
+    """`uri` without user name and password, for messages and files."""
     scheme, mark, rest = uri.partition("://")
     authority, slash, path = rest.partition("/")
     return scheme + mark + authority.rpartition("@")[2] + slash + path if mark else uri
 
 
-def list_image_files(place: Location, progress: Progress | None = None) -> tuple[pa.Table, list[str]]:
-    """Every visible file below the place as a table of FOUND sorted by path, and the names of the visible folders
+def list_image_files(location: Location, progress: Progress | None = None) -> tuple[pa.Table, list[str]]:
+    """Every visible file below the location as a table of FOUND sorted by path, and the names of the visible folders
     directly below the root.
 
-    The first level is listed alone and each of its folders by one recursive request stream, many at a time: progress is
-    seen, and the Python objects of one folder are let go before the next comes. Whatever has a name beginning with a
-    dot, or stands below such a folder, is hidden.
+    The first level is listed by itself, then each of its folders recursively and concurrently: progress is visible, and
+    the Python objects of one folder are freed before the next. Names that begin with a dot are hidden, with everything
+    below them.
     """
-    if place.file is not None:
-        size = place.fs.get_file_info(place.path(place.file)).size
-        return pa.table([[place.file], [size]], schema=FOUND), []
-    top = place.fs.get_file_info(pafs.FileSelector(place.root))
+    if location.file is not None:
+        size = location.fs.get_file_info(location.path(location.file)).size
+        return pa.table([[location.file], [size]], schema=FOUND), []
+    top = location.fs.get_file_info(pafs.FileSelector(location.root))
     folders = sorted(i.base_name for i in top if i.type == pafs.FileType.Directory and not i.base_name.startswith("."))
-    tables = [_found(top, place.root)]
+    tables = [_found(top, location.root)]
     count = tables[0].num_rows
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        for table in pool.map(lambda name: _below(place, name), folders):
+        for table in pool.map(lambda name: _below(location, name), folders):
             tables.append(table)
             count += table.num_rows
             if progress:
@@ -81,20 +81,20 @@ def list_image_files(place: Location, progress: Progress | None = None) -> tuple
     return pa.concat_tables(tables).combine_chunks().sort_by("path"), folders
 
 
-def _below(place: Location, folder: str) -> pa.Table:
-    selector = pafs.FileSelector(place.path(folder), recursive=True)
-    return _found(place.fs.get_file_info(selector), place.root)
+def _below(location: Location, folder: str) -> pa.Table:
+    selector = pafs.FileSelector(location.path(folder), recursive=True)
+    return _found(location.fs.get_file_info(selector), location.root)
 
 
 def _found(infos: list[pafs.FileInfo], root: str) -> pa.Table:
-    cut = len(root.rstrip("/")) + 1
-    files = [(info.path[cut:], info.size) for info in infos if info.type == pafs.FileType.File]
+    prefix = len(root.rstrip("/")) + 1
+    files = [(info.path[prefix:], info.size) for info in infos if info.type == pafs.FileType.File]
     table = pa.table([[path for path, _ in files], [size for _, size in files]], schema=FOUND)
     return table.filter(pc.invert(pc.match_substring_regex(table["path"], r"(^|/)\.")))
 
 
-def having(found: pa.Table, extensions: tuple[str, ...]) -> pa.Table:
-    """The rows of `found` whose file name ends in one of `extensions` (with dot, lower case), whatever the case."""
+def with_extension(found: pa.Table, extensions: tuple[str, ...]) -> pa.Table:
+    """The rows of `found` with a file name that ends in one of `extensions` (lower case, with dot), ignoring case."""
     if not found.num_rows:
         return found
     lower = pc.utf8_lower(found["path"])

@@ -1,4 +1,4 @@
-"""The header of a JPEG: its size, components and orientation, known before a pixel is decoded."""
+"""The header of a JPEG: size, components and orientation, read without decoding."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ _EXIF, _ORIENTATION = b"Exif\0\0", 0x0112
 
 
 class Header(NamedTuple):
-    """Width and height in pixels as stored (before EXIF orientation), number of components, bits a sample, EXIF's orientation (1: as stored)."""
+    """Width and height in pixels as stored (before EXIF orientation), number of components, bits per sample, EXIF orientation (1: as stored)."""
 
     width: int
     height: int
@@ -25,8 +25,8 @@ class Header(NamedTuple):
 
 
 def header(data: memoryview) -> Header:
-    """Walk the markers up to the frame; a few microseconds. Raises BadImage("truncated" or "corrupt") when there is no
-    frame."""
+    """The header, found by walking the markers up to the frame. Raises RejectedImageError ("truncated" or "corrupt") when
+    there is no frame."""
     at, end, exif = 2, len(data), None
     while at + 4 <= end:
         if data[at] != 0xFF:
@@ -52,11 +52,11 @@ def header(data: memoryview) -> Header:
 
 
 def _orientation(exif: memoryview) -> int:
-    """1 to 8; 1 where it is not told or cannot be read, as decoders have it."""
+    """The EXIF orientation, 1 to 8; 1 if it is missing or unreadable, as in decoders."""
     try:
         found = Image.Exif()
         found.load(bytes(exif))
-        told = found.get(_ORIENTATION)
-    except Exception:  # Pillow's parser raises what it trips over
+        orientation = found.get(_ORIENTATION)
+    except Exception:  # Pillow's parser raises many kinds of errors
         return 1
-    return told if isinstance(told, int) and 1 <= told <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

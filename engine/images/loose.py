@@ -1,10 +1,10 @@
-"""Images that are files of their own, or members of tars: grouped into shards of even bytes."""
+"""Images in separate files or in tars, grouped into shards of similar size in bytes."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.images.file_listing import having
+from engine.images.file_listing import with_extension
 from engine.tables import schema
 
 EXTENSIONS = (
@@ -28,13 +28,12 @@ EXTENSIONS = (
 )
 
 ITEMS = pa.schema([("key", pa.string()), ("path", pa.string()), ("bytes", pa.int64()), ("label", pa.string())])
-"""A loose image before it has an address."""
+"""Loose images, before they have addresses."""
 
 
-def in_folders(found: pa.Table) -> pa.Table:
-    """ITEMS of image files: the key is the relative path, the label the first folder on it (null for a file at the
-    root)."""
-    images = having(found, EXTENSIONS)
+def from_folders(found: pa.Table) -> pa.Table:
+    """ITEMS of image files: the key is the relative path, the label its first folder (null for a file at the root)."""
+    images = with_extension(found, EXTENSIONS)
     path = images["path"]
     slash = pc.find_substring(path, "/")
     folder = pc.list_element(pc.split_pattern(path, "/", max_splits=1), 0) if len(path) else path
@@ -42,9 +41,9 @@ def in_folders(found: pa.Table) -> pa.Table:
     return pa.table([path, path, images["bytes"], label], schema=ITEMS)
 
 
-def group(sizes: np.ndarray, rows_per_shard: int, shard_bytes: int) -> np.ndarray:
-    """First row of each shard, and the number of rows at the end: as many neighbours as fit `shard_bytes` (one at
-    least), `rows_per_shard` at most; int64 (shards + 1,)."""
+def shard_bounds(sizes: np.ndarray, rows_per_shard: int, shard_bytes: int) -> np.ndarray:
+    """Bounds of the shards, int64 (shards + 1,): consecutive rows of at most `shard_bytes` bytes (but at least one row) and
+    at most `rows_per_shard` rows."""
     ends = np.cumsum(sizes)
     bounds = [0]
     while bounds[-1] < len(sizes):
@@ -58,16 +57,16 @@ def group(sizes: np.ndarray, rows_per_shard: int, shard_bytes: int) -> np.ndarra
 def shards(
     items: list[pa.Table], containers: list[str], rows_per_shard: int, shard_bytes: int
 ) -> tuple[pa.Table, pa.Table]:
-    """The manifests (schema.SHARDS, schema.FILES) of tables of ITEMS; no shard crosses from one table to the next.
+    """The manifests (schema.SHARDS, schema.FILES) of tables of ITEMS; no shard spans two tables.
 
-    `containers` names the tar of each table, or is empty for files of their own. An unknown size counts as nothing.
+    `containers`: the tar of each table, empty for separate files. An unknown size counts as 0 bytes.
     """
     rows: list[tuple[int, str, int, int, int]] = []
     numbers: list[np.ndarray] = []
     inside: list[np.ndarray] = []
     for table, container in zip(items, containers, strict=True):
         sizes = pc.fill_null(table["bytes"], 0).to_numpy()
-        bounds = group(sizes, rows_per_shard, shard_bytes)
+        bounds = shard_bounds(sizes, rows_per_shard, shard_bytes)
         totals = np.concatenate([[0], np.cumsum(sizes)])[bounds]
         for start, end, size in zip(bounds[:-1].tolist(), bounds[1:].tolist(), np.diff(totals).tolist(), strict=True):
             numbers.append(np.full(end - start, len(rows), np.int32))
@@ -81,7 +80,7 @@ def shards(
     return listed, pa.table([*address, *(every[name] for name in ITEMS.names)], schema=schema.FILES)
 
 
-def repeated(keys: pa.ChunkedArray, limit: int = 10) -> list[str]:
+def find_repeated(keys: pa.ChunkedArray, limit: int = 10) -> list[str]:
     """Up to `limit` keys that occur more than once."""
     if pc.count_distinct(keys).as_py() == len(keys):
         return []

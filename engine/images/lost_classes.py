@@ -1,4 +1,4 @@
-"""A class of which no image could be read: a model or a score without it would be of another set."""
+"""Check that no class lost all its images: a model or score without that class would not be comparable."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ from engine.images.scope import Scope
 from engine.labels.classes import ClassList
 
 SHOWN = 10
-"""Classes that a message names."""
+"""Most classes listed in a message."""
 
 
 def labels_of(scope: Scope, classes: ClassList) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""A saved listing: what (shard, row) means, for every process of a run."""
+"""The manifest of a collection: a saved listing that resolves (shard, row) in every process of a run."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ LABELS = pa.schema([("shard", pa.int32()), ("row", pa.int32()), ("label", pa.str
 
 @dataclass(frozen=True)
 class Manifest:
-    """A collection of images by address. Pickles small: files are opened where they are first read."""
+    """A collection of images by address. Pickles small: files are opened on first use."""
 
     fs: storage.FileSystem
     folder: str
@@ -40,7 +40,7 @@ class Manifest:
 
     @classmethod
     def save(cls, listing: Listing, fs: storage.FileSystem, folder: str) -> Self:
-        """Write the listing into `folder` (manifest.json last) and load it. Credentials in the URI are not written."""
+        """Write the listing into `folder` (manifest.json last) and load it. Credentials of the URI are not written."""
         storage.put(fs, f"{folder}/shards.parquet", _encoded(listing.shards, [listing.shards.num_rows]))
         if listing.files is not None:
             storage.put(fs, f"{folder}/files.parquet", _encoded(listing.files, listing.shards["rows"].to_pylist()))
@@ -59,23 +59,23 @@ class Manifest:
 
     @classmethod
     def load(cls, fs: storage.FileSystem, folder: str, uri: str | None = None) -> Self:
-        """The manifest saved in `folder`. `uri` says where the collection stands now: elsewhere than when it was
-        listed, or with credentials.
+        """The manifest saved in `folder`. `uri`: the current location of the collection, if it was moved or needs
+        credentials.
 
-        Raises ValueError when there is none, or another version of the engine wrote it.
+        Raises ValueError for a missing or damaged manifest, and for one of another schema version.
         """
         try:
             about: dict[str, Any] = json.loads(storage.get(fs, f"{folder}/manifest.json"))
         except FileNotFoundError:
-            raise ValueError(f"{folder}: no manifest here; list the collection first") from None
+            raise ValueError(f"{folder}: no manifest here. List the collection first.") from None
         except ValueError as error:
             raise ValueError(
-                f"{folder}/manifest.json: damaged ({error}); remove the folder and list the collection again"
+                f"{folder}/manifest.json: damaged ({error}). Remove the folder and list the collection again."
             ) from None
         if (version := about.get("schema_version")) != schema.SCHEMA_VERSION:
             raise ValueError(
-                f"{folder}: manifest of schema version {version}, this engine reads {schema.SCHEMA_VERSION}; "
-                "list the collection again in another store"
+                f"{folder}: manifest of schema version {version}, this engine reads {schema.SCHEMA_VERSION}. "
+                "List the collection again in another store."
             )
         shards = pq.read_table(pa.BufferReader(storage.get(fs, f"{folder}/shards.parquet")))
         schema.check(shards, schema.SHARDS, f"{folder}/shards.parquet")
@@ -101,7 +101,7 @@ class Manifest:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Images of each shard, int32 (num_shards,)."""
+        """Number of images per shard, int32 (num_shards,)."""
         return self.shards["rows"].to_numpy()
 
     @property
@@ -110,21 +110,21 @@ class Manifest:
 
     @property
     def classes(self) -> list[str]:
-        """Class names seen, in class order; empty when nothing is labelled."""
+        """Class names in class order; empty without labels."""
         return list(self.label_counts)
 
     @property
     def has_keys(self) -> bool:
-        """Whether keys come from a key column and so name an image wherever it stands; otherwise they are paths and row
+        """Whether keys come from a key column and identify an image in any collection; otherwise they are paths and row
         numbers."""
         return self.columns.key is not None
 
     def read(self, shard: int, rows: np.ndarray | None = None, batch_rows: int = 256) -> Iterator[pa.RecordBatch]:
-        """Encoded images of a shard as batches of schema.IMAGES in address order; of the sorted row numbers `rows`
-        only, when given.
+        """Encoded images of a shard as batches of schema.IMAGES in address order. `rows`: sorted row numbers (default:
+        all).
 
-        A loose image that cannot be had is null. Raises ValueError for a Parquet file or tar that cannot be read, and
-        for a row out of range.
+        A loose image that cannot be read is null. Raises ValueError for an unreadable Parquet file or tar, and for a
+        row out of range.
         """
         self._check(shard, rows)
         if self.kind != "parquet":
@@ -135,12 +135,11 @@ class Manifest:
             yield from self._parquet.read(path, start, int(self.rows[shard]), rows, batch_rows)
 
     def labels(self, shards: Sequence[int] | None = None) -> pa.Table:
-        """(shard, row, label) of all images, or of those of `shards`, in address order; label is null where there is
-        none."""
+        """(shard, row, label) of all images, or of those in `shards`, in address order; null for an image without label."""
         return self._column("label", LABELS, shards)
 
     def keys(self, shards: Sequence[int] | None = None) -> pa.Table:
-        """(shard, row, key) of all images, or of those of `shards`, in address order."""
+        """(shard, row, key) of all images, or of those in `shards`, in address order."""
         return self._column("key", KEYS, shards)
 
     def resolve(self, shard: int, rows: np.ndarray) -> list[str]:
@@ -154,13 +153,13 @@ class Manifest:
         return self.keys([shard])["key"].take(pa.array(rows)).to_pylist()
 
     def find(self, key: str) -> list[tuple[int, int]]:
-        """Addresses of the images with this key; none when there is none."""
+        """Addresses of the images with this key; empty without a match."""
         if self.kind == "parquet" and not self.has_keys:
             path, _, number = key.rpartition(":")
             row = int(number) if number.isdecimal() else -1
-            mine = self.shards.filter(pc.equal(self.shards["path"], path)).to_pylist()
+            own = self.shards.filter(pc.equal(self.shards["path"], path)).to_pylist()
             return [
-                (one["shard"], row - one["start"]) for one in mine if one["start"] <= row < one["start"] + one["rows"]
+                (one["shard"], row - one["start"]) for one in own if one["start"] <= row < one["start"] + one["rows"]
             ]
         if self.kind != "parquet":
             with self.fs.open_input_file(f"{self.folder}/files.parquet") as file:
@@ -176,7 +175,7 @@ class Manifest:
     def _check(self, shard: int, rows: np.ndarray | None) -> None:
         if not 0 <= shard < self.num_shards:
             raise ValueError(
-                f"{without_credentials(self.uri)}: shard {shard} of {self.num_shards}; was the table made for another listing?"
+                f"{without_credentials(self.uri)}: shard {shard} of {self.num_shards}. Was the table written for another listing?"
             )
         if rows is not None and len(rows) and not (rows[0] >= 0 and rows[-1] < self.rows[shard]):
             raise ValueError(
@@ -184,16 +183,16 @@ class Manifest:
             )
 
     @cached_property
-    def _place(self) -> Location:
+    def _location(self) -> Location:
         return locate(self.uri)
 
     @cached_property
-    def _parquet(self) -> parquet.Rows:
-        return parquet.Rows(self._place, self.columns)
+    def _parquet(self) -> parquet.RowReader:
+        return parquet.RowReader(self._location, self.columns)
 
     @cached_property
     def _loose(self) -> FileReader:
-        return FileReader(self._place, self.kind)
+        return FileReader(self._location, self.kind)
 
     @cached_property
     def _footer(self) -> pq.FileMetaData:
@@ -201,7 +200,7 @@ class Manifest:
             return pq.read_metadata(file)
 
     def _files(self, shard: int, columns: list[str] | None = None) -> pa.Table:
-        """Rows of schema.FILES of one shard: its row group, nothing else."""
+        """Rows of schema.FILES of one shard, which is one row group."""
         with pq.ParquetFile(self.fs.open_input_file(f"{self.folder}/files.parquet"), metadata=self._footer) as file:
             return file.read_row_group(shard, columns=columns, use_threads=False)
 
@@ -217,20 +216,20 @@ class Manifest:
         parts: list[pa.Table] = []
         path, values = "", pa.chunked_array([], pa.string())
         for shard in wanted:
-            place = {one: self.shards[one][shard].as_py() for one in ("path", "start", "rows")}
-            if place["path"] != path:
-                path, values = place["path"], self._whole(place["path"], name)
-            numbers = np.arange(place["rows"], dtype=np.int32)
-            part = values.slice(place["start"], place["rows"])
-            parts.append(pa.table([pa.array(np.full(place["rows"], shard, np.int32)), numbers, part], schema=table))
+            span = {one: self.shards[one][shard].as_py() for one in ("path", "start", "rows")}
+            if span["path"] != path:
+                path, values = span["path"], self._read_column(span["path"], name)
+            numbers = np.arange(span["rows"], dtype=np.int32)
+            part = values.slice(span["start"], span["rows"])
+            parts.append(pa.table([pa.array(np.full(span["rows"], shard, np.int32)), numbers, part], schema=table))
         return pa.concat_tables(parts) if parts else table.empty_table()
 
-    def _whole(self, path: str, name: str) -> pa.ChunkedArray:
+    def _read_column(self, path: str, name: str) -> pa.ChunkedArray:
         """Keys or labels of all rows of a Parquet file."""
         ends = pc.add(self.shards["start"], self.shards["rows"]).filter(pc.equal(self.shards["path"], path))
         chosen = self.columns.key if name == "key" else self.columns.label
         if chosen is not None:
-            column = parquet.column(self._place, path, chosen).combine_chunks()
+            column = parquet.column(self._location, path, chosen).combine_chunks()
             values = column.cast(pa.string()) if name == "key" else cols.labels(column, self.columns.names, path)
         else:
             rows = pc.max(ends).as_py()
@@ -239,7 +238,7 @@ class Manifest:
 
 
 def _encoded(table: pa.Table, groups: list[int]) -> memoryview:
-    """A Parquet file in memory with row groups of the given sizes."""
+    """A Parquet file in memory with row groups of `groups` rows."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
         start = 0

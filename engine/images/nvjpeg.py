@@ -1,7 +1,7 @@
-"""JPEGs decoded on the GPU, a batch at a time, by nvJPEG through torchvision: where a GPU outruns the CPU cores beside it.
+"""Decode batches of JPEGs on the GPU with nvJPEG through torchvision, where a GPU is faster than the CPU cores of its node.
 
-nvJPEG rounds otherwise than libjpeg-turbo does, by a level or two, and overlooks damage. So it gets only what looks sound from outside; the
-rest is the CPU's, whose decoder has the last word on everything that is refused.
+nvJPEG rounds differently from libjpeg-turbo, by a level or two, and ignores damage. So it decodes only files with a sound header and end; all others
+are decoded on the CPU, whose decoder alone decides on rejection.
 """
 
 import warnings
@@ -16,9 +16,9 @@ from engine.images.decode import MAX_PIXELS, Encoded, Frame, check_size, square
 from engine.images.errors import RejectedImageError
 
 END = b"\xff\xd9"
-"""A JPEG's last marker; without it the file was cut."""
+"""The last marker of a JPEG; a file without it is truncated."""
 
-# Decoders only read from the tensor that `frombuffer` lays over the caller's bytes: torch warns of it once, here.
+# Decoders only read from the tensor that `frombuffer` creates over the bytes of the caller: torch warns once, here.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     torch.frombuffer(b"\0", dtype=torch.uint8)
@@ -30,31 +30,30 @@ def decode_batch(
     device: str | torch.device = "cuda",
     max_pixels: int = MAX_PIXELS,
 ) -> list[Tensor | None]:
-    """uint8 (3, S, S) on the device for each image, with `decode`'s geometry; None for what has to go to `decode`: other formats, JPEGs that
-    are not upright RGB of 8 bits, too large or cut, and the whole batch where nvJPEG trips over one of it.
+    """uint8 (3, S, S) on the device for each image, with the geometry of `decode`; None for images that need `decode`: other formats, JPEGs
+    that are not upright 8-bit RGB, too large or truncated, and all of them if nvJPEG fails on one.
     """
-    taken = [place for place, data in enumerate(images) if _suits(data, max_pixels)]
-    made: list[Tensor | None] = [None] * len(images)
-    if not taken:
-        return made
-    encoded = [torch.frombuffer(memoryview(images[place] or b""), dtype=torch.uint8) for place in taken]
+    suitable = [index for index, data in enumerate(images) if _is_suitable(data, max_pixels)]
+    decoded: list[Tensor | None] = [None] * len(images)
+    if not suitable:
+        return decoded
+    encoded = [torch.frombuffer(memoryview(images[index] or b""), dtype=torch.uint8) for index in suitable]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torchvision would rather see torchcodec used, which does not decode single images on GPUs
+            # torchvision recommends torchcodec, which does not decode single images on GPUs
+            warnings.simplefilter("ignore")
             found = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
     except RuntimeError:
-        return made
-    for place, image in zip(taken, found, strict=True):
-        # torch resizes bytes on CPUs only
+        return decoded
+    for index, image in zip(suitable, found, strict=True):
+        # torch resizes uint8 only on CPUs
         smooth = square(image.float()[None], frame)
-        made[place] = smooth[0].round_().clamp_(0, 255).byte()
-    return made
+        decoded[index] = smooth[0].round_().clamp_(0, 255).byte()
+    return decoded
 
 
-def _suits(data: Encoded, max_pixels: int) -> bool:
-    """Whether it is nvJPEG's, from its header and its end."""
+def _is_suitable(data: Encoded, max_pixels: int) -> bool:
+    """Whether nvJPEG can decode the image, from its header and its end."""
     if data is None:
         return False
     view = memoryview(data).cast("B")

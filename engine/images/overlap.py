@@ -1,7 +1,7 @@
-"""One image must not stand in two sets: found by content and by key, before anything is trained.
+"""Images that are in two sets, found by content and by key before anything is trained.
 
-Each set is read once (`read_content_hashes`). Sets that overlap are refused (`refuse_overlaps`); a pool may overlap with them,
-and the workers that label it leave those images out (`build_exclusion_set`).
+Each set is read once (`read_content_hashes`). Labelled sets must not overlap (`check_overlaps`); a pool may overlap with them, and
+its workers exclude those images (`build_exclusion_set`).
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from engine.images.file_listing import Progress
 from engine.images.manifest import Manifest
 
 SHOWN = 10
-"""Images of a pair of sets that a message names."""
+"""Most images of a pair of sets that are listed in a message."""
 
 
 @dataclass(frozen=True)
 class ContentHashes:
-    """Keys of a set and the 16-byte content hashes of its images. `has_keys`: keys name an image wherever it stands."""
+    """Keys of a set and the 16-byte content hashes of its images. `has_keys`: keys identify an image in any collection."""
 
     keys: list[str] = field(repr=False)
     hashes: list[bytes] = field(repr=False)
@@ -32,7 +32,7 @@ class ContentHashes:
 def read_content_hashes(
     manifest: Manifest, shards: Sequence[int] | None = None, progress: Progress | None = None
 ) -> ContentHashes:
-    """Read a set, or some shards of it, once. Images that cannot be had are left out."""
+    """The content hashes of a set, or of some shards of it. Images that cannot be read are skipped."""
     keys: list[str] = []
     hashes: list[bytes] = []
     for shard in range(manifest.num_shards) if shards is None else shards:
@@ -46,16 +46,16 @@ def read_content_hashes(
     return ContentHashes(keys, hashes, manifest.has_keys)
 
 
-def refuse_overlaps(sets: Mapping[str, ContentHashes]) -> None:
-    """Raise ValueError when two sets share an image, by content or by a key that names it, with ten of each pair."""
+def check_overlaps(sets: Mapping[str, ContentHashes]) -> None:
+    """Raise ValueError, listing up to SHOWN images per pair, when two sets share an image by content or by key."""
     pairs = combinations(sets.items(), 2)
     if problems := [problem for one, other in pairs if (problem := _shared(*one, *other))]:
-        remedy = "Remove them from one of the two: results on images that were learnt from mean nothing."
+        remedy = "Remove them from one of the two: results on images that were trained on are meaningless."
         raise ValueError("\n".join([*problems, remedy]))
 
 
 def _shared(one: str, first: ContentHashes, other: str, second: ContentHashes) -> str:
-    """A sentence that names the images which both sets have; empty when there is none."""
+    """A sentence that lists the images in both sets; empty without any."""
     by_hash = dict(zip(first.hashes, first.keys, strict=True))
     pairs = {(by_hash[h], key): "" for h, key in zip(second.hashes, second.keys, strict=True) if h in by_hash}
     if first.has_keys and second.has_keys:
@@ -70,18 +70,18 @@ def _shared(one: str, first: ContentHashes, other: str, second: ContentHashes) -
 
 
 def _names(key: str) -> bool:
-    """Whether a key of a key column can name an image: bare numbers are row numbers more often than names."""
+    """Whether a key of a key column can identify an image: plain numbers are more often row numbers than names."""
     return not key.isdecimal()
 
 
 class ExclusionSet:
-    """Images that must not be labelled: 17 bytes an image and key, in arrays that the workers of a node can share."""
+    """Images to exclude from a pool: 17 bytes per image and key, in arrays that the workers of a node share."""
 
     def __init__(self, names: list[str], contents: "_Lookup", keys: "_Lookup") -> None:
         self.names, self.contents, self.keys = names, contents, keys
 
     def reason(self, key: str | None, content: bytes) -> str | None:
-        """Why an image of the pool is kept out (`excluded: also in test`), or None.
+        """The reason to exclude an image of the pool (`excluded: also in test`), or None.
 
         `key`: None unless the pool's keys come from a key column; `content`: its `content_hash`.
         """
@@ -92,7 +92,7 @@ class ExclusionSet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 in hex of all that decides what is kept out, for the fingerprint of a step that depends on it."""
+        """SHA-256 in hex of the names and hashes, for the fingerprint of a step that depends on them."""
         digest = hashlib.sha256("\0".join(self.names).encode())
         for lookup in (self.contents, self.keys):
             for part in (lookup.high, lookup.low, lookup.owners):
@@ -101,10 +101,10 @@ class ExclusionSet:
 
 
 def build_exclusion_set(sets: Mapping[str, ContentHashes]) -> ExclusionSet:
-    """The lookup over all sets; an image that stands in several is told by the first."""
-    prints = list(sets.values())
-    contents = [(content, owner) for owner, one in enumerate(prints) for content in one.hashes]
-    named = [(key, owner) for owner, one in enumerate(prints) if one.has_keys for key in one.keys if _names(key)]
+    """The exclusion set of all sets; an image in several of them is attributed to the first."""
+    hashes = list(sets.values())
+    contents = [(content, owner) for owner, one in enumerate(hashes) for content in one.hashes]
+    named = [(key, owner) for owner, one in enumerate(hashes) if one.has_keys for key in one.keys if _names(key)]
     return ExclusionSet(list(sets), _Lookup(contents), _Lookup([(_key_hash(key), owner) for key, owner in named]))
 
 
@@ -113,7 +113,7 @@ def _key_hash(key: str) -> bytes:
 
 
 class _Lookup:
-    """16-byte hashes as two sorted halves, and the number of the set that each belongs to."""
+    """16-byte hashes as two sorted halves, and the index of the set of each."""
 
     def __init__(self, entries: list[tuple[bytes, int]]) -> None:
         halves = np.frombuffer(b"".join(digest for digest, _ in entries), ">u8").reshape(-1, 2).astype(np.uint64)

@@ -1,4 +1,4 @@
-"""Parquet files with encoded images: how their rows are cut into shards, and how the rows of a shard are read."""
+"""Parquet files with encoded images: split their rows into shards, and read the rows of a shard."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,16 +18,15 @@ from engine.images.file_listing import LISTING_THREADS, Location, Progress
 from engine.tables import schema
 
 TAIL_BYTES = 64 * 1024
-"""Read from the end of each file while listing: one request brings nearly every footer."""
+"""Bytes read from the end of each file while listing: one request contains nearly every footer."""
 
 READ_BUFFER, LOCAL_BUFFER = 8 * 2**20, 256 * 2**10
-"""Bytes read ahead in a column: a row group of gigabytes is streamed, never held. On a disk few: they stay in the core's cache."""
+"""Bytes read ahead per column: row groups of gigabytes are streamed, not held in memory. Fewer on a local disk, to fit the cache of a core."""
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What listing needs of a file: rows and stored bytes of its row groups, its schema, and a digest of the footer as
-    it is stored."""
+    """RowReader and stored bytes of the row groups of a file, its schema, and the SHA-256 of its footer."""
 
     rows: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -35,10 +34,10 @@ class Footer:
     digest: str
 
 
-def footer(place: Location, path: str, size: int) -> Footer:
-    """The footer of a Parquet file. Raises ValueError when it has none."""
+def footer(location: Location, path: str, size: int) -> Footer:
+    """The footer of a Parquet file. Raises ValueError when it cannot be read."""
     try:
-        with place.fs.open_input_file(place.path(path)) as file:
+        with location.fs.open_input_file(location.path(path)) as file:
             tail = file.read_at(min(size, TAIL_BYTES), size - min(size, TAIL_BYTES))
             need = int.from_bytes(tail[-8:-4], "little") + 8
             if len(tail) < need <= size:
@@ -52,13 +51,14 @@ def footer(place: Location, path: str, size: int) -> Footer:
     return Footer(tuple(group.num_rows for group in groups), stored, meta.schema.to_arrow_schema(), digest)
 
 
-def footers(place: Location, found: pa.Table, progress: Progress | None) -> list[Footer]:
-    """Footers of all files, in order, many requests at a time; progress counts rows."""
+def footers(location: Location, found: pa.Table, progress: Progress | None) -> list[Footer]:
+    """Footers of all files, in order, read concurrently; progress counts rows."""
     result: list[Footer] = []
     total = 0
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         for one in pool.map(
-            lambda args: footer(place, *args), zip(found["path"].to_pylist(), found["bytes"].to_pylist(), strict=True)
+            lambda args: footer(location, *args),
+            zip(found["path"].to_pylist(), found["bytes"].to_pylist(), strict=True),
         ):
             result.append(one)
             total += sum(one.rows)
@@ -68,8 +68,8 @@ def footers(place: Location, found: pa.Table, progress: Progress | None) -> list
 
 
 def split_row_groups(groups: tuple[int, ...], rows_per_shard: int) -> list[tuple[int, int]]:
-    """(first row, rows) of each shard of a file: consecutive whole row groups of at most `rows_per_shard` rows
-    together; a larger row group is cut by rows."""
+    """(first row, number of rows) of each shard of a file: consecutive row groups of at most `rows_per_shard` rows
+    in total; a larger row group is split by rows."""
     shards: list[tuple[int, int]] = []
     start = pending = 0
     for rows in groups:
@@ -80,7 +80,9 @@ def split_row_groups(groups: tuple[int, ...], rows_per_shard: int) -> list[tuple
         while pending > rows_per_shard:
             shards.append((start, rows_per_shard))
             start, pending = start + rows_per_shard, pending - rows_per_shard
-        if rows > rows_per_shard and pending:  # the rest of a cut row group stays alone: whole row groups are read once
+        if (
+            rows > rows_per_shard and pending
+        ):  # the rest of a split row group is a shard of its own: other row groups are read once
             shards.append((start, pending))
             start, pending = start + pending, 0
     return [*shards, (start, pending)] if pending else shards
@@ -98,31 +100,31 @@ def shards(found: pa.Table, all_footers: list[Footer], rows_per_shard: int) -> p
     return pa.table([pa.array(range(len(listed)), pa.int32()), *arrays], schema=schema.SHARDS)
 
 
-def column(place: Location, path: str, name: str) -> pa.ChunkedArray:
-    """One whole column of a file."""
+def column(location: Location, path: str, name: str) -> pa.ChunkedArray:
+    """One column of a file."""
     try:
-        with pq.ParquetFile(place.fs.open_input_file(place.path(path))) as file:
+        with pq.ParquetFile(location.fs.open_input_file(location.path(path))) as file:
             return file.read(columns=[name], use_threads=False).column(name)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
 
 
-class Rows:
+class RowReader:
     """Reads row ranges of Parquet files.
 
-    The file that was read last stays open where it was left. A row group larger than a shard has to be decoded from its
-    beginning; a worker that is given the shards of a file in order so decodes each row group once, not once a shard.
+    The last file stays open at its position. A row group larger than a shard has to be decoded from its beginning; a
+    worker that reads the shards of a file in order thus decodes each row group once, not once per shard.
     """
 
-    def __init__(self, place: Location, columns: Columns) -> None:
-        self.place, self.columns = place, columns
-        self._left: _Open | None = None
+    def __init__(self, location: Location, columns: Columns) -> None:
+        self.location, self.columns = location, columns
+        self._last: _Open | None = None
 
     def read(
         self, path: str, start: int, rows: int, keep: np.ndarray | None, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """Record batches of schema.IMAGES of rows start..start+rows, `row` counted from `start`; only the rows of
-        `keep` (sorted) if given.
+        """Record batches of schema.IMAGES of the rows start..start+rows, `row` counted from `start`. `keep`: sorted rows
+        (default: all).
 
         Raises ValueError naming the file when it cannot be read or has fewer rows than when it was listed.
         """
@@ -131,24 +133,24 @@ class Rows:
             file = self._open(path)
             if file.ends[-1] < start + rows:
                 raise ValueError(
-                    f"{path}: has {file.ends[-1]} rows, fewer than when it was listed; list the collection again"
+                    f"{path}: has {file.ends[-1]} rows, fewer than when it was listed. List the collection again."
                 )
             for group in np.unique(np.searchsorted(file.ends, wanted, "right") - 1).tolist():
                 low, high = np.searchsorted(wanted, file.ends[group : group + 2])
                 for row, batch in file.read(group, wanted[low:high] - file.ends[group], batch_rows):
                     yield self._images(batch, row + file.ends[group], start, path)
-            self._left = file
+            self._last = file
         except (OSError, pa.ArrowException) as error:
             if storage.is_transient(error):
                 raise
             raise _unreadable(path, error) from None
 
     def _open(self, path: str) -> "_Open":
-        left, self._left = self._left, None  # taken, not shared: another thread that reads meanwhile opens its own
-        return left if left is not None and left.path == path else _Open(self.place, path, self.columns)
+        last, self._last = self._last, None  # taken, not shared: a concurrent thread opens its own
+        return last if last is not None and last.path == path else _Open(self.location, path, self.columns)
 
     def _images(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, path: str) -> pa.RecordBatch:
-        """A batch of the file as schema.IMAGES; `rows` are row numbers in the file."""
+        """A batch of the file as schema.IMAGES; `rows`: row numbers in the file."""
         columns = self.columns
         keys = positional(path, rows) if columns.key is None else batch.column(columns.key).cast(pa.string())
         labelled = columns.label is not None
@@ -162,12 +164,12 @@ class Rows:
 
 
 class _Open:
-    """One open file, and the stream of the row group that was read last."""
+    """One open file, and the stream of the last row group."""
 
-    def __init__(self, place: Location, path: str, columns: Columns) -> None:
+    def __init__(self, location: Location, path: str, columns: Columns) -> None:
         self.path = path
-        buffer = LOCAL_BUFFER if isinstance(place.fs, pafs.LocalFileSystem) else READ_BUFFER
-        self.file = pq.ParquetFile(place.fs.open_input_file(place.path(path)), buffer_size=buffer)
+        buffer = LOCAL_BUFFER if isinstance(location.fs, pafs.LocalFileSystem) else READ_BUFFER
+        self.file = pq.ParquetFile(location.fs.open_input_file(location.path(path)), buffer_size=buffer)
         meta = self.file.metadata
         self.ends = np.cumsum([0, *(meta.row_group(index).num_rows for index in range(meta.num_row_groups))])
         self.leaves = [cols.leaf(self.file.schema_arrow, columns.image or "")]
@@ -178,7 +180,7 @@ class _Open:
         self.first = 0
 
     def read(self, group: int, wanted: np.ndarray, batch_rows: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-        """The `wanted` rows (sorted, counted from the row group's first) as (row numbers, batch); runs of rows are
+        """The `wanted` rows (sorted, counted from the start of the row group) as (row numbers, batch); consecutive rows are
         slices, not copies."""
         self._seek(group, int(wanted[0]), batch_rows)
         while len(wanted):
@@ -193,7 +195,7 @@ class _Open:
             yield rows, self.batch.slice(int(inside[0]), here) if run else self.batch.take(pa.array(inside))
 
     def _seek(self, group: int, row: int, batch_rows: int) -> None:
-        """Go on in the stream that is open if `row` lies at or after its last batch, else open another."""
+        """Continue the open stream if `row` is in or after its last batch, else open another."""
         if self.streams == (group, batch_rows) and row >= self.first:
             return
         self.stream = self.file.iter_batches(batch_rows, row_groups=[group], columns=self.leaves, use_threads=False)
@@ -201,11 +203,11 @@ class _Open:
 
 
 def positional(path: str, rows: np.ndarray) -> pa.Array:
-    """Keys of rows that have none of their own: `<relative path>:<row in file>`."""
+    """Keys of rows without a key column: `<relative path>:<row in file>`."""
     return pc.binary_join_element_wise(path, pa.array(rows).cast(pa.string()), ":")
 
 
 def _unreadable(path: str, error: Exception) -> ValueError:
     return ValueError(
-        f"{path}: not a readable Parquet file ({error}); restore it, or remove it and list the collection again"
+        f"{path}: not a readable Parquet file ({error}). Restore it, or remove it and list the collection again."
     )

@@ -1,11 +1,11 @@
 """RandAugment (Cubuk et al. 2019) of a whole batch of uint8 images, on the device that holds it.
 
-Every image draws its own operations, uniformly and with replacement, from the 14 of the paper. Those of one round are
-carried out together: six are lookup tables, one a channel, hence one gather; five are affine maps, hence one
-grid_sample; Color and Sharpness blend the images that drew them. Colours are PIL's to the bit, but for AutoContrast,
-which differs by 1 where PIL's floating point falls just below a whole number.
+Every image draws its own operations, uniformly and with replacement, from the 14 of the paper. The first operations of
+all images are applied together, then the second: six operations are lookup tables per channel, hence one gather; five
+are affine maps, hence one grid_sample; Color and Sharpness blend the images that drew them. Results equal PIL's bit for
+bit, except AutoContrast, which differs by 1 where PIL's floating point falls just below an integer.
 
-Strength s = magnitude / 10, so that 10 is the usual full scale; ± is drawn for each image (timm's "increasing" set):
+Strength s = magnitude / 10, so that 10 is full scale; ± is drawn for each image (timm's "increasing" set):
 
     Rotate              ±30 s degrees            ShearX, ShearY              ±0.3 s
     TranslateX, Y       ±0.45 s of the side, in whole pixels, hence exact copies
@@ -13,11 +13,11 @@ Strength s = magnitude / 10, so that 10 is the usual full scale; ± is drawn for
     Posterize           8 - 4 s bits             Solarize                    inverts values from 256 (1 - s)
     AutoContrast, Equalize, Identity             have no strength
 
-The strength is the same for all, as in the paper, or drawn for each operation uniformly from 0 to s (`uniform`).
+The strength is the same for all operations, as in the paper, or drawn for each uniformly from 0 to s (`uniform`).
 
-Above 10 (Noisy Student goes to 27) rotation, shear and the enhancing factors go on linearly. Translation stays at full
-scale: more leaves no image, and Noisy Student's own 270 of 600 pixels are 0.45. So do Posterize and Solarize, 4 bits and
-full inversion, where the official program asks for 10 of 8 bits and a threshold of 691.
+Above 10 (Noisy Student uses 27) rotation, shear and the enhancement factors continue linearly. Translation stays at full
+scale: more would leave no image, and Noisy Student's 270 of 600 pixels are 0.45. So do Posterize and Solarize, at 4 bits
+and full inversion, where the official code would use 10 of 8 bits and a threshold of 691.
 """
 
 from dataclasses import dataclass
@@ -62,13 +62,13 @@ OPS = (
 ) = range(14)
 
 FILL = 128
-"""Grey of pixels that come from outside the image."""
+"""Grey value of pixels from outside the image."""
 IGNORE = 255
-"""Mask value of pixels that come from outside: no target."""
+"""Mask value of pixels from outside the image: no target."""
 LUMA = (0.299, 0.587, 0.114)
-"""ITU-R 601: what red, green and blue add to luminance."""
+"""ITU-R 601 weights of red, green and blue in luminance."""
 DRAWS = 2
-"""Uniform numbers an operation takes: which, and which sign."""
+"""Uniform numbers per operation: its index, and its sign."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,15 @@ class RandAugment:
     def __call__(
         self, images: Tensor, draws: npt.NDArray[np.float64], mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Augmented copies of `images` uint8 (B, 3, H, H) and of `mask` uint8 (B, 1, H, H): geometry alone moves it.
+        """Augmented copies of `images` uint8 (B, 3, H, H) and of `mask` uint8 (B, 1, H, H), to which only geometric operations apply.
 
-        draws: uniform numbers in [0, 1), float64 (B, DRAWS * num_ops), an image's own.
+        `draws`: uniform numbers in [0, 1), float64 (B, DRAWS * num_ops), per image.
         """
         images = images.clone()
         mask = None if mask is None else mask.clone()
         for drawn in np.split(draws, self.num_ops, axis=1):
             ops = (drawn[:, 0] * len(OPS)).astype(np.int64)
-            signed = 2 * drawn[:, 1] - 1  # its sign is one draw, its size, uniform in 0..1, another
+            signed = 2 * drawn[:, 1] - 1  # sign and absolute value (uniform in 0..1) are independent
             magnitudes = self.magnitude * (np.abs(signed) if self.uniform else np.ones_like(signed))
             apply_ops(images, ops, np.where(signed < 0, -1.0, 1.0), magnitudes, mask)
         return images, mask
@@ -103,11 +103,11 @@ def apply_ops(
     magnitude: float | npt.NDArray[np.float64],
     mask: Tensor | None = None,
 ) -> None:
-    """One round, in place: image i goes through OPS[ops[i]] in direction signs[i] (±1) at `magnitude`, one for all or (B,)."""
+    """Apply one operation per image in place: OPS[ops[i]] with sign signs[i] (±1) at `magnitude`, a scalar or (B,)."""
     strength = np.broadcast_to(np.asarray(magnitude, np.float64) / 10, ops.shape)
 
     def chosen(first: int, last: int) -> tuple[npt.NDArray[np.int64], Tensor]:
-        """Which images drew an operation in first..last: on the host, and as an index on the device."""
+        """Indices of the images that drew an operation in first..last: on the host, and on the device."""
         which = np.flatnonzero((ops >= first) & (ops <= last))
         return which, torch.from_numpy(which).to(images.device, non_blocking=True)
 
@@ -135,8 +135,8 @@ def _per_image(values: npt.NDArray[np.float64], device: torch.device) -> Tensor:
 
 
 def _blend(degenerate: Tensor, images: Tensor, factors: Tensor) -> Tensor:
-    """degenerate + factor (image - degenerate), cut to 0..255 and truncated, uint8, as PIL.Image.blend does it."""
-    # Not addcmul or lerp: fused multiply-adds round otherwise than PIL, and perhaps otherwise at a tensor's end.
+    """degenerate + factor (image - degenerate), clipped to 0..255 and truncated, uint8, as PIL.Image.blend."""
+    # Not addcmul or lerp: fused multiply-adds round differently from PIL, and possibly at the end of a tensor.
     start = degenerate.float()
     return (images.float() - start).mul(factors).add_(start).clamp_(0, 255).to(torch.uint8)
 
@@ -148,7 +148,7 @@ def _luma(images: Tensor) -> Tensor:
 
 
 def _smooth(images: Tensor) -> Tensor:
-    """PIL's SMOOTH filter, int16 (n, 3, H, W): weights 1 around 5, over 13, rounded; the outermost pixels stay."""
+    """PIL's SMOOTH filter, int16 (n, 3, H, W): weights 1 around 5, over 13, rounded; pixels at the border are unchanged."""
     smooth = images.short()
     if min(images.shape[-2:]) < 3:
         return smooth
@@ -166,7 +166,7 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
 def _tables(
     images: Tensor, ops: npt.NDArray[np.int64], factors: npt.NDArray[np.float64], strength: npt.NDArray[np.float64]
 ) -> Tensor:
-    """Lookup tables uint8 (n, 3, 256) of the images' operations, AutoContrast to Brightness."""
+    """Lookup tables uint8 (n, 3, 256) of the operations AutoContrast to Brightness of the images."""
     device = images.device
     values = torch.arange(256, device=device, dtype=torch.int32)
     tables = values.to(torch.uint8).repeat(len(ops), 3, 1)
@@ -186,7 +186,7 @@ def _tables(
             dropped = _per_image(np.round(4 * full_scale[which]), device).squeeze(3).int()
             table = (values >> dropped) << dropped
         elif op == CONTRAST:
-            # Sums of whole numbers are exact in any order, so the mean is the same in any batch.
+            # Sums of integers are exact in any order, so the mean is the same in any batch.
             luma = _luma(images[index]).flatten(1)
             mean = (2 * luma.sum(1) + luma.shape[1]) // (2 * luma.shape[1])
             table = _blend(mean.view(-1, 1, 1), values, factor)
@@ -197,14 +197,14 @@ def _tables(
 
 
 def _autocontrast(images: Tensor, values: Tensor) -> Tensor:
-    """Stretch each channel to 0..255; a channel of one value stays. int32 (n, 3, 256)."""
+    """Tables int32 (n, 3, 256) that stretch each channel to 0..255; a constant channel is unchanged."""
     low, high = (bound.int().unsqueeze(2) for bound in images.flatten(2).aminmax(dim=2))
     stretched = ((values - low) * 255 // (high - low).clamp(min=1)).clamp(0, 255)
     return torch.where(high > low, stretched, values)
 
 
 def _equalize(images: Tensor, values: Tensor) -> Tensor:
-    """Spread each channel's values evenly over 0..255, PIL's integer arithmetic. int64 (n, 3, 256)."""
+    """Tables int64 (n, 3, 256) that equalise the histogram of each channel, in PIL's integer arithmetic."""
     pixels = images.flatten(2).long()
     histogram = torch.zeros(*pixels.shape[:2], 256, dtype=torch.int64, device=images.device).scatter_add_(
         2, pixels, torch.ones_like(pixels)
@@ -217,10 +217,10 @@ def _equalize(images: Tensor, values: Tensor) -> Tensor:
 
 
 def _matrices(ops: npt.NDArray[np.int64], strengths: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
-    """Affine maps float64 (n, 2, 3) from places in the output to places in the input, both in -1..1."""
+    """Affine maps float64 (n, 2, 3) from coordinates of the output to coordinates of the input, both in -1..1."""
     angle = np.deg2rad(30 * strengths) * (ops == ROTATE)
     shear = 0.3 * strengths
-    # Half an image is 1, and whole pixels move without interpolation.
+    # Half an image is 1; shifts are integers of pixels, which need no interpolation.
     shift = np.round(0.45 * strengths.clip(-1, 1) * side) * 2 / side
     matrices = np.empty((len(ops), 2, 3))
     matrices[:, 0, 0] = matrices[:, 1, 1] = np.cos(angle)
@@ -232,7 +232,7 @@ def _matrices(ops: npt.NDArray[np.int64], strengths: npt.NDArray[np.float64], si
 
 
 def warp(images: Tensor, matrices: npt.NDArray[np.float64], fill: int, mode: str, size: int | None = None) -> Tensor:
-    """uint8 (n, C, S, S): `images` uint8 (n, C, H, H) at the places that `matrices` (n, 2, 3) give; `fill` outside."""
+    """uint8 (n, C, S, S): `images` uint8 (n, C, H, H) sampled at the coordinates given by `matrices` (n, 2, 3); `fill` outside."""
     theta = torch.from_numpy(matrices.astype(np.float32)).to(images.device, non_blocking=True)
     side = size or images.shape[-1]
     grid = _grid(theta, side)
@@ -242,8 +242,8 @@ def warp(images: Tensor, matrices: npt.NDArray[np.float64], fill: int, mode: str
 
 
 def _grid(theta: Tensor, side: int) -> Tensor:
-    """Places in the input, float32 (n, S, S, 2). F.affine_grid multiplies matrices, which may round by batch size."""
+    """Coordinates of the input, float32 (n, S, S, 2). F.affine_grid multiplies matrices, whose rounding may depend on the batch size."""
     centres = (torch.arange(side, device=theta.device, dtype=torch.float32) * 2 + 1) / side - 1
     theta = theta.view(-1, 2, 3, 1, 1)
-    places = theta[:, :, 0] * centres + theta[:, :, 1] * centres.view(-1, 1) + theta[:, :, 2]
-    return places.permute(0, 2, 3, 1)
+    coordinates = theta[:, :, 0] * centres + theta[:, :, 1] * centres.view(-1, 1) + theta[:, :, 2]
+    return coordinates.permute(0, 2, 3, 1)

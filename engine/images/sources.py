@@ -1,4 +1,4 @@
-"""Listing a collection of images, once: what kind it is, which shards it makes, and what names its content."""
+"""List a collection of images: its kind, its shards, its labels and the digest of its contents."""
 
 import hashlib
 import json
@@ -17,36 +17,36 @@ from engine.images.file_listing import (
     LISTING_THREADS,
     Location,
     Progress,
-    having,
     list_image_files,
     locate,
+    with_extension,
     without_credentials,
 )
 
 DIGEST_ROWS = 65_536
-"""Rows digested at a time."""
+"""Rows that are digested at once."""
 
 Kind = Literal["parquet", "folder", "uris", "webdataset"]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A collection as it was found. Addresses (shard, row) count from 0 in the order of paths and rows."""
+    """The listing of a collection. Addresses (shard, row) count from 0 in the order of paths and rows."""
 
     kind: Kind
     uri: str
     shards: pa.Table
     """schema.SHARDS"""
     files: pa.Table | None
-    """schema.FILES, sorted by address; None for Parquet, whose rows need no list."""
+    """schema.FILES, sorted by address; None for Parquet."""
     digest: str
-    """SHA-256 in hex over relative paths, sizes, Parquet footers and the way the collection is cut; the same wherever
-    it stands."""
+    """SHA-256 in hex of relative paths, sizes, Parquet footers and the division into shards; independent of the
+    location."""
     columns: Columns = field(default_factory=Columns)
     label_counts: dict[str, int] = field(default_factory=dict)
-    """Images of each class seen, in class order; empty when nothing is labelled."""
+    """Number of images per class, in class order; empty without labels."""
     ignored: int = 0
-    """Visible files that are no part of the collection."""
+    """Number of visible files that are not part of the collection."""
 
     @property
     def num_rows(self) -> int:
@@ -67,12 +67,12 @@ def list_images(
     """List the collection at `uri`: image files (label: first folder), Parquet with encoded images, CSV/Parquet tables
     of URIs, WebDataset tars.
 
-    The kind is told by what is there. `labelled` demands a label of every image and an image in every class folder.
-    Raises ValueError when nothing is there, or it cannot be used as it is; the message names the file and what to do.
+    The kind depends on the files. `labelled`: whether every image must have a label and every class folder an image.
+    Raises ValueError naming the file and the remedy when there are no images or they cannot be used.
     """
-    place = locate(uri)
+    location = locate(uri)
     where = without_credentials(uri)
-    found, folders = list_image_files(place, progress)
+    found, folders = list_image_files(location, progress)
     kind, files = _kind(found, where)
     names = files["path"].to_pylist() if kind != "folder" else []
     columns = Columns()
@@ -80,87 +80,85 @@ def list_images(
     identity: list[object] = []
     if kind == "tables":
         foots = (
-            parquet.footers(place, having(files, (".parquet",)), progress)
+            parquet.footers(location, with_extension(files, (".parquet",)), progress)
             if names[0].lower().endswith(".parquet")
             else []
         )
-        first = foots[0].schema if foots else tables.csv_schema(place, names[0])
+        first = foots[0].schema if foots else tables.csv_schema(location, names[0])
         columns = cols.choose(first, image_column, key_column, label_column, names[0])
         _same_columns(names, foots, columns)
         identity = [foot.digest for foot in foots]
     if columns.image is not None:
         listed, table = parquet.shards(files, foots, rows_per_shard), None
-        counts = _parquet_labels(place, names, columns)
+        counts = _parquet_labels(location, names, columns)
         result: Kind = "parquet"
     else:
         if kind == "folder":
-            items, containers, result = [loose.in_folders(files)], [""], "folder"
+            items, containers, result = [loose.from_folders(files)], [""], "folder"
         elif kind == "tars":
-            items, containers, result = tars.index(place, names, label_column, progress), names, "webdataset"
+            items, containers, result = tars.index(location, names, label_column, progress), names, "webdataset"
         else:
-            items, result = [tables.items(place, name, columns) for name in names], "uris"
+            items, result = [tables.items(location, name, columns) for name in names], "uris"
             items, containers = [pa.concat_tables(items)], [""]
         listed, table = loose.shards(items, containers, rows_per_shard, shard_bytes)
         counts = _count(table["label"])
-        if again := loose.repeated(table["key"]):
+        if repeated := loose.find_repeated(table["key"]):
             raise ValueError(
-                f"{where}: keys that occur more than once: {', '.join(map(repr, again))}; "
-                "a key names one image, remove the repeats"
+                f"{where}: keys that occur more than once: {', '.join(map(repr, repeated))}. "
+                "A key identifies one image. Remove the repeated rows."
             )
         if progress:
             progress(table.num_rows)
     if not listed.num_rows:
-        raise ValueError(
-            f"{where}: {files.num_rows} files with not one image in them; check that this is the collection"
-        )
+        raise ValueError(f"{where}: {files.num_rows} files without any image. Check the path of the collection.")
     if labelled:
-        _demand_labels(where, result, table, listed, counts, folders)
+        _check_labels(where, result, table, listed, counts, folders)
     digest = _digest(result, columns, files, identity, listed, table, counts)
     return Listing(result, uri, listed, table, digest, columns, counts, found.num_rows - files.num_rows)
 
 
 def _kind(found: pa.Table, where: str) -> tuple[Literal["folder", "tables", "tars"], pa.Table]:
-    """What the files are, and those that count. Raises ValueError when there is nothing, or more than one kind."""
+    """The kind of the collection and its files. Raises ValueError for no images, or files of more than one kind."""
     present = {
-        "Parquet files": having(found, (".parquet",)),
-        "tars": having(found, (".tar",)),
-        "image files": having(found, loose.EXTENSIONS),
+        "Parquet files": with_extension(found, (".parquet",)),
+        "tars": with_extension(found, (".tar",)),
+        "image files": with_extension(found, loose.EXTENSIONS),
     }
     kinds = {name: files for name, files in present.items() if files.num_rows}
     if not kinds:
-        kinds = {"CSV files": files} if (files := having(found, tables.EXTENSIONS)).num_rows else {}
+        kinds = {"CSV files": files} if (files := with_extension(found, tables.EXTENSIONS)).num_rows else {}
     if len(kinds) > 1:
         counted = " and ".join(f"{files.num_rows} {name}" for name, files in kinds.items())
-        raise ValueError(f"{where}: holds {counted}; point to the files or the folder of one kind")
+        raise ValueError(f"{where}: holds {counted}. Give the folder or the files of one kind.")
     if not kinds:
-        packed = having(found, (".tar.gz", ".tgz", ".tar.zst", ".zip")).num_rows
+        packed = with_extension(found, (".tar.gz", ".tgz", ".tar.zst", ".zip")).num_rows
         remedy = "unpack the archives" if packed else "expected images, .parquet, .csv or .tar files"
-        raise ValueError(f"{where}: no images among its {found.num_rows} files; {remedy}")
+        raise ValueError(f"{where}: no images among {found.num_rows} files; {remedy}")
     name, files = next(iter(kinds.items()))
     return {"image files": "folder", "tars": "tars"}.get(name, "tables"), files  # type: ignore[return-value]
 
 
 def _same_columns(names: list[str], foots: list[parquet.Footer], columns: Columns) -> None:
-    """Raise ValueError unless every Parquet file has the chosen columns of the first, in its types."""
+    """Raise ValueError unless all Parquet files have the columns of the first, with the same types."""
     used = [name for name in (columns.image, columns.uri, columns.key, columns.label) if name is not None]
     for path, foot in zip(names, foots, strict=False):
         for name in used:
             wanted = foots[0].schema.field(name).type
             if name not in foot.schema.names or foot.schema.field(name).type != wanted:
                 raise ValueError(
-                    f"{path}: has no column {name} of type {wanted}, which {names[0]} has; "
-                    "list them as collections of their own"
+                    f"{path}: has no column {name} of type {wanted}, unlike {names[0]}. "
+                    "List them as separate collections."
                 )
 
 
-def _parquet_labels(place: Location, names: list[str], columns: Columns) -> dict[str, int]:
-    """Images of each class over all files, reading the label column alone."""
+def _parquet_labels(location: Location, names: list[str], columns: Columns) -> dict[str, int]:
+    """Number of images per class over all files; reads only the label column."""
     if columns.label is None:
         return {}
     label, total = columns.label, Counter[str]()
 
     def counted(path: str) -> dict[str, int]:
-        return _count(cols.labels(parquet.column(place, path, label).combine_chunks(), columns.names, path))
+        return _count(cols.labels(parquet.column(location, path, label).combine_chunks(), columns.names, path))
 
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         for one in pool.map(counted, names):
@@ -175,23 +173,21 @@ def _count(labels: pa.Array | pa.ChunkedArray) -> dict[str, int]:
     return {name: counts[name] for name in cols.ordered(counts)}
 
 
-def _demand_labels(
+def _check_labels(
     where: str, kind: Kind, files: pa.Table | None, shards: pa.Table, counts: dict[str, int], folders: list[str]
 ) -> None:
     total = pc.sum(shards["rows"]).as_py() or 0
     if not counts:
-        remedy = (
-            "put the images into one folder a class" if kind == "folder" else "name the column in data.label_column"
-        )
+        remedy = "put the images into one folder per class" if kind == "folder" else "set data.label_column"
         raise ValueError(f"{where}: no image has a label; {remedy}")
     if kind == "folder" and (empty := [name for name in folders if name not in counts]):
         raise ValueError(
-            f"{where}: class folders without an image: {', '.join(empty[:10])}; add images or remove the folder"
+            f"{where}: class folders without an image: {', '.join(empty[:10])}. Add images or remove the folder."
         )
     if (without := total - sum(counts.values())) > 0:
         named = "" if files is None else f", such as {files.filter(pc.is_null(files['label']))['key'][0].as_py()}"
         raise ValueError(
-            f"{where}: {without} of {total} images have no label{named}; label them or move them to the pool"
+            f"{where}: {without} of {total} images have no label{named}. Label them or move them to the pool."
         )
 
 
@@ -204,7 +200,7 @@ def _digest(
     table: pa.Table | None,
     counts: dict[str, int],
 ) -> str:
-    """Of all that an address or a row's content depends on, and of nothing that tells where the collection stands."""
+    """SHA-256 in hex of everything that addresses and contents depend on, and of nothing that depends on the location."""
     digest = hashlib.sha256(json.dumps([kind, columns.dump(), identity, counts], sort_keys=True).encode())
     for part in (files, shards, table):
         if part is not None:
@@ -216,11 +212,11 @@ def _digest(
 
 
 def _update(digest: "hashlib._Hash", column: pa.ChunkedArray) -> None:
-    """Digest a column of strings or integers without making a Python object of each value."""
+    """Digest a column of strings or integers without a Python object per value."""
     values = column.combine_chunks()
     if not pa.types.is_string(values.type):
         digest.update(pc.fill_null(values, -1).to_numpy().astype("<i8").tobytes())
         return
     digest.update(pc.fill_null(pc.binary_length(values), -1).to_numpy().astype("<i4").tobytes())
-    whole = pa.LargeListArray.from_arrays([0, len(values)], pc.fill_null(values, ""))
-    digest.update(pc.binary_join(whole, "")[0].as_buffer())
+    joined = pa.LargeListArray.from_arrays([0, len(values)], pc.fill_null(values, ""))
+    digest.update(pc.binary_join(joined, "")[0].as_buffer())

@@ -1,4 +1,4 @@
-"""Some images of a collection, by address: what a verb is told to look at when it is not all of them."""
+"""A subset of the images of a collection, by address."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Distinct addresses int64 (n,), sorted: shard in the upper 32 bits, row in the lower. 8 bytes an image."""
+    """Distinct addresses int64 (n,), sorted: shard in the upper 32 bits, row in the lower. 8 bytes per image."""
 
     addresses: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, shard: npt.NDArray[np.integer], row: npt.NDArray[np.integer]) -> "Subset":
-        """The images at (shard, row), each (n,) in any order; one that is named twice counts once."""
+        """The images at (shard, row), each (n,) in any order; duplicates count once."""
         return cls(np.unique(shard.astype(np.int64) << 32 | row))
 
     @cached_property
@@ -26,7 +26,7 @@ class Subset:
 
     @property
     def shards(self) -> npt.NDArray[np.int64]:
-        """Shards that hold any of the images, ascending."""
+        """Shards of the images, ascending."""
         return np.unique(self.addresses >> 32)
 
     def rows(self, shard: int) -> npt.NDArray[np.int64]:
@@ -35,5 +35,5 @@ class Subset:
         return self.addresses[start:stop] & 0xFFFFFFFF
 
     def holds(self, shard: npt.NDArray[np.integer], row: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """Which of the images at (shard, row), each (n,), belong to it."""
+        """Mask bool (n,) of the images at (shard, row), each (n,), that are in the subset."""
         return np.isin(shard.astype(np.int64) << 32 | row, self.addresses)

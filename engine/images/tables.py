@@ -1,4 +1,4 @@
-"""Tables of URIs: CSV or Parquet files that name images kept elsewhere."""
+"""Tables of URIs: CSV or Parquet files that refer to images stored elsewhere."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,27 +13,29 @@ from engine.images.loose import ITEMS
 EXTENSIONS = (".csv", ".tsv")
 
 
-def csv_schema(place: Location, path: str) -> pa.Schema:
-    """Columns of a CSV (or tab-separated) file, by its header and first rows."""
+def csv_schema(location: Location, path: str) -> pa.Schema:
+    """Schema of a CSV (or tab-separated) file, from its header and first rows. Raises ValueError when it cannot be read."""
     try:
-        with place.fs.open_input_stream(place.path(path)) as stream:
+        with location.fs.open_input_stream(location.path(path)) as stream:
             return pcsv.open_csv(stream, parse_options=_dialect(path)).schema
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: not a readable CSV file with a header ({error})") from None
 
 
-def items(place: Location, path: str, columns: Columns) -> pa.Table:
-    """ITEMS of one table. Without a key column, the key is the URI as written; a relative URI starts at the table's
-    folder.
+def items(location: Location, path: str, columns: Columns) -> pa.Table:
+    """ITEMS of one table. Without a key column, the key is the URI as written; a relative URI is relative to the folder
+    of the table.
 
     Raises ValueError naming the row of an empty URI.
     """
     names = list(dict.fromkeys(name for name in (columns.uri, columns.key, columns.label) if name is not None))
-    table = _read_csv(place, path, names) if path.lower().endswith(EXTENSIONS) else _read_parquet(place, path, names)
+    table = (
+        _read_csv(location, path, names) if path.lower().endswith(EXTENSIONS) else _read_parquet(location, path, names)
+    )
     uri = table[columns.uri].cast(pa.string())
     empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(uri), ""), True)
     if (row := pc.index(empty, True).as_py()) >= 0:
-        raise ValueError(f"{path}: row {row} has no {columns.uri}; fill it in or remove the row")
+        raise ValueError(f"{path}: row {row} has no {columns.uri}. Fill it in or remove the row.")
     folder = path.rpartition("/")[0]
     relative = pc.invert(pc.match_substring_regex(uri, r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)"))
     at = pc.if_else(relative, pc.binary_join_element_wise(folder, uri, "/"), uri) if folder else uri
@@ -48,8 +50,8 @@ def _dialect(path: str) -> pcsv.ParseOptions:
     return pcsv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
 
 
-def _read_csv(place: Location, path: str, names: list[str]) -> pa.Table:
-    """Columns of a CSV as text: a key or label such as 007 stays what it is."""
+def _read_csv(location: Location, path: str, names: list[str]) -> pa.Table:
+    """Columns of a CSV as text, so that a key or label such as 007 is kept."""
     convert = pcsv.ConvertOptions(
         include_columns=names,
         column_types=dict.fromkeys(names, pa.string()),
@@ -57,15 +59,15 @@ def _read_csv(place: Location, path: str, names: list[str]) -> pa.Table:
         null_values=[""],
     )
     try:
-        with place.fs.open_input_stream(place.path(path)) as stream:
+        with location.fs.open_input_stream(location.path(path)) as stream:
             return pcsv.read_csv(stream, parse_options=_dialect(path), convert_options=convert)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path}: columns {', '.join(names)} cannot be read ({error})") from None
 
 
-def _read_parquet(place: Location, path: str, names: list[str]) -> pa.Table:
+def _read_parquet(location: Location, path: str, names: list[str]) -> pa.Table:
     try:
-        with place.fs.open_input_file(place.path(path)) as file:
+        with location.fs.open_input_file(location.path(path)) as file:
             return pq.read_table(file, columns=names)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: columns {', '.join(names)} cannot be read ({error})") from None

@@ -19,7 +19,7 @@ from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, read_output, read_tables
 from engine.images.collection import Collection, open_collection
-from engine.images.overlap import ExclusionSet, build_exclusion_set, refuse_overlaps
+from engine.images.overlap import ExclusionSet, build_exclusion_set, check_overlaps
 from engine.images.scope import Scope
 from engine.images.subset import Subset
 from engine.labels.classes import ClassList
@@ -84,7 +84,7 @@ class RecipeContext:
         for name in self.known:
             self.task.truth(self.collections[name])  # a wrong label is reported before anything is trained
         self.fingerprints = {name: hash_images(run, collection) for name, collection in self.known.items()}
-        refuse_overlaps(self.fingerprints)
+        check_overlaps(self.fingerprints)
 
     @cached_property
     def held(self) -> ExclusionSet:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.images.decode import content_hash
-from engine.images.overlap import ContentHashes, build_exclusion_set, read_content_hashes, refuse_overlaps
+from engine.images.overlap import ContentHashes, build_exclusion_set, check_overlaps, read_content_hashes
 
 from .making import folder, jpeg, manifest
 
@@ -27,7 +27,7 @@ def test_sets_that_share_no_image_pass(tmp_path: Path) -> None:
         name: read_content_hashes(manifest(folder(tmp_path / name, names, first), tmp_path / f"store {name}"))
         for name, first in (("labelled", 0), ("test", 2))
     }
-    refuse_overlaps(sets)
+    check_overlaps(sets)
     assert len(sets["test"].hashes) == 2
 
 
@@ -35,7 +35,7 @@ def test_shared_content_is_refused_with_names(tmp_path: Path) -> None:
     one = manifest(folder(tmp_path / "one", [f"a/{n:02d}.jpg" for n in range(15)]), tmp_path / "store1")
     two = manifest(folder(tmp_path / "two", [f"{n:02d}.jpg" for n in range(12)], 1), tmp_path / "store2")
     with pytest.raises(ValueError, match="labelled and test share 12 images") as caught:
-        refuse_overlaps({"labelled": read_content_hashes(one), "test": read_content_hashes(two)})
+        check_overlaps({"labelled": read_content_hashes(one), "test": read_content_hashes(two)})
     message = str(caught.value)
     assert "a/01.jpg = 00.jpg" in message
     assert message.count(" = ") == 10
@@ -47,7 +47,7 @@ def test_keys_of_a_key_column_name_an_image_whatever_its_bytes(tmp_path: Path) -
     one = keyed(tmp_path / "one", tmp_path / "store1", ["x", "y", "7"], 0)
     two = keyed(tmp_path / "two", tmp_path / "store2", ["y", "z", "7"], 10)
     with pytest.raises(ValueError, match=r"share 1 image: y \(same key, other bytes\)"):
-        refuse_overlaps({"labelled": one, "validation": two})
+        check_overlaps({"labelled": one, "validation": two})
     held = build_exclusion_set({"labelled": one, "validation": two})
     other = content_hash(b"other")
     assert held.reason("y", other) == "excluded: also in labelled"

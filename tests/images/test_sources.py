@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.images.file_listing import without_credentials
-from engine.images.loose import group
+from engine.images.loose import shard_bounds
 from engine.images.parquet import split_row_groups
 from engine.images.sources import list_images
 from engine.tables import schema
@@ -30,7 +30,7 @@ def test_parquet_rows_are_cut_without_gap_or_overlap(groups: list[int], rows_per
     assert [row for start, rows in shards for row in range(start, start + rows)] == list(range(sum(groups)))
     assert all(0 < rows <= rows_per_shard for _, rows in shards)
     first = 0
-    for rows in groups:  # a row group that fits a shard is never split
+    for rows in groups:  # a row shard_bounds that fits a shard is never split
         if 0 < rows <= rows_per_shard:
             assert not any(first < start < first + rows for start, _ in shards)
         first += rows
@@ -38,7 +38,7 @@ def test_parquet_rows_are_cut_without_gap_or_overlap(groups: list[int], rows_per
 
 @given(st.lists(st.integers(0, 100), max_size=40), st.integers(1, 9), st.integers(1, 300))
 def test_loose_files_are_grouped_by_bytes(sizes: list[int], rows_per_shard: int, shard_bytes: int) -> None:
-    bounds = group(np.array(sizes, np.int64), rows_per_shard, shard_bytes).tolist()
+    bounds = shard_bounds(np.array(sizes, np.int64), rows_per_shard, shard_bytes).tolist()
     assert bounds[0] == 0
     assert bounds[-1] == len(sizes)
     for start, end in pairwise(bounds):
@@ -176,35 +176,33 @@ def write(path: Path, **columns: list[object]) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def test_what_cannot_be_listed_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_collections_that_cannot_be_listed_raise_with_the_remedy(tmp_path: Path) -> None:
     def refused(pattern: str, uri: Path | str = tmp_path, **settings: str | bool) -> None:
         with pytest.raises(ValueError, match=pattern):
             list_images(str(uri), **settings)  # type: ignore[arg-type]
 
     refused("no such file or folder", tmp_path / "nowhere")
-    refused("no images among its 0 files")
+    refused("no images among 0 files")
     (tmp_path / "a.tar.gz").write_bytes(b"x")
     refused("unpack the archives")
     write(tmp_path / "t.parquet", number=[1], words=["x"])
-    refused(
-        r"no column of encoded images or URIs among number \(int64\), words \(string\); name it in data.image_column"
-    )
-    refused("data.image_column is 'pixels', but the columns are number", image_column="pixels")
-    refused("data.key_column is 'id', but", key_column="id")
-    refused("'number' is int64; it must be encoded bytes", image_column="number")
+    refused(r"no column of encoded images or URIs among number \(int64\), words \(string\)\. Set data.image_column")
+    refused("data.image_column='pixels' is not a column. Columns: number", image_column="pixels")
+    refused("data.key_column='id' is not a column", key_column="id")
+    refused("'number' is of type int64. Encoded bytes", image_column="number")
     write(tmp_path / "t.parquet", image=[b"x"], label=[[1]], tag=[[1]])
-    refused("label column 'tag' is list.*; labels are strings or integers", label_column="tag")
-    refused("no image has a label; name the column in data.label_column", labelled=True)
+    refused("label column 'tag' is of type list.* Labels are strings or integers", label_column="tag")
+    refused("no image has a label; set data.label_column", labelled=True)
     write(tmp_path / "u.parquet", image=[b"x"], label=["a"])
     write(tmp_path / "t.parquet", image=[b"x"], label=[1])
-    refused("u.parquet: has no column label of type int64, which t.parquet has")
+    refused("u.parquet: has no column label of type int64, unlike t.parquet")
     (tmp_path / "u.parquet").write_bytes(b"PAR1 but not really")
     refused("u.parquet: not a readable Parquet file")
     folder(tmp_path, ["a/1.jpg"])
-    refused("holds 2 Parquet files and 1 image files; point to .* one kind")
+    refused("holds 2 Parquet files and 1 image files. Give .* one kind")
 
 
-def test_labelled_folders_that_are_incomplete_are_told(tmp_path: Path) -> None:
+def test_incomplete_labelled_folders_raise(tmp_path: Path) -> None:
     folder(tmp_path, ["cat/1.jpg", "stray.jpg"])
     with pytest.raises(ValueError, match=r"1 of 2 images have no label, such as stray.jpg"):
         list_images(str(tmp_path), labelled=True)
@@ -213,11 +211,11 @@ def test_labelled_folders_that_are_incomplete_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="class folders without an image: dog"):
         list_images(str(tmp_path), labelled=True)
     assert list_images(str(tmp_path)).num_rows == 1
-    with pytest.raises(ValueError, match="one folder a class"):
+    with pytest.raises(ValueError, match="one folder per class"):
         list_images(str(tmp_path / "cat"), labelled=True)
 
 
-def test_repeated_keys_and_empty_uris_are_told(tmp_path: Path) -> None:
+def test_repeated_keys_and_empty_uris_raise(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,key\na.jpg,1\nb.jpg,1\n")
     with pytest.raises(ValueError, match="keys that occur more than once: '1'"):
         list_images(str(tmp_path))
@@ -226,11 +224,11 @@ def test_repeated_keys_and_empty_uris_are_told(tmp_path: Path) -> None:
         list_images(str(tmp_path))
 
 
-def test_collections_without_an_image_are_told(tmp_path: Path) -> None:
+def test_collections_without_images_raise(tmp_path: Path) -> None:
     pq.write_table(table(1).slice(1), tmp_path / "t.parquet")
     tar(tmp_path / "t.tar", {"notes.txt": b"no image"})
     for name in ("t.parquet", "t.tar"):
-        with pytest.raises(ValueError, match="1 files with not one image in them"):
+        with pytest.raises(ValueError, match="1 files without any image"):
             list_images(str(tmp_path / name))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from engine.images.subset import Subset
 
 
-def test_a_subset_is_a_set_whatever_the_order_it_was_told_in() -> None:
+def test_a_subset_does_not_depend_on_the_order_of_its_images() -> None:
     one = Subset.of(np.array([2, 0, 2], np.int32), np.array([1, 7, 1], np.int32))
     other = Subset.of(np.array([0, 2]), np.array([7, 1]))
     assert one.digest == other.digest
