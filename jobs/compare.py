@@ -123,7 +123,7 @@ def outcome(settings: SelfTrainSettings) -> Outcome:
     measure = find_task(settings.task)(classes).measure
     scored = {}
     for pointer in pointers(store, settings.run):
-        on = pointer.label.rpartition(" ")[2]
+        on = pointer.title.rpartition(" ")[2]
         if on in ("validation", "test") and pointer.record["inputs"].get("model") == model.digest:
             answered = read_output(store, pointer.step)
             assert answered is not None, "an evaluated model has its answers"

@@ -60,7 +60,7 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], con
 
 
 def steps(store: str) -> dict[str, Pointer]:
-    return {pointer.label: pointer for pointer in pointers(Store(store), "run")}
+    return {pointer.title: pointer for pointer in pointers(Store(store), "run")}
 
 
 def rows(store: str, step: str) -> list[dict[str, object]]:

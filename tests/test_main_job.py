@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
 def step_names(store: str, run: str = "run") -> dict[str, str]:
-    return {pointer.label: pointer.step for pointer in pointers(Store(store), run)}
+    return {pointer.title: pointer.step for pointer in pointers(Store(store), run)}
 
 
 def rows(store: str, step: str) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ def _whole(nodes: list[NodeFacts]) -> Iterator[Finding]:
         yield Finding("ok", "work", "", message)
     if not all(node.token for node in nodes):
         open_nodes = ", ".join(node.node for node in nodes if not node.token)
-        remedy = "set RAY_AUTH_MODE=token on every node and for whoever submits (cluster/README.md)"
+        remedy = "set RAY_AUTH_MODE=token on every node and for every user who submits (cluster/README.md)"
         yield Finding(
             "error",
             "authentication",

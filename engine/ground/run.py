@@ -20,9 +20,9 @@ from engine.settings.cluster import ClusterSettings
 
 @dataclass(frozen=True)
 class Pointer:
-    """A reference from a run to one of its steps. `label`: the title of the step inside the run."""
+    """A reference from a run to one of its steps. `title` (stored as `label`): names the step inside the run."""
 
-    label: str
+    title: str
     step: str
     record: dict[str, Any]
     order: float  # time of the first pointer: steps are listed in the order in which they were first reached
@@ -133,9 +133,8 @@ class Run:
 def pointers(store: Store, run: str) -> list[Pointer]:
     """The steps of a run in the order in which they were first reached. Raises FileNotFoundError listing the existing runs."""
     folder = f"{store.root}/runs/{run}/steps"
-    found = [
-        Pointer(**json.loads(storage.get(store.fs, f"{folder}/{name}"))) for name in storage.names(store.fs, folder)
-    ]
+    stored = [json.loads(storage.get(store.fs, f"{folder}/{name}")) for name in storage.names(store.fs, folder)]
+    found = [Pointer(one["label"], one["step"], one["record"], one["order"]) for one in stored]
     if not found:
         known = ", ".join(storage.folders(store.fs, f"{store.root}/runs")) or "none"
         raise FileNotFoundError(f"{store.uri}: no run named {run!r}. Existing runs: {known}.")

@@ -80,9 +80,8 @@ def split_row_groups(groups: tuple[int, ...], rows_per_shard: int) -> list[tuple
         while pending > rows_per_shard:
             shards.append((start, rows_per_shard))
             start, pending = start + rows_per_shard, pending - rows_per_shard
-        if (
-            rows > rows_per_shard and pending
-        ):  # the rest of a split row group is a shard of its own: other row groups are read once
+        # the rest of a split row group is a separate shard: other row groups are read once
+        if rows > rows_per_shard and pending:
             shards.append((start, pending))
             start, pending = start + pending, 0
     return [*shards, (start, pending)] if pending else shards

@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2019) of a whole batch of uint8 images, on the device that holds it.
+"""RandAugment (Cubuk et al. 2019) of a batch of uint8 images, on the device that holds it.
 
 Every image draws its own operations, uniformly and with replacement, from the 14 of the paper. The first operations of
 all images are applied together, then the second: six operations are lookup tables per channel, hence one gather; five
@@ -8,7 +8,7 @@ bit, except AutoContrast, which differs by 1 where PIL's floating point falls ju
 Strength s = magnitude / 10, so that 10 is full scale; ± is drawn for each image (timm's "increasing" set):
 
     Rotate              ±30 s degrees            ShearX, ShearY              ±0.3 s
-    TranslateX, Y       ±0.45 s of the side, in whole pixels, hence exact copies
+    TranslateX, Y       ±0.45 s of the side, in integers of pixels, hence exact copies
     Brightness, Color, Contrast, Sharpness       factor 1 ± 0.9 s, never below 0.1
     Posterize           8 - 4 s bits             Solarize                    inverts values from 256 (1 - s)
     AutoContrast, Equalize, Identity             have no strength

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MeasuredCosts:
-    """Costs of a sample: seconds per image and worker in each stage (all workers of the machine busy), bytes per image and per prediction, resident
+    """Costs of a sample: seconds per image and worker in each stage (all workers of the node busy), bytes per image and per prediction, resident
     bytes per worker, seconds per prediction in `select`. `boot`: seconds until a task starts; `start_up`: seconds until all workers predict,
     the choice of the backend included."""
 
@@ -92,9 +92,9 @@ def _predict(measured: MeasuredCosts, pool: PoolTotals, capacity: ClusterCapacit
         stages = {"read": measured.read, "decode": measured.decode, "infer": infer, "write": measured.write}
         seconds_per_image = sum(stages.values())
     bound = max(stages, key=lambda stage: stages[stage])
-    # shards are not split, so workers are idle in the last round
-    rounds = math.ceil(pool.shards / capacity.workers)
-    seconds = rounds * (pool.images / max(1, pool.shards)) * seconds_per_image
+    # shards are not split, so some workers are idle at the end
+    shards_per_worker = math.ceil(pool.shards / capacity.workers)
+    seconds = shards_per_worker * (pool.images / max(1, pool.shards)) * seconds_per_image
     if pool.shards < capacity.workers:
         bound = "too few shards for the workers"
     seconds, bound = _at_least_network_time(seconds, bound, pool.bytes, capacity)

@@ -72,7 +72,7 @@ def timed(refs: list[Any]) -> tuple[list[Any], float]:
 
 
 class Sampler:
-    """A predict worker in a process of its own, without look-ahead; its parts are written to a scratch file."""
+    """A predict worker in a separate process, without look-ahead; its parts are written to a scratch file."""
 
     def __init__(self, job: PredictJob) -> None:
         self.step, self.manifest = job.step, job.scope.manifest

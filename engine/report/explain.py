@@ -67,9 +67,9 @@ def explain(told: RunHistory, key: str) -> list[str]:
         pool = told.manifests.get(pointer.record["inputs"]["images"])
         addresses = pool.find(key) if pool is not None else []
         if pool is None:
-            raise ValueError(f"{pointer.label}: the listing of its pool is no longer in {told.store.uri}")
+            raise ValueError(f"{pointer.title}: the listing of its pool is no longer in {told.store.uri}")
         for address in addresses:
-            lines += [f"{pointer.label}: shard {address[0]} row {address[1]}, by {_teacher(told, predictions)}"]
+            lines += [f"{pointer.title}: shard {address[0]} row {address[1]}, by {_teacher(told, predictions)}"]
             lines += [
                 f"  {line}" for line in _prediction(told, predictions, address, "only" in pointer.record["inputs"])
             ]
@@ -85,7 +85,7 @@ def explain(told: RunHistory, key: str) -> list[str]:
 def lineage(told: RunHistory, output: Output, depth: int = 0) -> list[str]:
     """The steps from which a step was made, indented, down to the listed collections."""
     pointer = next(pointer for pointer, one in told.steps if one.step == output.step)
-    lines = [f"{'  ' * depth}{pointer.step}  ({pointer.label})"]
+    lines = [f"{'  ' * depth}{pointer.step}  ({pointer.title})"]
     for name, digest in sorted(pointer.record["inputs"].items()):
         if (maker := told.maker(digest)) is not None:
             lines += lineage(told, maker[1], depth + 1)
@@ -103,17 +103,17 @@ def _labels(told: RunHistory, predictions: Output, address: Address) -> Iterator
         if (
             not relabelled
         ):  # what reassign reads selects everything: not the selection's choice, its labels stand in reassign's output
-            yield f"{label.label}: {_verdict(told, predictions, label, pseudo, address)}"
+            yield f"{label.title}: {_verdict(told, predictions, label, pseudo, address)}"
         for one, output in relabelled:
-            yield f"{one.label}: {_reassigned(told, predictions, one, output, address)}"
+            yield f"{one.title}: {_reassigned(told, predictions, one, output, address)}"
         for one, output in told.readers("mix", "answers", pseudo.digest):
-            yield f"{one.label}: {_mixed(told, predictions, one, output, address)}"
+            yield f"{one.title}: {_mixed(told, predictions, one, output, address)}"
 
 
 def _reassigned(told: RunHistory, predictions: Output, pointer: Pointer, output: Output, address: Address) -> str:
     """The label that a later teacher gave an image which an earlier selection had chosen."""
     chooser = told.maker(pointer.record["inputs"]["filtered"])
-    named = chooser[0].label if chooser is not None else "a selection of another run"
+    named = chooser[0].title if chooser is not None else "a selection of another run"
     names = teacher_classes(told.store, predictions).names
     if rows := _rows(told, output, address):
         told_rows = "; ".join(
@@ -151,7 +151,7 @@ def _rows(told: RunHistory, output: Output, address: Address) -> list[dict[str, 
 
 def _teacher(told: RunHistory, predictions: Output) -> str:
     step = predictions.summary["model"]
-    label = next((pointer.label for pointer, output in told.steps if output.step == step), "a model of another run")
+    label = next((pointer.title for pointer, output in told.steps if output.step == step), "a model of another run")
     return f"{step} ({label})"
 
 
@@ -221,7 +221,7 @@ def _first_choice(told: RunHistory, pointer: Pointer, address: Address) -> str |
         if not _rows(told, earlier[1], address):
             break
         pointer = earlier[0]
-        first = pointer.label
+        first = pointer.title
     return first
 
 

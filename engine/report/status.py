@@ -37,7 +37,7 @@ def step_status(store: Store, pointer: Pointer, now: float | None = None) -> Ste
             f"{key} {value:,}" if isinstance(value, int) else f"{key} {value:.4g}" for key, value in facts.items()
         )
         return StepStatus(
-            pointer.label,
+            pointer.title,
             pointer.step,
             "done",
             0,
@@ -49,7 +49,7 @@ def step_status(store: Store, pointer: Pointer, now: float | None = None) -> Ste
         seen = json.loads(storage.get(store.fs, f"{folder}/progress.json"))
         rates = f"loss {seen['loss']:.3f}, {seen['images_per_second']:.0f} images/s"
         return StepStatus(
-            pointer.label, pointer.step, "working", seen["step"], pointer.record["settings"]["fit"]["steps"], rates
+            pointer.title, pointer.step, "working", seen["step"], pointer.record["settings"]["fit"]["steps"], rates
         )
     plan = {}
     if storage.exists(store.fs, f"{folder}/plan.json"):
@@ -61,7 +61,7 @@ def step_status(store: Store, pointer: Pointer, now: float | None = None) -> Ste
         found.bottleneck.short() if found.bottleneck else "",
     )
     return StepStatus(
-        pointer.label,
+        pointer.title,
         pointer.step,
         "working" if found.times else "begun",
         found.done,

@@ -166,7 +166,7 @@ def right(out: Path, row: str, state: int) -> np.ndarray:
     """Whether each test image was right, bool (10000,), for a row of the table. Raises FileNotFoundError while the arm is unfinished."""
     arm, label = ROWS[row]
     store = Store(str(out / "store"))
-    step = next((pointer.step for pointer in pointers(store, run_name(arm, state)) if pointer.label == label), None)
+    step = next((pointer.step for pointer in pointers(store, run_name(arm, state)) if pointer.title == label), None)
     if step is None:
         raise FileNotFoundError(f"{row}, state {state}: not finished")
     return answers_of(store, step)
@@ -226,7 +226,7 @@ def last_validation(store: Store, run: str) -> np.ndarray:
     """Whether each development image was right for the last model of a run. Raises FileNotFoundError while it is unfinished."""
     if not Path(store.root, "runs", run, "metrics.json").exists():
         raise FileNotFoundError(f"{run} is not finished")
-    step = [pointer.step for pointer in pointers(store, run) if pointer.label.endswith("validation")][-1]
+    step = [pointer.step for pointer in pointers(store, run) if pointer.title.endswith("validation")][-1]
     return answers_of(store, step)
 
 

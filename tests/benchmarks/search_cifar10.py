@@ -101,7 +101,7 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
 def passes(store: Store) -> str:
     """How many passes over the pool the trials wanted and how many there were."""
     runs = [run_name("search", record.trial) for record in TrialRecords(Run(store, "search", ClusterSettings())).all()]
-    wanted = [pointer.step for run in runs for pointer in pointers(store, run) if pointer.label.endswith("predict")]
+    wanted = [pointer.step for run in runs for pointer in pointers(store, run) if pointer.title.endswith("predict")]
     return f"{len(runs)} trials wanted {len(wanted)} passes over the pool and made {len(set(wanted))}"
 
 

@@ -1,4 +1,4 @@
-"""Hosts on one machine: network namespaces on a bridge, each with an address of its own, that can be lost like a spot machine."""
+"""Hosts on one machine: network namespaces on a bridge, each with its own address, that can be lost like spot instances."""
 
 import os
 import shutil
@@ -67,7 +67,7 @@ class Hosts:
         return found
 
     def lose(self, name: str) -> None:
-        """The network first, so that nobody is told; then everything that runs there."""
+        """Cut the network first, so that no process can report; then kill all processes."""
         ip("link", "set", self._space(name), "down")
         self._kill(name)
 

@@ -1,4 +1,4 @@
-"""The doctor's checks on made-up clusters: a healthy one, and each illness by itself."""
+"""The checks of the doctor on synthetic clusters: a healthy one, and each fault by itself."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ WELL = NodeFacts(
 HEAD = replace(WELL, node="head", cpus=0.0, gpus_declared=0, gpus_seen=0, decode_rate=10.0)
 
 
-def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
+def test_a_healthy_cluster_with_an_idle_head_has_no_findings() -> None:
     findings = check_cluster(HEAD, [HEAD, WELL, replace(WELL, node="b")])
     assert {finding.level for finding in findings} == {"ok"}
     assert any("3 nodes, 32 CPUs, 2 GPUs" in finding.message for finding in findings)
@@ -58,7 +58,7 @@ def test_a_healthy_cluster_with_an_idle_head_has_nothing_wrong() -> None:
         ({"token": False}, "error", "authentication", "off on sick", "RAY_AUTH_MODE=token"),
     ],
 )
-def test_each_illness_is_found_on_its_node_with_a_remedy(
+def test_each_fault_is_found_on_its_node_with_a_remedy(
     changed: dict[str, Any], level: str, what: str, message: str, remedy: str
 ) -> None:
     findings = check_cluster(HEAD, [HEAD, WELL, replace(WELL, node="sick", **changed)])
@@ -70,20 +70,20 @@ def test_each_illness_is_found_on_its_node_with_a_remedy(
     assert findings[0] == found, "the gravest comes first"
 
 
-def test_a_cluster_without_workers_is_told() -> None:
+def test_a_cluster_without_workers_is_an_error() -> None:
     found = check_cluster(HEAD, [HEAD])[0]
     assert (found.level, found.what) == ("error", "work")
 
 
-def test_a_clock_is_off_only_by_what_the_way_cannot_explain() -> None:
+def test_the_lead_of_a_clock_excludes_the_time_of_the_call() -> None:
     assert clock_ahead(100, 103, 110) == 0
     assert clock_ahead(100, 112, 110) == 2
     assert clock_ahead(100, 95, 110) == -5
 
 
-def test_the_store_is_tried_and_its_error_told(tmp_path: Path) -> None:
+def test_the_store_is_probed_and_its_error_reported(tmp_path: Path) -> None:
     assert write_and_read(Store(str(tmp_path / "store")))[0] == ""
-    assert list((tmp_path / "store" / "doctor").iterdir()) == [], "nothing is left behind"
+    assert list((tmp_path / "store" / "doctor").iterdir()) == [], "the probe file is deleted"
     (tmp_path / "file").write_text("")
     assert "file" in write_and_read(Store(str(tmp_path / "file")))[0]
     assert "nowhere" in write_and_read(Store("nowhere://x"))[0]

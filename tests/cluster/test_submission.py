@@ -1,4 +1,4 @@
-"""Sending a job: what goes along, under which id, what is refused before anything is sent; and the whole of it on a real cluster."""
+"""Submission of jobs: uploaded files, job ids, checks before the upload, and a full submission to a real cluster."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def test_what_goes_along_is_the_program_and_not_the_data(tmp_path: Path) -> None
         sent.check_size(limit=14)
 
 
-def test_ray_packs_what_is_told_and_follows_no_link(tmp_path: Path) -> None:
+def test_ray_packs_the_listed_files_and_follows_no_link(tmp_path: Path) -> None:
     folder, outside = tmp_path / "w", tmp_path / "outside"
     for path in (folder / "my/a1x.txt", folder / "my/link/b.txt", folder / "photos.txt", outside / "data.bin"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class Server:
         return submission_id
 
 
-def test_who_follows_a_job_of_other_arguments_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_following_a_job_with_other_arguments_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     runs, other, elsewhere = (
         Submission("self_train", name, ["c.yaml", *overrides], "/w", [])
         for name, overrides in (("n", []), ("n", ["select.threshold=0.5"]), ("m", []))
@@ -275,11 +275,11 @@ def test_jobs_on_a_cluster_with_a_token(digits: Path, tmp_path_factory: pytest.T
             assert wrong.returncode == 2
             assert "did you mean 'threshold'?" in wrong.stderr
 
-            stranger = {key: value for key, value in environment.items() if key != "RAY_AUTH_TOKEN_PATH"}
-            refused = run(arguments, stranger, folder)
+            without_token = {key: value for key, value in environment.items() if key != "RAY_AUTH_TOKEN_PATH"}
+            refused = run(arguments, without_token, folder)
             assert refused.returncode == 2, refused.stderr
             assert "token" in refused.stderr
-            guessed = run(arguments, {**stranger, "RAY_AUTH_TOKEN": "f" * 64}, folder)
+            guessed = run(arguments, {**without_token, "RAY_AUTH_TOKEN": "f" * 64}, folder)
             assert guessed.returncode == 2, guessed.stderr
             assert "refuses" in guessed.stderr
             assert not store.exists(), "something ran although it was refused"

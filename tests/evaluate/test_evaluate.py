@@ -64,7 +64,7 @@ class Evaluated:
         return pa.concat_tables(table for _, table in read_tables(output, self.run.store.fs))
 
     def predictions(self, name: str = "test predict") -> Output:
-        step = next(pointer.step for pointer in pointers(self.run.store, "run") if pointer.label == name)
+        step = next(pointer.step for pointer in pointers(self.run.store, "run") if pointer.title == name)
         found = read_output(self.run.store, step)
         assert found is not None
         return found
@@ -158,7 +158,7 @@ def test_corrupted_images_are_scored_worse_or_differently_each_as_a_step(
     errors = robustness(evaluated.run, evaluated.model, evaluated.scope, TASK, SETTINGS, wanted)
     assert list(errors) == ["contrast", "gaussian_noise"]
     clean = evaluated.rows(evaluated())
-    steps = {pointer.label: pointer.step for pointer in pointers(evaluated.run.store, "run")}
+    steps = {pointer.title: pointer.step for pointer in pointers(evaluated.run.store, "run")}
     for family, error in errors.items():
         outputs = [read_output(evaluated.run.store, steps[f"{family} {severity}"]) for severity in (1, 5)]
         assert error == pytest.approx(np.mean([1 - one.summary["value"] for one in outputs if one is not None]))
@@ -217,7 +217,7 @@ def test_a_model_agrees_with_its_own_distribution_and_not_with_another(
     expected = np.sum(other * np.log(other / own), axis=1)[rows].mean()
     assert shifted["kl"] == pytest.approx(expected, rel=0.02)
     assert shifted["agreement"] < 0.05  # rounded scores may tie
-    assert {p.step.partition("-")[0] for p in pointers(evaluated.run.store, "run") if p.label == "own"} == {
+    assert {p.step.partition("-")[0] for p in pointers(evaluated.run.store, "run") if p.title == "own"} == {
         "evaluate_soft"
     }
 

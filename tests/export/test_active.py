@@ -1,4 +1,4 @@
-"""What to label next, with keys: the most uncertain, the most disputed, the most unlike; near duplicates once."""
+"""Active learning: by uncertainty, disagreement and diversity, without near duplicates."""
 
 import csv
 import sys
@@ -75,16 +75,16 @@ def wanted(store: tuple[Store, list[str]], query: ActiveQuery) -> list[str]:
 
 
 def test_the_most_uncertain_without_near_duplicates(store: tuple[Store, list[str]]) -> None:
-    """Image 1 would be second of its class, but is image 0 once more."""
+    """Image 1 would be second of its class, but is a near duplicate of image 0."""
     assert wanted(store, ActiveQuery("uncertainty", 2)) == ["0", "2", "4", "5"]
     assert wanted(store, ActiveQuery("uncertainty", 9)) == ["0", "2", "3", "4", "5", "6", "7"]
 
 
-def test_the_most_disputed(store: tuple[Store, list[str]]) -> None:
+def test_the_largest_disagreement(store: tuple[Store, list[str]]) -> None:
     assert wanted(store, ActiveQuery("disagreement", 1)) == ["3", "5"]
 
 
-def test_the_most_unlike_begin_with_the_most_uncertain(store: tuple[Store, list[str]]) -> None:
+def test_diversity_starts_with_the_most_uncertain(store: tuple[Store, list[str]]) -> None:
     found = wanted(store, ActiveQuery("diversity", 3))
     assert set(found[:3]) == {"0", "2", "3"}
     assert (found[0], found[3]) == ("0", "4")

@@ -1,4 +1,4 @@
-"""Small real stores, made without a cluster, in every format."""
+"""Small stores, written without a cluster, exported in every format."""
 
 import csv
 import json
@@ -125,7 +125,7 @@ def test_label_studio_tasks(loose: Made, tmp_path: Path) -> None:
     assert third["predictions"][0]["model_version"] == loose.predictions
 
 
-def test_folder_links_files_and_copies_what_stands_in_tables(
+def test_folder_links_files_and_copies_images_from_tables(
     loose: Made, tabled: Made, images: list[bytes], tmp_path: Path
 ) -> None:
     export(open_step(loose.store, loose.selection), "folder", str(tmp_path / "links"))
@@ -161,13 +161,13 @@ def test_formulas_are_defused(text: str) -> None:
     assert plain("'tis") == "'tis"
 
 
-def test_a_column_comes_back_plain() -> None:
+def test_a_column_is_restored() -> None:
     column = pa.chunked_array([["'=a", "b"], ["'c", None, "'-d"]], pa.string())
     assert plain_column(column).to_pylist() == ["=a", "b", "'c", None, "-d"]
 
 
 @pytest.mark.parametrize("kind", ["soft-csv", "soft-parquet", "npy"])
-def test_soft_labels_come_back_as_they_were_predicted(loose: Made, tmp_path: Path, kind: str) -> None:
+def test_exported_soft_labels_are_read_back(loose: Made, tmp_path: Path, kind: str) -> None:
     out = tmp_path / f"soft.{ {'soft-csv': 'csv', 'soft-parquet': 'parquet', 'npy': 'npy'}[kind] }"
     assert export(open_step(loose.store, loose.predictions), kind, str(out)) == 4
     keys = loose.pool.manifest.keys()["key"]
@@ -180,12 +180,12 @@ def test_soft_labels_come_back_as_they_were_predicted(loose: Made, tmp_path: Pat
     np.testing.assert_allclose(made, expected, atol=2e-3)
 
 
-def test_a_selection_is_no_table_of_soft_labels(loose: Made, tmp_path: Path) -> None:
+def test_a_selection_cannot_be_exported_as_soft_labels(loose: Made, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Use a predict-… step"):
         export(open_step(loose.store, loose.selection), "soft-csv", str(tmp_path / "x.csv"))
 
 
-def test_names_stay_in_their_folder() -> None:
+def test_names_cannot_leave_the_folder() -> None:
     folders = class_folders(("../../etc", "a/b", "cat", "Cat", "..", "dog"))
     assert len(set(map(str.lower, folders.values()))) == 6
     assert not any("/" in one or one.startswith(".") for one in folders.values())

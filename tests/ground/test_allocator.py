@@ -1,4 +1,4 @@
-"""What the allocator was told, seen from outside: page faults and resident memory of a process of its own."""
+"""The effect of the settings of the allocator: page faults and resident memory of a separate process."""
 
 import subprocess
 import sys
@@ -31,19 +31,19 @@ work()
 pytestmark = pytest.mark.skipif(not hasattr(allocator._LIBRARY, "mallopt"), reason="another C library than glibc")
 
 
-def told(script: str) -> list[float]:
+def measure(script: str) -> list[float]:
     done = subprocess.run([sys.executable, "-c", SHARED + script], capture_output=True, text=True, check=True)
     return [float(word) for word in done.stdout.split()]
 
 
-def test_what_is_freed_is_used_again_without_a_fault() -> None:
-    before, after = told("print(faults()); allocator.keep_freed(); work(); print(faults())")
+def test_freed_memory_is_used_again_without_page_faults() -> None:
+    before, after = measure("print(faults()); allocator.keep_freed(); work(); print(faults())")
     assert before >= 10 * 32, "64 MiB are at least 32 pages, be they as large as they may"
     assert after < 32
 
 
-def test_a_task_gives_back_what_it_kept_and_the_next_one_keeps_nothing() -> None:
-    start, inside, end, later = told(
+def test_a_task_returns_kept_memory_and_the_next_one_keeps_nothing() -> None:
+    start, inside, end, later = measure(
         "print(resident())\nwith allocator.keeping_freed():\n    work(); print(resident())\nprint(resident()); work(); print(resident())"
     )
     assert inside - start > 50
@@ -79,5 +79,5 @@ all_here.wait()
 
 
 def test_threads_of_a_driver_share_few_heaps() -> None:
-    (heaps,) = told(ARENAS)
+    (heaps,) = measure(ARENAS)
     assert heaps <= allocator.ARENAS

@@ -1,4 +1,4 @@
-"""How much of a cluster a labelling step takes."""
+"""Resources of a predict step on a cluster."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from engine.ground.resources import ActorPoolSpec, allocate_actors, cpus_each, p
         ({}, 5, ActorPoolSpec(1, 1.0, 0.0, 1)),
     ],
 )
-def test_one_worker_a_gpu_else_one_a_cpu_and_never_more_than_there_is_work(
+def test_one_worker_per_gpu_else_per_cpu_and_at_most_one_per_unit_of_work(
     resources: dict[str, float], work: int, expected: ActorPoolSpec
 ) -> None:
     assert allocate_actors(resources, work) == expected
@@ -25,7 +25,7 @@ def test_more_workers_than_cpus_share_them() -> None:
     assert allocate_actors({"CPU": 2.0}, 10, wanted=4) == ActorPoolSpec(4, 0.5, 0.0, 1)
 
 
-def test_a_pool_is_fixed_unless_it_may_grow() -> None:
+def test_a_pool_is_fixed_without_a_larger_maximum() -> None:
     assert pool_sizes(4, None) == pool_sizes(4, 3) == pool_sizes(4, 4) == (4, 4, 4)
     assert pool_sizes(4, 16) == (1, 16, 4)
 
@@ -44,6 +44,6 @@ def test_a_pool_is_fixed_unless_it_may_grow() -> None:
         ([], 1, 1),
     ],
 )
-def test_no_worker_straddles_two_machines(nodes: list[float], workers: int, each: int) -> None:
+def test_no_worker_spans_two_nodes(nodes: list[float], workers: int, each: int) -> None:
     assert cpus_each(nodes, workers) == each
     assert sum(int(node // (each + 1)) for node in nodes) < workers, "more would fit"

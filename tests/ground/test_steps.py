@@ -1,4 +1,4 @@
-"""Durable steps: the same inputs find the same output, anything else makes another; only the commit counts."""
+"""Durable steps: equal inputs give the same step, any difference another one; only the commit counts."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def test_differences_name_each_field() -> None:
     assert differences(old, new) == ["inputs.b: None -> 2", "settings.lr: 0.1 -> 0.2"]
 
 
-def test_a_step_is_unfinished_until_committed_and_lists_what_counts(store: Store) -> None:
+def test_a_step_is_unfinished_until_committed_and_lists_its_parts(store: Store) -> None:
     step = store.step("predict", 1, {"k": 1}, {})
     first = step.put_part(1, table(3), {"seconds": 2})
     zero = step.put_part(0, table(1, 2))
@@ -77,7 +77,7 @@ def test_digest_depends_on_contents_and_not_on_attempts_or_order(store: Store) -
     assert outputs[0].digest != outputs[2].digest
 
 
-def test_parts_left_by_a_killed_attempt_are_found_one_a_unit_and_torn_ones_are_passed_over(store: Store) -> None:
+def test_parts_of_a_killed_attempt_are_found_one_per_unit_and_truncated_ones_are_ignored(store: Store) -> None:
     step = store.step("predict", 1, {}, {})
     step.put_part(0, table(1), {"rejected": 5})
     step.put_part(2, table(2))
@@ -99,13 +99,13 @@ def test_a_part_changed_after_the_commit_is_an_error_that_names_it(store: Store)
         list(read_tables(output, store.fs))
 
 
-def test_plan_is_chosen_once_and_obeyed(store: Store) -> None:
+def test_plan_is_chosen_once(store: Store) -> None:
     step = store.step("predict", 1, {}, {})
     assert step.plan(lambda: {"batch_size": 64}) == {"batch_size": 64}
     assert step.plan(lambda: {"batch_size": 128}) == {"batch_size": 64}
 
 
-def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_a_store_of_another_version_raises(tmp_path: Path) -> None:
     (tmp_path / "store.json").write_text('{"version": 99}')
     with pytest.raises(StoreError, match="version 99"):
         Store(str(tmp_path)).open()
@@ -122,7 +122,7 @@ def work_of(calls: list[str], value: int) -> Any:
     return work
 
 
-def test_a_run_computes_a_step_once_tells_what_changed_and_shares_with_other_runs(
+def test_a_run_computes_a_step_once_logs_changes_and_shares_it_with_other_runs(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[str] = []
@@ -144,7 +144,7 @@ def test_a_run_computes_a_step_once_tells_what_changed_and_shares_with_other_run
     assert len(calls) == 3
 
 
-def test_prune_keeps_what_a_run_points_to(store: Store) -> None:
+def test_prune_keeps_the_steps_of_runs(store: Store) -> None:
     run = Run(store, "one", ClusterSettings())
     old = run.find_or_run_step("fit", "fit", 1, {"lr": 0.1}, {}, work_of([], 1))
     new = run.find_or_run_step("fit", "fit", 1, {"lr": 0.2}, {}, work_of([], 2))
@@ -152,13 +152,13 @@ def test_prune_keeps_what_a_run_points_to(store: Store) -> None:
     assert find_unused_steps(store) == [old.step]
 
 
-def test_an_unknown_run_is_told_with_those_that_exist(store: Store) -> None:
+def test_an_unknown_run_raises_with_the_existing_runs(store: Store) -> None:
     Run(store, "one", ClusterSettings()).find_or_run_step("fit", "fit", 1, {}, {}, work_of([], 1))
     with pytest.raises(FileNotFoundError, match=r"no run named 'two'. Existing runs: one"):
         pointers(store, "two")
 
 
-def test_local_files_appear_whole(tmp_path: Path) -> None:
+def test_local_files_are_written_atomically(tmp_path: Path) -> None:
     fs, path = storage.resolve(str(tmp_path / "a" / "b.bin"))
     storage.put(fs, path, b"12")
     storage.put(fs, path, memoryview(b"345"))
@@ -173,7 +173,7 @@ def test_join_keeps_a_query_at_the_end() -> None:
     assert storage.join("/a/store/", "steps") == "/a/store/steps"
 
 
-def test_a_table_comes_back_as_it_was_put(store: Store) -> None:
+def test_a_table_is_read_as_it_was_written(store: Store) -> None:
     """Nested columns keep their type and the class list its hash: tables of two generations can be joined."""
     step = store.step("select", 1, {}, {})
     empty = schema.pseudo_labels(10, "hash").empty_table()
@@ -182,7 +182,7 @@ def test_a_table_comes_back_as_it_was_put(store: Store) -> None:
     assert back.schema.equals(empty.schema, check_metadata=True)
 
 
-def test_a_bad_moment_of_an_object_store_is_sat_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transient_errors_of_an_object_store_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PAUSES", (0.0, 0.0))
     tries: list[str] = []
 

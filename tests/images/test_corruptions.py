@@ -1,4 +1,4 @@
-"""Fifteen corruptions: each leaves an image of its form, is the same for the same image, and grows with severity; some have known answers."""
+"""Fifteen corruptions: each keeps the shape, is deterministic per image, and grows with severity; some have known answers."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def corrupt(image: torch.Tensor, family: str, severity: int, seed: bytes) -> tor
 
 
 def picture(side: int = 32) -> torch.Tensor:
-    """A photograph of a sort: smooth colours with edges."""
+    """A synthetic photograph: smooth colours with edges."""
     y, x = np.mgrid[:side, :side] / side
     channels = [0.5 + 0.3 * np.sin(6 * x), 0.4 + 0.3 * (y > 0.5), 0.3 + 0.4 * ((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.09)]
     return torch.from_numpy((np.stack(channels) * 255).astype(np.uint8))
@@ -34,7 +34,7 @@ def test_there_are_fifteen_families() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("side", [16, 33])
-def test_an_image_stays_one_and_its_corruption_is_a_function_of_the_image(family: str, side: int) -> None:
+def test_a_corruption_keeps_the_shape_and_is_deterministic(family: str, side: int) -> None:
     image = picture(side)
     for severity in SEVERITIES:
         made = corrupt(image, family, severity, SEED)
@@ -73,6 +73,6 @@ def test_known_answers() -> None:
     assert photons.std() == pytest.approx(np.sqrt(0.502 / 100), rel=0.04)
 
 
-def test_other_images_meet_other_chances() -> None:
+def test_other_images_get_other_random_numbers() -> None:
     image = picture()
     assert not torch.equal(corrupt(image, "fog", 1, SEED), corrupt(image, "fog", 1, b"\x08" * 16))

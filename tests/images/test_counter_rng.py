@@ -1,4 +1,4 @@
-"""Random numbers without state: known values, no dependence on the batch, uniform."""
+"""Counter-based random numbers: known values, no dependence on the batch, uniform."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def test_numbers_are_splitmix64_of_seed_and_counter() -> None:
             assert number == (bits >> 11) / 2**53
 
 
-def test_a_number_depends_on_its_seed_and_place_alone() -> None:
+def test_a_number_depends_only_on_its_seed_and_index() -> None:
     seeds = np.arange(50, dtype=np.uint64)
     whole = uniforms(seeds, 7)
     np.testing.assert_array_equal(whole[10:20], uniforms(seeds[10:20], 7))

@@ -1,4 +1,4 @@
-"""The manifest: what is read is what is there, whatever the kind, the shards and the rows asked for."""
+"""The manifest: images are read correctly for every kind, division into shards and choice of rows."""
 
 import json
 import pickle
@@ -66,7 +66,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
 
 
 @pytest.mark.parametrize("rows_per_shard", [1, 3, 7, 100])
-def test_every_image_stands_at_exactly_one_address(source: Source, rows_per_shard: int, tmp_path: Path) -> None:
+def test_every_image_has_exactly_one_address(source: Source, rows_per_shard: int, tmp_path: Path) -> None:
     root, expected = source
     made = manifest(root, tmp_path / "store", rows_per_shard=rows_per_shard)
     table = everything(made, batch_rows=4)
@@ -88,7 +88,7 @@ def test_every_image_stands_at_exactly_one_address(source: Source, rows_per_shar
     assert made.classes == ["cat", "dog"]
 
 
-def test_rows_of_a_shard_are_those_of_the_whole(source: Source, tmp_path: Path) -> None:
+def test_rows_of_a_shard_equal_those_of_the_full_read(source: Source, tmp_path: Path) -> None:
     root, _ = source
     rng = np.random.default_rng(0)
     for rows_per_shard in (4, 9, 50):
@@ -110,7 +110,7 @@ def test_labels_and_keys_of_some_shards(source: Source, tmp_path: Path) -> None:
     assert made.keys([]).num_rows == 0
 
 
-def test_a_manifest_travels(source: Source, tmp_path: Path) -> None:
+def test_a_manifest_can_be_pickled(source: Source, tmp_path: Path) -> None:
     root, expected = source
     made = manifest(root, tmp_path / "store", rows_per_shard=5)
     list(made.read(0))
@@ -119,7 +119,7 @@ def test_a_manifest_travels(source: Source, tmp_path: Path) -> None:
     assert everything(copy).equals(everything(made))
 
 
-def test_a_moved_collection_is_read_where_it_is(tmp_path: Path) -> None:
+def test_a_moved_collection_is_read_at_its_new_location(tmp_path: Path) -> None:
     before = manifest(folder(tmp_path / "old", ["a.jpg", "b.jpg"]), tmp_path / "store")
     images = everything(before)
     (tmp_path / "old").rename(tmp_path / "new")
@@ -138,7 +138,7 @@ def test_large_row_groups_are_decoded_once_in_order(tmp_path: Path, monkeypatch:
     assert pa.concat_tables(backwards[::-1]).equals(in_order.drop_columns("shard"))
 
 
-def test_readers_in_between_do_not_disturb_each_other(tmp_path: Path) -> None:
+def test_interleaved_readers_do_not_affect_each_other(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [jpeg(n) for n in range(30)]}), tmp_path / "a.parquet", row_group_size=11)
     made = manifest(tmp_path / "a.parquet", tmp_path / "store", rows_per_shard=7)
     expected = everything(made, 2).drop_columns("shard")
@@ -161,7 +161,7 @@ def test_missing_loose_images_are_null(tmp_path: Path) -> None:
     ]
 
 
-def test_uris_that_cannot_be_had_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_uris_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.images.byte_reader.PAUSES", ())
     (tmp_path / "t.csv").write_text("uri\nhttp://127.0.0.1:1/a.jpg\ngopher://x/y\n/no/where.jpg\nfile:///no/such.jpg\n")
     assert everything(manifest(tmp_path / "t.csv", tmp_path / "store"))["image"].null_count == 4

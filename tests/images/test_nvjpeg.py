@@ -1,4 +1,4 @@
-"""JPEGs by the batch: what is handed to the GPU's decoder, what is not, and that both make the same image. Here torchvision decodes on the CPU."""
+"""Batches of JPEGs: which images the GPU decoder gets, and that both decoders agree. Here torchvision decodes on the CPU."""
 
 import io
 
@@ -23,7 +23,7 @@ def grey() -> bytes:
 
 
 @pytest.mark.parametrize(("crop_pct", "mode"), [(1.0, "bilinear"), (0.8, "bicubic")])
-def test_images_are_those_of_the_other_decoder_to_a_level(crop_pct: float, mode: str) -> None:
+def test_images_agree_with_the_cpu_decoder_within_a_level(crop_pct: float, mode: str) -> None:
     images = [jpeg(seed, width=90 + seed, height=70) for seed in range(4)] + [jpeg(9, width=24, height=24)]
     made = nvjpeg.decode_batch(images, Frame(24, crop_pct, mode), "cpu")
     for data, image in zip(images, made, strict=True):
@@ -32,7 +32,7 @@ def test_images_are_those_of_the_other_decoder_to_a_level(crop_pct: float, mode:
         assert (image.int() - decode(data, Frame(24, crop_pct, mode)).int()).abs().max() <= 1
 
 
-def test_what_is_not_a_sound_upright_colour_jpeg_is_left_to_the_cpu() -> None:
+def test_only_sound_upright_colour_jpegs_are_decoded() -> None:
     sound = jpeg(1, width=90, height=70)
     others = [None, b"", b"\xff\xd8\xff", sound[:-2], sound[: len(sound) // 2], encode(picture()), turned(), grey()]
     others.append(encode(picture(mode="CMYK"), "JPEG"))
@@ -42,7 +42,7 @@ def test_what_is_not_a_sound_upright_colour_jpeg_is_left_to_the_cpu() -> None:
     assert nvjpeg.decode_batch([sound], Frame(24), "cpu", max_pixels=100) == [None], "a bomb"
 
 
-def test_one_that_it_trips_over_leaves_the_batch_to_the_cpu() -> None:
+def test_an_image_on_which_it_fails_leaves_the_batch_to_the_cpu() -> None:
     data = bytearray(jpeg(1, width=90, height=70))
     at = data.index(b"\xff\xc4") + 5
     data[at : at + 16] = b"\xff" * 16

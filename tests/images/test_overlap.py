@@ -1,4 +1,4 @@
-"""Images that stand in two sets are found, named, and kept out of the pool."""
+"""Images in two sets are found, listed, and excluded from the pool."""
 
 import pickle
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_sets_that_share_no_image_pass(tmp_path: Path) -> None:
     assert len(sets["test"].hashes) == 2
 
 
-def test_shared_content_is_refused_with_names(tmp_path: Path) -> None:
+def test_shared_content_raises_with_keys(tmp_path: Path) -> None:
     one = manifest(folder(tmp_path / "one", [f"a/{n:02d}.jpg" for n in range(15)]), tmp_path / "store1")
     two = manifest(folder(tmp_path / "two", [f"{n:02d}.jpg" for n in range(12)], 1), tmp_path / "store2")
     with pytest.raises(ValueError, match="labelled and test share 12 images") as caught:
@@ -43,7 +43,7 @@ def test_shared_content_is_refused_with_names(tmp_path: Path) -> None:
     assert "Remove them" in message
 
 
-def test_keys_of_a_key_column_name_an_image_whatever_its_bytes(tmp_path: Path) -> None:
+def test_keys_of_a_key_column_identify_an_image_of_any_bytes(tmp_path: Path) -> None:
     one = keyed(tmp_path / "one", tmp_path / "store1", ["x", "y", "7"], 0)
     two = keyed(tmp_path / "two", tmp_path / "store2", ["y", "z", "7"], 10)
     with pytest.raises(ValueError, match=r"share 1 image: y \(same key, other bytes\)"):
@@ -79,7 +79,7 @@ def test_every_hash_of_many_is_found_and_no_other() -> None:
     assert build_exclusion_set({}).reason("x", known[0]) is None
 
 
-def test_images_that_cannot_be_had_are_left_out(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
     made = manifest(folder(tmp_path / "a", ["1.jpg", "2.jpg"]), tmp_path / "store")
     (tmp_path / "a/1.jpg").unlink()
     assert read_content_hashes(made).keys == ["2.jpg"]

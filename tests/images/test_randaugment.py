@@ -1,4 +1,4 @@
-"""RandAugment of batches against PIL, one operation at a time, and as a whole."""
+"""RandAugment of batches against PIL, one operation at a time, and combined."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -115,8 +115,8 @@ def test_magnitude_zero_changes_nothing(op: str) -> None:
         assert torch.equal(run(op, images, 0.0), images)
 
 
-def test_an_image_goes_through_what_its_seed_says() -> None:
-    """Bit for bit the same alone, among others, in another order and beside another global random state."""
+def test_the_operations_of_an_image_depend_only_on_its_seed() -> None:
+    """Bit for bit the same alone, among others, in another order and with another global random state."""
     images, augment = pictures(64), RandAugment(3, 9.0)
     draws = uniforms(np.arange(64, dtype=np.uint64), DRAWS * 3)
     whole, _ = augment(images, draws)
@@ -141,7 +141,7 @@ def test_operations_are_drawn_uniformly() -> None:
 
 
 def test_the_mask_moves_with_the_image() -> None:
-    """An image whose brightness is its mask stays in step with it; colours leave the mask alone."""
+    """An image whose brightness is its mask stays aligned with it; colour operations do not change the mask."""
     shape = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)
     shape[..., 8:25, 12:20] = 200
     for op in OPS:
@@ -160,7 +160,7 @@ def test_the_mask_moves_with_the_image() -> None:
 
 
 def test_uniform_strengths_are_those_of_single_magnitudes() -> None:
-    """With uniform strengths, each image is what its own drawn magnitude would have made of it."""
+    """With uniform strengths, each image equals the result of its own magnitude."""
     images = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     draws = np.random.default_rng(5).random((64, DRAWS))
     together, _ = RandAugment(1, 9.0, uniform=True)(images, draws)

@@ -1,4 +1,4 @@
-"""Listing: every kind of collection, its shards, its labels, and errors that say what to do."""
+"""Listing: every kind of collection, its shards, its labels, and errors with the remedy."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ NAMES = ["cat/1.jpg", "cat/2.JPEG", "cat/old/3.jpg", "dog/1.jpg", "dog/2.jpg"]
 
 
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 12))
-def test_parquet_rows_are_cut_without_gap_or_overlap(groups: list[int], rows_per_shard: int) -> None:
+def test_parquet_rows_are_split_without_gap_or_overlap(groups: list[int], rows_per_shard: int) -> None:
     shards = split_row_groups(tuple(groups), rows_per_shard)
     assert [row for start, rows in shards for row in range(start, start + rows)] == list(range(sum(groups)))
     assert all(0 < rows <= rows_per_shard for _, rows in shards)
@@ -154,7 +154,7 @@ def test_webdataset_tars(tmp_path: Path) -> None:
     assert data[offset : offset + size] == jpeg(1)
 
 
-def test_digest_names_the_content_wherever_it_stands(tmp_path: Path) -> None:
+def test_the_digest_does_not_depend_on_the_location(tmp_path: Path) -> None:
     here = folder(tmp_path / "here", NAMES)
     shutil.copytree(here, tmp_path / "there")
     digest = list_images(str(here)).digest

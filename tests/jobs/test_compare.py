@@ -12,7 +12,7 @@ from tests.small_run import small_settings
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 
-def test_an_arm_added_later_reuses_what_is_there(
+def test_an_arm_added_later_reuses_existing_steps(
     digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     store = str(tmp_path / "store")

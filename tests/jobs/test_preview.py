@@ -38,17 +38,17 @@ def test_the_table_is_printed(
         sys, "argv", ["preview", finished.store.uri, step, "--thresholds", "0.8", "0.97", "--per-class", "1"]
     )
     preview.main()
-    said = capsys.readouterr().out
-    assert "> 0.8, K=1" in said
-    assert "1 of 2, down to 0.9933" in said
-    assert "2 of 3" in said
+    output = capsys.readouterr().out
+    assert "> 0.8, K=1" in output
+    assert "1 of 2, down to 0.9933" in output
+    assert "2 of 3" in output
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["no-step"], "not a finished predict step"), (["STEP", "--thresholds", "2"], "2.0 is not")],
 )
-def test_mistakes_are_told(
+def test_user_errors_are_reported(
     finished: FakeRun, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = finished.steps["generation 1 predict"].step

@@ -1,4 +1,4 @@
-"""The verbs on their own, as a person starts them: label, select, fit and evaluate, each from its config and a few overrides."""
+"""The single jobs: predict, select, fit and evaluate, each from its config and a few overrides."""
 
 import importlib
 import re
@@ -45,22 +45,22 @@ def step_in(text: str, verb: str) -> str:
     return found[-1]
 
 
-def test_label_select_fit_and_evaluate_one_by_one(start: Start, finished: str, digits: Path) -> None:
+def test_predict_select_fit_and_evaluate_one_by_one(start: Start, finished: str, digits: Path) -> None:
     store = f"store={finished}"
-    teacher = next(pointer.step for pointer in pointers(Store(finished), "run") if pointer.label == "teacher fit")
+    teacher = next(pointer.step for pointer in pointers(Store(finished), "run") if pointer.title == "teacher fit")
     test = str(digits / "test")
 
-    said = start(
+    output = start(
         "predict", store, f"model={teacher}", f"images.uri={digits / 'pool.parquet'}", f"images.exclude=[{test}]"
     )
-    assert "1097 images predicted" in said
-    predictions = step_in(said, "predict")
+    assert "1097 images predicted" in output
+    predictions = step_in(output, "predict")
 
-    said = start("select", store, f"predictions={predictions}", "select.threshold=0.5")
-    chosen = step_in(said, "select")
-    assert re.search(r"\d+ pseudo-labels in", said)
+    output = start("select", store, f"predictions={predictions}", "select.threshold=0.5")
+    chosen = step_in(output, "select")
+    assert re.search(r"\d+ pseudo-labels in", output)
 
-    said = start(
+    output = start(
         "fit",
         store,
         f"data.labelled={digits / 'labelled'}",
@@ -70,14 +70,14 @@ def test_label_select_fit_and_evaluate_one_by_one(start: Start, finished: str, d
         "model={model: resnet8_cifar, img_size: 16, model_args: {width: 8}}",
         "fit={steps: 10, batch: {labelled: 8, pseudo: 16}, lr: 0.01, checkpoint_every: 10, log_every: 5}",
     )
-    model = re.findall(r"timm hub folder at (\S+)", said)[-1]
+    model = re.findall(r"timm hub folder at (\S+)", output)[-1]
     assert (Path(model) / "model.safetensors").exists()
 
-    said = start("evaluate", store, f"model={model}", f"images.uri={test}")
-    assert re.search(r"accuracy \d+\.\d % \(95 % CI [\d.]+-[\d.]+, 400 images\), calibration error", said)
+    output = start("evaluate", store, f"model={model}", f"images.uri={test}")
+    assert re.search(r"accuracy \d+\.\d % \(95 % CI [\d.]+-[\d.]+, 400 images\), calibration error", output)
 
-    said = start("status", finished, "fit")
-    assert "done" in said
+    output = start("status", finished, "fit")
+    assert "done" in output
 
 
 def test_a_student_learns_from_soft_labels_of_another_tool(
@@ -93,7 +93,7 @@ def test_a_student_learns_from_soft_labels_of_another_tool(
     table.write_text(
         "\n".join([",".join(["key", *sorted(one.name for one in (digits / "labelled").iterdir())]), *lines])
     )
-    said = start(
+    output = start(
         "fit",
         f"store={finished}",
         f"data.labelled={digits / 'labelled'}",
@@ -102,21 +102,21 @@ def test_a_student_learns_from_soft_labels_of_another_tool(
         "model={model: resnet8_cifar, img_size: 16, model_args: {width: 8}}",
         "fit={steps: 4, batch: {labelled: 8, soft: 8}, lr: 0.01, checkpoint_every: 10, log_every: 5}",
     )
-    assert f"{len(keys)} of 1097 images have soft labels" in said
-    gathered = next(one for one in pointers(store, "fit") if one.label == "gather soft")
-    output = read_output(store, gathered.step)
-    assert output is not None
-    images = pa.concat_tables(table for _, table in read_tables(output, store.fs))
+    assert f"{len(keys)} of 1097 images have soft labels" in output
+    gathered = next(one for one in pointers(store, "fit") if one.title == "gather soft")
+    gather_output = read_output(store, gathered.step)
+    assert gather_output is not None
+    images = pa.concat_tables(table for _, table in read_tables(gather_output, store.fs))
     assert sorted(images["key"].to_pylist()) == sorted(keys)
     for row in images.select(["key", "classes", "weights"]).to_pylist():
         weight, index = max(zip(row["weights"], row["classes"], strict=True))
         assert (index, weight) == (keys.index(row["key"]) % 10, pytest.approx(0.9))
 
 
-def test_an_unreadable_checkpoint_is_told_in_one_paragraph(
+def test_an_unreadable_checkpoint_is_reported_in_one_paragraph(
     start: Start, finished: str, digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    teacher = next(pointer.step for pointer in pointers(Store(finished), "run") if pointer.label == "teacher fit")
+    teacher = next(pointer.step for pointer in pointers(Store(finished), "run") if pointer.title == "teacher fit")
     good = next((Path(finished) / "steps" / teacher).glob("model-*"))
     bad = tmp_path / "model"
     bad.mkdir()
@@ -126,9 +126,9 @@ def test_an_unreadable_checkpoint_is_told_in_one_paragraph(
     with pytest.raises(SystemExit) as ended:
         command.run(lambda: print(start("evaluate", *arguments)))
     assert ended.value.code == 2
-    told = capfd.readouterr().err
-    assert "model.safetensors" in told
-    assert "Traceback" not in told
+    output = capfd.readouterr().err
+    assert "model.safetensors" in output
+    assert "Traceback" not in output
 
 
 def test_selecting_from_a_step_that_is_not_there_names_the_store(start: Start, finished: str) -> None:

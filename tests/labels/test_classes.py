@@ -1,4 +1,4 @@
-"""The class manifest: order, hash and errors that name what differs."""
+"""The class list: order, hash, and errors that name the differences."""
 
 import pyarrow as pa
 import pytest
@@ -20,7 +20,7 @@ def test_hash_follows_names_and_order() -> None:
     assert len(ClassList(("a", "b")).hash) == 16
 
 
-def test_unusable_lists_are_refused() -> None:
+def test_invalid_lists_raise() -> None:
     """Fewer than two classes or a repeated name cannot be a class list."""
     with pytest.raises(ValueError, match="at least 2 classes, found 1: 'cat'"):
         ClassList(("cat",))
@@ -29,7 +29,7 @@ def test_unusable_lists_are_refused() -> None:
 
 
 def test_index_suggests_the_nearest_name() -> None:
-    """A mistyped class is answered with the nearest one."""
+    """The error for a mistyped class suggests the closest name."""
     manifest = ClassList(("tench", "goldfish"))
     assert manifest.index("goldfish") == 1
     with pytest.raises(ValueError, match="did you mean 'goldfish'"):
@@ -37,15 +37,15 @@ def test_index_suggests_the_nearest_name() -> None:
 
 
 def test_indices_of_a_column() -> None:
-    """A label column becomes indices, nulls become -1, strangers are named."""
+    """A label column becomes indices, nulls become -1, unknown names are listed."""
     manifest = ClassList(("a", "b"))
     assert manifest.indices(pa.array(["b", None, "a"]), "labels").tolist() == [1, -1, 0]
     with pytest.raises(ValueError, match=r"set\.parquet: 1 names are not among the 2 classes: 'c'"):
         manifest.indices(pa.array(["b", "c"]), "set.parquet")
 
 
-def test_check_same_says_what_differs() -> None:
-    """Missing and added names, or the first place where the order differs."""
+def test_check_same_names_the_differences() -> None:
+    """Missing and added names, or the first position at which the order differs."""
     manifest = ClassList(("a", "b", "c"))
     manifest.check_same(ClassList(("a", "b", "c")), "x")
     with pytest.raises(ValueError, match=r"checkpoint: .* it lacks 'c'; it adds 'd', 'e'"):

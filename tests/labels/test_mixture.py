@@ -1,4 +1,4 @@
-"""True labels mix_dense into a teacher's answers: the sparse form is the dense formula, and hard at a share of 1."""
+"""True labels mixed into predictions: the sparse form equals the dense formula, and hard labels at a share of 1."""
 
 import numpy as np
 import pyarrow as pa

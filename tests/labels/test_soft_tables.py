@@ -1,4 +1,4 @@
-"""Soft labels of other tools: every form gives the same targets, columns go by name, and what does not fit is told."""
+"""Soft labels of other tools: every form gives the same targets, columns are matched by name, and tables that do not fit raise."""
 
 import json
 from collections.abc import Callable

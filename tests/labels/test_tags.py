@@ -31,7 +31,7 @@ from engine.recipes.tagging import TagSettings, as_targets
 PAIRS = [("#BrownBear", "bear"), ("ursus arctos", "brown_bear"), ("grizzly", "bear"), ("Tabby", "cat"), ("cat", "cat")]
 
 
-def test_one_thing_has_one_name_whatever_the_order_of_the_table() -> None:
+def test_synonyms_have_one_name_for_any_order_of_the_table() -> None:
     for order in permutations(PAIRS):
         name = Synonyms(order)
         assert {name(tag) for tag in ("#ursusarctos", "Brown Bear", "GRIZZLY", "bear")} == {"bear"}
@@ -64,7 +64,7 @@ def test_a_word_of_several_meanings_is_logged(tmp_path: Path, capsys: pytest.Cap
     )
 
 
-def test_marks_cases_and_widths_do_not_count() -> None:
+def test_marks_case_and_width_are_ignored() -> None:
     assert normalise_tag("#Brown-Bear") == normalise_tag("brown_bear") == normalise_tag("BROWN BEAR") == "brownbear"
     assert normalise_tag("\uff23at") == "cat"
     assert normalise_tag("###") == ""
@@ -81,7 +81,7 @@ def test_lists_and_text_give_the_same_tags_once_each() -> None:
         assert tagged.counts.tolist() == [1, 1, 2, 1]
 
 
-def test_a_vocabulary_is_given_or_made_of_what_is_frequent() -> None:
+def test_a_vocabulary_is_given_or_made_of_frequent_tags() -> None:
     column = pa.chunked_array([["a b", "a c", "a b d"]])
     assert canonicalise(column, Synonyms(), min_images=2).vocabulary.names == ("a", "b")
     assert canonicalise(column, Synonyms(), max_tags=3).vocabulary.names == ("a", "b", "c")

@@ -27,7 +27,7 @@ def test_hard_and_tags() -> None:
 
 
 def test_top_keeps_the_heaviest_and_spreads_the_rest() -> None:
-    """Cut to m classes and back: the kept weights stand, the residual is even, the rows still sum to 1."""
+    """Truncated to m classes and back: kept weights are unchanged, the residual is even, rows sum to 1."""
     dense = distributions(50)
     for m in (1, 3, C):
         back = targets.dense(targets.top(dense, m), C)
@@ -51,7 +51,7 @@ def test_truncation_costs_less_divergence_with_its_residual() -> None:
 
 
 def test_padded_lists_of_unequal_length() -> None:
-    """Rectangular arrays for a loss that gathers; weight 0 beyond a list's end."""
+    """Rectangular arrays with weight 0 beyond the end of a list."""
     classes, weights = targets.padded(targets.tags([[1, 4], [3]], C), width=3)
     assert classes.tolist() == [[1, 4, 0], [3, 0, 0]]
     assert weights.tolist() == [[0.5, 0.5, 0], [1, 0, 0]]

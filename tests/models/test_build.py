@@ -1,4 +1,4 @@
-"""Networks by name: as asked, or refused with a reason."""
+"""Networks by name and settings, and errors for settings that have no effect."""
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def test_settings_that_cannot_be_built_raise(settings: dict, message: str) -> No
         )
 
 
-def test_img_size_goes_where_it_is_taken() -> None:
+def test_img_size_is_passed_to_architectures_that_need_it() -> None:
     assert build_model(ModelSettings(model="test_vit", img_size=48), 10)(torch.randn(1, 3, 48, 48)).shape == (1, 10)
     assert build_model(ModelSettings(model="resnet10t", img_size=48), 10)(torch.randn(1, 3, 48, 48)).shape == (1, 10)
 

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS.keys())
-def test_a_saved_model_comes_back_here_and_in_timm(settings: ModelSettings, tmp_path: Path) -> None:
+def test_a_saved_model_loads_here_and_in_timm(settings: ModelSettings, tmp_path: Path) -> None:
     model = build_model(settings, 3).eval()
     save(tmp_path, model, settings, NAMES)
     state = torch.random.get_rng_state()
@@ -131,7 +131,7 @@ def test_weights_of_another_model_raise(folder: Path) -> None:
         load(folder)
 
 
-def test_initial_weights_leave_out_a_head_of_other_classes(folder: Path) -> None:
+def test_initial_weights_skip_a_head_of_other_classes(folder: Path) -> None:
     settings = KINDS["own"]
     model = build_model(settings, 5)
     head = model.get_classifier().weight.clone()  # type: ignore[operator]
@@ -145,6 +145,6 @@ def test_initial_weights_leave_out_a_head_of_other_classes(folder: Path) -> None
     assert "tensors loaded, 2 of another shape" in str(report)
 
 
-def test_initial_weights_of_another_architecture_are_refused(folder: Path) -> None:
+def test_initial_weights_of_another_architecture_raise(folder: Path) -> None:
     with pytest.raises(ValueError, match="does not fit this model"):
         initialise(build_model(KINDS["fixed size"], 3), folder)

@@ -1,4 +1,4 @@
-"""The plan's arithmetic, by hand."""
+"""The arithmetic of the estimates, calculated by hand."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ POOL = PoolTotals(images=1_000_000, bytes=10**11, shards=500)
 
 
 def test_on_cpus_the_stages_add_up() -> None:
-    """10 ms an image, 20 workers, 25 rounds of 2000 images: 500 s."""
+    """10 ms per image, 20 workers, 25 shards per worker of 2000 images: 500 s."""
     predict, select, gather = estimate(MEASURED, POOL, ClusterCapacity(nodes=5, cpus=20, price=3.6), selected=0.1)
     assert predict.seconds == pytest.approx(500 + 10)
     assert predict.cost == pytest.approx(510 / 3600 * 5 * 3.6)
@@ -57,7 +57,7 @@ def test_more_workers_than_shards_do_not_help() -> None:
     assert times[1].bound == "too few shards for the workers"
 
 
-def test_the_network_bounds_what_would_be_faster() -> None:
+def test_the_network_bounds_the_rate() -> None:
     predict = estimate(MEASURED, POOL, ClusterCapacity(nodes=100, cpus=6400, bandwidth=10**6))[0]
     assert predict.bound == "network"
     assert predict.seconds == pytest.approx(10**11 / (100 * 10**6) + 10)
@@ -74,7 +74,7 @@ def test_twice_the_images_take_twice_the_time() -> None:
     assert total(once).seconds == pytest.approx(sum(step.seconds for step in once))
 
 
-def test_workers_sums_become_costs_an_image() -> None:
+def test_sums_of_workers_become_costs_per_image() -> None:
     stages = dict.fromkeys(("decode", "infer", "write", "wait", "select"), 1.0)
     one = {"images": 90, "seen": 100, "bytes": 5000, "predictions": 1800, "resident": 7, "read": 0.5}
     found = mean_costs([{**one, **stages}, {**one, **stages, "resident": 9}], None, 2.0, 5.0)  # type: ignore[arg-type]
@@ -84,13 +84,13 @@ def test_workers_sums_become_costs_an_image() -> None:
     assert (found.boot, found.start_up, found.resident) == (2.0, 5.0, 9)
 
 
-def test_the_shipped_config_loads_and_a_described_cluster_is_understood() -> None:
+def test_the_shipped_config_loads_with_a_described_cluster() -> None:
     wanted = ["plan.cluster={nodes: 3, cpus_per_node: 8, gpus_per_node: 2, images_per_second: 500, gbits_per_node: 8}"]
     settings = load(PlanJobSettings, "jobs/configs/plan.yaml", [*wanted, "plan.price_node_hour=2"])
     assert described_cluster(settings.plan) == ClusterCapacity(3, 24, 6, 2.0, 1 / 500, 1e9)
 
 
-def test_a_head_without_work_and_uneven_nodes_are_counted_as_they_are() -> None:
+def test_an_idle_head_is_not_counted_and_nodes_may_differ() -> None:
     plan = PlanJobSettings.model_validate({"model": "m", "images": {"uri": "u"}, "plan": {"price_node_hour": 2}}).plan
     head: dict[str, Any] = {"Alive": True, "Resources": {"memory": 1e10}}
     gpu_nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 1.0}} for _ in range(3)]
@@ -103,7 +103,7 @@ def test_a_head_without_work_and_uneven_nodes_are_counted_as_they_are() -> None:
         estimate(MEASURED, POOL, connected_cluster([head], plan))
 
 
-def test_gpus_without_a_rate_are_refused() -> None:
+def test_gpus_without_a_rate_raise() -> None:
     tree = {
         "model": "m",
         "images": {"uri": "u"},

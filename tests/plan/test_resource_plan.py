@@ -1,4 +1,4 @@
-"""The resource plan on made-up clusters: what each step takes, why, and what is reported when it does not fit."""
+"""The resource plan on synthetic clusters: resources of each step, and the warnings when they do not fit."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def settings(**cluster: Any) -> SelfTrainSettings:
     return searched(cluster=cluster).base()
 
 
-def test_on_a_laptop_every_step_has_the_whole_machine() -> None:
+def test_on_a_laptop_every_step_has_all_resources() -> None:
     shares = {share.step: share for share in plan_resources(settings(), LAPTOP)}
     assert list(shares) == ["teacher fit", "predict", "select", "gather", "student fit"]
     assert (shares["teacher fit"].workers, shares["teacher fit"].cpus) == (1, 2)
@@ -25,7 +25,7 @@ def test_on_a_laptop_every_step_has_the_whole_machine() -> None:
     assert warnings(list(shares.values()), LAPTOP) == []
 
 
-def test_on_gpus_labelling_takes_one_each_and_decodes_on_the_cpus_between_them() -> None:
+def test_on_gpus_predict_takes_one_per_worker_and_decodes_on_the_cpus() -> None:
     shares = {share.step: share for share in plan_resources(settings(train={"workers": 4}), GPUS)}
     assert (shares["predict"].workers, shares["predict"].gpus) == (4, 1)
     assert "16 decoding threads each" in shares["predict"].note
@@ -37,7 +37,7 @@ def test_a_run_without_pool_only_fits() -> None:
     assert [share.step for share in plan_resources(alone, LAPTOP)] == ["teacher fit", "student fit"]
 
 
-def test_what_does_not_fit_is_told_with_the_remedy() -> None:
+def test_steps_that_do_not_fit_are_reported_with_the_remedy() -> None:
     messages = warnings(
         plan_resources(settings(train={"workers": 8, "cpus": 2}, label={"workers": 64}), LAPTOP), LAPTOP
     )
@@ -57,7 +57,7 @@ def test_the_plan_is_printed(resources: dict[str, float]) -> None:
     assert ("needs" in text) == (resources is LAPTOP), "what does not fit is reported, and nothing else"
 
 
-def test_a_fit_takes_one_machine_and_is_told_when_none_is_large_enough() -> None:
+def test_a_fit_takes_one_node_and_warns_when_none_is_large_enough() -> None:
     four = {"CPU": 32.0, "memory": 128.0 * GIB}
     nodes = [0.0, 8.0, 8.0, 8.0, 8.0]
     shares = {share.step: share for share in plan_resources(settings(), four, nodes)}

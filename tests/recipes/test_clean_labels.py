@@ -49,7 +49,7 @@ def test_planted_errors_are_found_by_models_that_never_saw_them(digits: Path, tm
     report: Any = self_train(small_settings(digits, store, **changed))
     assert [row["name"] for row in report["generations"]] == ["as given", "clean"]
 
-    steps = {pointer.label: read_output(Store(store), pointer.step) for pointer in pointers(Store(store), "run")}
+    steps = {pointer.title: read_output(Store(store), pointer.step) for pointer in pointers(Store(store), "run")}
     judged: set[str] = set()
     for fold in range(FOLDS):
         seen, unseen = (
@@ -77,7 +77,7 @@ def test_planted_errors_are_found_by_models_that_never_saw_them(digits: Path, tm
     verdicts.write_text(f"key,label\n{listed[0]['key']},\n{listed[1]['key']},3\n")
     reviewed = {**changed, "relabel_above": None, "reviewed": str(verdicts)}
     self_train(small_settings(digits, store, **reviewed))
-    relabelled = {pointer.label: read_output(Store(store), pointer.step) for pointer in pointers(Store(store), "run")}[
+    relabelled = {pointer.title: read_output(Store(store), pointer.step) for pointer in pointers(Store(store), "run")}[
         "relabel"
     ]
     assert relabelled is not None

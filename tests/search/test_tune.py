@@ -54,7 +54,7 @@ def records(folder: Path) -> list[TrialRecord]:
 
 def labels(folder: Path, run: str) -> dict[str, str]:
     """The steps of a run by label."""
-    return {pointer.label: pointer.step for pointer in pointers(Store(str(folder / "store")), run)}
+    return {pointer.title: pointer.step for pointer in pointers(Store(str(folder / "store")), run)}
 
 
 def steps(folder: Path, verb: str) -> list[Path]:
@@ -113,13 +113,13 @@ def test_runs_are_stopped_at_generation_boundaries(digits: Path, tmp_path: Path)
     assert all(len(one.reports) == 1 for one in stopped)
     assert all(len(one.reports) == 2 for one in finished)
     for one in stopped:
-        labels = {p.label for p in pointers(Store(str(tmp_path / "store")), f"s.{one.trial.name}")}
+        labels = {p.title for p in pointers(Store(str(tmp_path / "store")), f"s.{one.trial.name}")}
         assert "generation 2 fit" not in labels, "a stopped run went on"
     passes = {
         p.step
         for one in known
         for p in pointers(Store(str(tmp_path / "store")), f"s.{one.trial.name}")
-        if p.label == "generation 1 predict"
+        if p.title == "generation 1 predict"
     }
     assert len(passes) == 1, "all trials share the first pass"
 

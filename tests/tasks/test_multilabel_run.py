@@ -82,7 +82,7 @@ def test_a_run_with_several_labels_per_image(tmp_path: Path) -> None:
     assert student["guard"]["obeyed"]
     assert student["pseudo_correct"] > 0.6
     store = Store(settings.store)
-    steps = {pointer.label: pointer.step for pointer in pointers(store, settings.run)}
+    steps = {pointer.title: pointer.step for pointer in pointers(store, settings.run)}
     pseudo, targets, gathered = (
         read_output(store, steps[f"generation 1 {name}"]) for name in ("select", "gather targets", "gather")
     )
