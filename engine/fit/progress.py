@@ -8,7 +8,7 @@ from typing import Any
 from ray.train import Checkpoint, UserCallback
 
 from engine.fit.trackers import Tracking
-from engine.ground.progress import log_event
+from engine.ground.progress import format_duration, log_event
 from engine.ground.steps import Step
 
 PROGRESS = "progress.json"
@@ -59,8 +59,7 @@ def progress_line(metrics: dict[str, Any], steps: int) -> str:
     """`step 50/200, loss 0.443, 1,214 images/s, 6 s left`."""
     left = (steps - metrics["step"]) * metrics["seconds_per_step"]
     workers = f" with {metrics['workers']} workers" if metrics.get("workers", 1) > 1 else ""
-    duration = f"{left:.0f} s" if left < 100 else f"{left / 60:.1f} min"
     return (
         f"step {metrics['step']}/{steps}, loss {metrics['loss']:.3f},"
-        f" {metrics['images_per_second']:,.0f} images/s{workers}, {duration} left"
+        f" {metrics['images_per_second']:,.0f} images/s{workers}, {format_duration(left)} left"
     )

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from engine.ground import storage
+from engine.ground.progress import format_duration
 from engine.ground.run import Pointer
 from engine.ground.steps import Store, read_output
 from engine.report import parts
@@ -85,5 +86,5 @@ def pace(written: list[float], total: int | None, now: float, images: float = 0.
     recent = written[-max(RECENT, len(written) // 5) :]
     rate = (len(recent) - 1) / max(1e-9, recent[-1] - recent[0])
     speed = f", {rate * images:,.0f} images/s" if images else ""
-    left = f", {max(0, total - len(written)) / rate / 60:.1f} min left" if total else ""
-    return f"{rate:.2f} shards/s{speed}{left}, last part {now - written[-1]:.0f} s ago"
+    left = f", {format_duration(max(0, total - len(written)) / rate)} left" if total else ""
+    return f"{rate:.2f} shards/s{speed}{left}, last part {format_duration(now - written[-1])} ago"

@@ -30,7 +30,7 @@ def working(tmp_path: Path) -> Step:
 def test_a_working_step_is_told_from_listing_and_footers(working: Step) -> None:
     status = step_status(working.store, Pointer("predict", working.name, working.record, 0.0), now=1013)
     assert (status.state, status.done, status.total) == ("working", 6, 10)
-    assert status.detail.startswith("0.50 shards/s, 50 images/s, 0.1 min left, last part 3 s ago; bound by decode")
+    assert status.detail.startswith("0.50 shards/s, 50 images/s, 8 s left, last part 3 s ago; bound by decode")
     assert status.more[0] == "set aside: truncated 2, empty 1"
     assert status.more[1].startswith("slowest shards 4 (7.5 s)")
 
@@ -46,7 +46,7 @@ def test_a_finished_step_tells_its_rejects_by_reason(working: Step) -> None:
 def test_the_rate_is_that_of_the_recent_parts() -> None:
     """A night's pause after the first ten parts does not make the rest look slow."""
     times = [float(i) for i in range(10)] + [36_000.0 + i for i in range(100)]
-    assert pace(times, 210, 36_100.0).startswith("1.00 shards/s, 1.7 min left")
+    assert pace(times, 210, 36_100.0).startswith("1.00 shards/s, 1 min 40 s left")
     assert pace([5.0], 10, 6.0) == ""
 
 
