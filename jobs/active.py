@@ -14,7 +14,7 @@ from engine.export.active import ActiveQuery, By, find_next_to_label, write
 from engine.export.step_export import StepExport, open_step
 from engine.ground.progress import log_event
 from engine.ground.steps import Output, Store
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, help="path or URI of a new .csv or .parquet file")
     arguments = parser.parse_args()
-    store = command.open_store(arguments.store)
+    store = cli.open_store(arguments.store)
     if arguments.per_class < 1:
         raise ValueError(f"--per-class {arguments.per_class}: must be at least 1")
     if not 0 <= arguments.duplicate_distance < 64:
@@ -68,4 +68,4 @@ def _second(store: Store, predictions: StepExport, by: By, step: str | None) -> 
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -26,7 +26,7 @@ from engine.report.compare import Arm, Outcome, Scored, markdown, refuse_unlike,
 from engine.report.cost import planned, run_cost
 from engine.settings.block import load
 from engine.tasks.registry import find_task
-from jobs import command
+from jobs import cli
 from jobs.self_train import self_train
 
 
@@ -132,4 +132,4 @@ def outcome(settings: SelfTrainSettings) -> Outcome:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from engine.recipes.registry import SelfTrainSettings
 from engine.settings.block import load
-from jobs import command
+from jobs import cli
 from jobs.self_train import self_train
 
 CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
@@ -69,4 +69,4 @@ def _png(image: np.ndarray) -> bytes:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -18,7 +18,7 @@ from engine.ground.session import connect
 from engine.ground.steps import Store
 from engine.report.table import WIDTH
 from engine.settings.cluster import ClusterSettings
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
@@ -46,4 +46,4 @@ def print_findings(findings: list[Finding]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -20,11 +20,11 @@ from engine.models.imported import find_model
 from engine.settings.block import load
 from engine.settings.jobs import EvaluateJobSettings
 from engine.tasks.registry import find_task
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
-    arguments = command.parser("evaluate", __doc__, EvaluateJobSettings).parse_args()
+    arguments = cli.parser("evaluate", __doc__, EvaluateJobSettings).parse_args()
     settings = load(EvaluateJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

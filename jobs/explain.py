@@ -8,7 +8,7 @@ Reads only the store (and, for Parquet pools with a key column, the keys of the 
 import argparse
 
 from engine.report.explain import explain, lineage, read_history
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("run", help="name of a run")
     parser.add_argument("key", help="key of the image: its path relative to the pool, or the value of its key column")
     arguments = parser.parse_args()
-    store = command.open_store(arguments.store)
+    store = cli.open_store(arguments.store)
     history = read_history(store, arguments.run)
     for line in explain(history, arguments.key):
         print(line)
@@ -31,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -13,7 +13,7 @@ import argparse
 from engine.export.step_export import open_step
 from engine.export.writers import FORMATS, export
 from engine.ground.progress import log_event
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
@@ -25,10 +25,10 @@ def main() -> None:
     parser.add_argument("--format", choices=[*FORMATS, "folder"], default="csv")
     parser.add_argument("--out", required=True, help="new path or URI")
     arguments = parser.parse_args()
-    store = command.open_store(arguments.store)
+    store = cli.open_store(arguments.store)
     rows = export(open_step(store, arguments.step), arguments.format, arguments.out)
     log_event("done", f"{rows} rows in {arguments.out}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

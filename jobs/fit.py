@@ -26,11 +26,11 @@ from engine.recipes.context import class_list
 from engine.settings.block import load
 from engine.settings.data import DataSettings
 from engine.settings.jobs import FitJobSettings
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
-    arguments = command.parser("fit", __doc__, FitJobSettings).parse_args()
+    arguments = cli.parser("fit", __doc__, FitJobSettings).parse_args()
     settings = load(FitJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
@@ -79,4 +79,4 @@ def raw_pool(run: Run, data: DataSettings, labelled: Collection) -> PoolSource:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

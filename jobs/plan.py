@@ -31,11 +31,11 @@ from engine.plan.estimate import (
 from engine.plan.measure import measure
 from engine.settings.block import load
 from engine.settings.jobs import PlanJobSettings, PlanSettings
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
-    arguments = command.parser("plan", __doc__, PlanJobSettings).parse_args()
+    arguments = cli.parser("plan", __doc__, PlanJobSettings).parse_args()
     settings = load(PlanJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     model = find_model(run, settings.model)
@@ -110,4 +110,4 @@ def total(steps: list[Estimate]) -> Estimate:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

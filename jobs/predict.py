@@ -17,11 +17,11 @@ from engine.models.imported import find_model
 from engine.predict.pipeline import predict
 from engine.settings.block import load
 from engine.settings.jobs import PredictJobSettings
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
-    arguments = command.parser("predict", __doc__, PredictJobSettings).parse_args()
+    arguments = cli.parser("predict", __doc__, PredictJobSettings).parse_args()
     settings = load(PredictJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
@@ -38,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

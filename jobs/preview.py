@@ -17,7 +17,7 @@ from engine.report.figures import preview_svg
 from engine.report.preview import preview_table, preview_thresholds
 from engine.report.table import WIDTH
 from engine.select.histogram_step import best_histogram
-from jobs import command
+from jobs import cli
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
 
@@ -43,7 +43,7 @@ def main() -> None:
         "--classes", type=int, default=30, metavar="N", help="show the N classes with the fewest images"
     )
     arguments = parser.parse_args()
-    store = command.open_store(arguments.store)
+    store = cli.open_store(arguments.store)
     if arguments.per_class is not None and arguments.per_class < 1:
         raise ValueError(f"--per-class {arguments.per_class}: must be at least 1")
     predictions = read_output(store, arguments.predictions)
@@ -64,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

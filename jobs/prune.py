@@ -8,7 +8,7 @@ A step is kept while a run in STORE/runs points to it; to delete the steps of a 
 import argparse
 
 from engine.ground.prune import find_unused_steps
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("store", help="folder or URI of the store")
     parser.add_argument("--dry-run", action="store_true", help="list the steps without deleting them")
     arguments = parser.parse_args()
-    store = command.open_store(arguments.store)
+    store = cli.open_store(arguments.store)
     found = find_unused_steps(store)
     for name in found:
         print(f"{'would delete' if arguments.dry_run else 'deleting'} {name}")
@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

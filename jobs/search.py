@@ -25,12 +25,12 @@ from engine.search.search import SearchResult, check_search, run_search
 from engine.search.strategies import cohorts
 from engine.search.tuner import run_cohort
 from engine.settings.block import dump, load
-from jobs import command
+from jobs import cli
 from jobs.self_train import self_train
 
 
 def main() -> None:
-    arguments = command.parser("search", __doc__, SearchJobSettings).parse_args()
+    arguments = cli.parser("search", __doc__, SearchJobSettings).parse_args()
     search(load(SearchJobSettings, arguments.config, arguments.overrides))
 
 
@@ -68,4 +68,4 @@ def write(run: Run, settings: SearchJobSettings, found: SearchResult) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -18,11 +18,11 @@ from engine.settings.data import SourceSettings
 from engine.settings.jobs import SelectJobSettings
 from engine.settings.predict import PredictSettings
 from engine.settings.select import check_stored
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
-    arguments = command.parser("select", __doc__, SelectJobSettings).parse_args()
+    arguments = cli.parser("select", __doc__, SelectJobSettings).parse_args()
     settings = load(SelectJobSettings, arguments.config, arguments.overrides)
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
@@ -52,4 +52,4 @@ def check_predictions(store: Store, predictions: Output, settings: SelectJobSett
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -19,11 +19,11 @@ from engine.recipes.context import RecipeContext
 from engine.recipes.registry import SelfTrainSettings, run_recipe
 from engine.report import table
 from engine.settings.block import load
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
-    arguments = command.parser("self_train", __doc__, SelfTrainSettings).parse_args()
+    arguments = cli.parser("self_train", __doc__, SelfTrainSettings).parse_args()
     self_train(load(SelfTrainSettings, arguments.config, arguments.overrides))
 
 
@@ -43,4 +43,4 @@ def self_train(settings: SelfTrainSettings) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -13,7 +13,7 @@ from engine.ground import storage
 from engine.ground.run import pointers
 from engine.report.status import step_status
 from engine.report.table import WIDTH
-from jobs import command
+from jobs import cli
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("store", help="folder or URI of the store")
     parser.add_argument("run", nargs="?", help="name of a run")
     arguments = parser.parse_args()
-    store = command.open_store(arguments.store)
+    store = cli.open_store(arguments.store)
     for run in [arguments.run] if arguments.run else storage.folders(store.fs, f"{store.root}/runs"):
         table = Table(title=run, title_justify="left")
         for column in ("step", "step in the store", "state", "done", ""):
@@ -41,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

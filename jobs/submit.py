@@ -23,7 +23,7 @@ from engine.recipes.registry import SelfTrainSettings
 from engine.search.job import SearchJobSettings
 from engine.settings import jobs as jobs_settings
 from engine.settings.block import Block, load
-from jobs import command
+from jobs import cli
 
 CONFIGURED: dict[str, type[Block]] = {
     "self_train": SelfTrainSettings,
@@ -148,4 +148,4 @@ def environment(pairs: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

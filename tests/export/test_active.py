@@ -23,7 +23,7 @@ from engine.settings.cluster import ClusterSettings
 from engine.settings.data import SourceSettings
 from engine.settings.model import ModelSettings
 from engine.tables import schema
-from jobs import active, command
+from jobs import active, cli
 
 CLASSES = ClassList(("cat", "dog"))
 GAPS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
@@ -122,5 +122,5 @@ def test_user_errors_are_one_paragraph(
     (tmp_path / "there.csv").write_text("")
     monkeypatch.setattr(sys, "argv", ["active", store[0].uri, store[1][0], "--out", str(tmp_path / "there.csv"), *more])
     with pytest.raises(SystemExit):
-        command.run(active.main)
+        cli.run(active.main)
     assert message in capsys.readouterr().err

@@ -22,7 +22,7 @@ from engine.ground.failures import (
     unreachable,
 )
 from engine.ground.watchdog import with_stall_timeout
-from jobs import command
+from jobs import cli
 
 BUDGETS = FailureBudget(crashes=2, preemptions=3)
 
@@ -153,11 +153,11 @@ def test_a_full_disk_on_the_driver_is_one_paragraph(capsys: pytest.CaptureFixtur
         raise OSError(errno.ENOSPC, "No space left on device", "/store/plan.json")
 
     with pytest.raises(SystemExit, match="2"):
-        command.run(full)
+        cli.run(full)
     assert "/store/plan.json: cannot be written, no space is left on it" in capsys.readouterr().err
 
     def broken() -> None:
         raise OSError(errno.EIO, "the disk is dying")
 
     with pytest.raises(OSError, match="dying"):
-        command.run(broken)
+        cli.run(broken)

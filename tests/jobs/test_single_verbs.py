@@ -12,7 +12,7 @@ import pytest
 
 from engine.ground.run import pointers
 from engine.ground.steps import Store, read_output, read_tables
-from jobs import command
+from jobs import cli
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -124,7 +124,7 @@ def test_an_unreadable_checkpoint_is_reported_in_one_paragraph(
     (bad / "model.safetensors").write_bytes((good / "model.safetensors").read_bytes()[:1000])
     arguments = (f"store={finished}", f"model={bad}", f"images.uri={digits / 'test'}")
     with pytest.raises(SystemExit) as ended:
-        command.run(lambda: print(start("evaluate", *arguments)))
+        cli.run(lambda: print(start("evaluate", *arguments)))
     assert ended.value.code == 2
     output = capfd.readouterr().err
     assert "model.safetensors" in output
