@@ -51,7 +51,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2)
     except OSError as error:
         failure = classify_worker_error(error, "the store")
-        if failure.kind != "target":
+        if failure.kind != "store":
             raise
         print(f"\nerror: {failure.detail}", file=sys.stderr)
         sys.exit(2)

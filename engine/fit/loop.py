@@ -25,7 +25,7 @@ AHEAD = 2
 
 
 class DivergedError(ValueError):
-    """The loss is not a number any more: the settings, or the targets, have to be mended."""
+    """The loss is not finite: correct the settings or the targets."""
 
 
 def train(

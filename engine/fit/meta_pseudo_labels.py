@@ -137,9 +137,9 @@ class MetaPseudoLabels(Objective):
         loss = true + ramp * arguments.uda_weight * uda
         metrics: dict[str, Tensor | float] = {"loss/labelled": true.detach(), "loss/uda": uda.detach()}
         if arguments.arm != "uda_only":
-            term, told = self.teach(answers[2], strong, pool, known, labelled, step)
+            term, measured = self.teach(answers[2], strong, pool, known, labelled, step)
             loss = loss + self.weight * term
-            metrics |= told
+            metrics |= measured
         return {"loss": loss.detach(), **metrics, **self.teacher.update_weights(loss, step)}
 
     def teach(

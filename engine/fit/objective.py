@@ -80,7 +80,7 @@ class Objective(ABC):
     """
 
     ignores: ClassVar[tuple[str, ...]] = ()
-    """Settings of a fit that this objective has no use for: whoever sets one is told, instead of waiting for its effect."""
+    """Settings of a fit that this objective has no use for: setting one is an error."""
 
     @classmethod
     def images_per_step(cls, settings: FitSettings) -> float:

@@ -85,7 +85,7 @@ class Restoration(Objective):
 
 
 class Inpainting(Restoration):
-    """Fills rectangles; the network is not told where they are."""
+    """Fills rectangles; the network does not know where they are."""
 
     def __init__(self, context: Context) -> None:
         self.arguments = context.arguments(InpaintingArguments)

@@ -142,7 +142,7 @@ KINDS: dict[str, Callable[[Place], Tracker]] = {
 
 
 class Tracking:
-    """All trackers of a fit, made in the process that first logs. One that fails is told and left out: a fit does not end for its curve."""
+    """All trackers of a fit, made in the process that first logs. A failing tracker is logged and skipped: it never ends a fit."""
 
     def __init__(self, names: list[str], place: Place) -> None:
         for name in names:

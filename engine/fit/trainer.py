@@ -167,11 +167,11 @@ def train_in_driver(cluster: ClusterSettings, job: FitJob) -> dict[str, Any]:
             failure = classify_worker_error(error, job.step.uri)
             history = history.after(failure)
             decision = decide_retry(failure, history, budgets)
-            if failure.kind == "mistake":
+            if failure.kind == "user_error":
                 raise
-            if failure.kind == "target":
+            if failure.kind == "store":
                 raise StoreError(failure.detail) from error
-            if decision.action == "give up":
+            if decision.action == "give_up":
                 raise WorkersFailedError(f"{decision.reason}. The last failure:\n{failure.trace}") from error
             log_event(
                 job.step.name, f"{decision.reason}; resuming from the last checkpoint: {failure.detail.splitlines()[0]}"
@@ -182,13 +182,13 @@ def train_in_driver(cluster: ClusterSettings, job: FitJob) -> dict[str, Any]:
 
 
 def user_error_of(error: WorkerGroupError, step: Step) -> ValueError | None:
-    """What a person can mend of the workers' errors, if anything: when one rank ends, the others fail for want of it."""
-    for failure in error.worker_failures.values():
-        told = classify_worker_error(
-            getattr(failure, "_base_exc", failure), step.uri
+    """The user error among the workers' errors, if any: when one rank ends, the others fail because of it."""
+    for raised in error.worker_failures.values():
+        failure = classify_worker_error(
+            getattr(raised, "_base_exc", raised), step.uri
         )  # Ray wraps it, with its traceback as text
-        if told.kind in ("mistake", "target"):
-            return StoreError(told.detail) if told.kind == "target" else ValueError(told.detail)
+        if failure.kind in ("user_error", "store"):
+            return StoreError(failure.detail) if failure.kind == "store" else ValueError(failure.detail)
     return None
 
 

@@ -89,10 +89,10 @@ class TwoViews(Objective):
             variance_loss(first, second),
             covariance_loss(first, second),
         )
-        told = {"agree": agreeing.detach(), "vary": varying.detach(), "differ": differing.detach()}
+        terms = {"agree": agreeing.detach(), "vary": varying.detach(), "differ": differing.detach()}
         weights = self.arguments
         loss = weights.agree * agreeing + weights.vary * varying + weights.differ * differing
-        return {"loss": loss.detach(), **told, **self.learner.update_weights(loss, step)}
+        return {"loss": loss.detach(), **terms, **self.learner.update_weights(loss, step)}
 
     def export(self) -> nn.Module:
         trained = self.learner.export()

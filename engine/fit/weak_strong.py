@@ -162,7 +162,7 @@ def labelled_weak_strong(context: Context, weak: NoiseSettings) -> dict[str, tup
 
 
 def labelled_loss(logits: Tensor, batch: Batch, context: Context) -> Tensor:
-    """Mean cross-entropy of true labels, smoothed as the settings say, a scalar."""
+    """Mean cross-entropy of true labels, smoothed according to the settings, a scalar."""
     weights = smooth(batch.classes, batch.weights, context.settings.smoothing, context.num_classes)
     return sparse_soft_ce(logits, batch.classes, weights).mean()
 

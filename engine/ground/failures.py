@@ -1,7 +1,7 @@
-"""What a failure of a labelling worker means and what is done about it: values and pure functions; `pipeline.py` alone acts.
+"""Classification of worker failures and the decision to retry: values and pure functions, on which the caller acts.
 
-A worker's Python errors come back as reports, not as exceptions through Ray, so that their cause is not lost on the way. What Ray raises is the death
-of a process or of a machine. Ray itself replaces a worker that dies and hands its shard out once more; what reaches us has failed twice in a row.
+A worker returns its Python errors as values, not as exceptions through Ray, so that their cause is not lost. Ray raises the death of a process or a
+node. Ray itself replaces a worker that dies and hands its shard out once more, so a failure that arrives here has happened twice.
 """
 
 import errno
@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeAlias
 
 from ray.exceptions import ActorUnavailableError, NodeDiedError, RayActorError, RayTaskError
 
-FailureKind: TypeAlias = Literal["mistake", "target", "crash", "preempted"]
-"""mistake: a person can mend it, trying again cannot. target: the store takes no more. crash: a bug, a full memory, a bad moment of the network.
-preempted: a machine went away, which is no fault of the work."""
+FailureKind: TypeAlias = Literal["user_error", "store", "crash", "preempted"]
+"""user_error: only the user can correct it. store: the store cannot be written. crash: a bug, lack of memory, a network error. preempted: a node was
+lost, which is no fault of the work."""
 
-Action: TypeAlias = Literal["retry", "give up"]
+Action: TypeAlias = Literal["retry", "give_up"]
 
 UNWRITABLE = {
     errno.ENOSPC: "no space is left on it",
@@ -80,20 +80,20 @@ class FailureDecision:
 
 def decide_retry(failure: Failure, history: FailureCounts, budgets: FailureBudget) -> FailureDecision:
     """Go on or give up after `failure`, which `history` counts already."""
-    if failure.kind == "mistake":
-        return FailureDecision("give up", "trying again cannot mend it")
-    if failure.kind == "target":
-        return FailureDecision("give up", "the store cannot be written")
+    if failure.kind == "user_error":
+        return FailureDecision("give_up", "a retry cannot correct it")
+    if failure.kind == "store":
+        return FailureDecision("give_up", "the store cannot be written")
     if failure.kind == "preempted":
         if history.preemptions > budgets.preemptions:
             return FailureDecision(
-                "give up",
+                "give_up",
                 f"machines were lost {history.preemptions} times (cluster.retries.max_preemptions={budgets.preemptions})",
             )
         return FailureDecision("retry", f"a machine was lost, {history.preemptions} of {budgets.preemptions}")
     if history.crashes > budgets.crashes:
         return FailureDecision(
-            "give up", f"workers failed {history.crashes} times (cluster.retries.max_failures={budgets.crashes})"
+            "give_up", f"workers failed {history.crashes} times (cluster.retries.max_failures={budgets.crashes})"
         )
     return FailureDecision("retry", f"a worker failed, {history.crashes} of {budgets.crashes}")
 
@@ -105,13 +105,13 @@ def classify_worker_error(error: BaseException, store: str) -> Failure:
         if isinstance(one, OSError) and (why := unwritable(one)):
             place = one.filename or store
             return Failure(
-                "target",
+                "store",
                 f"{place}: cannot be written, {why}. Mend that and run the same command again: "
                 "what was finished is kept",
                 trace,
             )
         if isinstance(one, ValueError | FileNotFoundError):
-            return Failure("mistake", str(one), trace)
+            return Failure("user_error", str(one), trace)
     return Failure("crash", f"{type(error).__name__}: {error}", trace)
 
 

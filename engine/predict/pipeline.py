@@ -167,8 +167,8 @@ class _Labelling:
                 self.label, f"{self.budget.excluded} pool images excluded: they stand in a labelled or evaluation set"
             )
         summary = {"model": self.job.model.step, **self.budget.summary()}
-        if not self._is_small and (told := bottleneck(self.spent)):
-            log_event(self.label, told.line())
+        if not self._is_small and (bound := bottleneck(self.spent)):
+            log_event(self.label, bound.line())
         return self.step.commit(self.parts.values(), summary, started)
 
     @property
@@ -272,9 +272,9 @@ class _Labelling:
                 f"{decision.reason}; its shards are handed out again: {failure.detail.splitlines()[0][:300]}",
             )
             return
-        if failure.kind == "mistake":
+        if failure.kind == "user_error":
             raise ValueError(failure.detail) from error
-        if failure.kind == "target":
+        if failure.kind == "store":
             raise StoreError(failure.detail) from error
         raise WorkersFailedError(
             f"{decision.reason}; what was labelled is kept. The last failure:\n{failure.trace or failure.detail}"

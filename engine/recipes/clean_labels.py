@@ -1,4 +1,4 @@
-"""fastai-style pseudo-labelling (Flath: Pseudo labelling for data cleaning; fast.ai): find and mend wrong labels, then grow the set.
+"""fastai-style pseudo-labelling (Flath: Pseudo labelling for data cleaning; fast.ai): find and correct wrong labels, then grow the set.
 
 1  Split the labelled images into folds; for each fold learn a model on the others and let it label the fold. So every image is judged by a model
    that never saw it: one that did has memorised its wrong label.

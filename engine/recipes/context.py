@@ -104,7 +104,7 @@ class RecipeContext:
 
     @cached_property
     def pool(self) -> PoolSource:
-        """The pool as it lies, without the images held out: for objectives that train on raw images."""
+        """The pool without the excluded images, for objectives that train on raw images."""
         if "pool" not in self.collections:
             raise ValueError("a stream called pool draws from the pool: set data.pool")
         return PoolSource(self.collections["pool"].manifest, self.held, self.settings.data.max_rejected_percent)
@@ -158,7 +158,7 @@ class RecipeContext:
         return fit(self.run, label, model, self.settings.seeded(settings), used, classes or self.classes, init)
 
     def predict(self, label: str, model: Output, on: str = "pool", only: Subset | None = None) -> Output:
-        """Answers of `model` on the collection called `on`, or on `only` some of its images; the pool's without the images held out."""
+        """Answers of `model` on the collection called `on`, or on `only` some of its images; the pool's without the excluded images."""
         settings = self.settings.predict
         if settings.calibrate:
             fitted = calibrate(self.run, f"{label} calibrate", model, self.scope("validation"), self.classes, settings)

@@ -33,7 +33,7 @@ def next_teacher(
     log_event(f"{student.name} guard", verdict.sentence)
     if setup.run.on_generation is not None:
         setup.run.on_generation(number, _score(teacher if verdict.rejects else student))
-    if not verdict.obeyed or verdict.decision.action == "go on":
+    if not verdict.obeyed or verdict.decision.action == "continue":
         return student
     if verdict.decision.action == "stop":
         return None
@@ -97,6 +97,7 @@ def evidence_of(
         None if pseudo_before is None else _selected(pseudo_before, num_classes),
         None if pseudo_before is None else churn(pseudo_before, pseudo),
         gap,
+        task.classes.names,
     )
 
 

@@ -1,9 +1,10 @@
-"""Guard rails: after a generation, go on, stop, or keep the old teacher - and why.
+"""Guard rails: after a generation, continue, stop, or keep the teacher, with a named reason.
 
-Self-training drifts when a student repeats its teacher's mistakes with more confidence. A decision is a value with a named
-reason, taken only on what is statistically significant; the recipe alone acts on it.
+Self-training drifts when a student repeats its teacher's errors with more confidence. A decision is a value, taken only on
+statistically significant evidence; the recipe alone acts on it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,40 +16,44 @@ from engine.metrics.interval import Interval, wilson
 from engine.metrics.paired import PairedTest
 from engine.settings.run import GuardSettings
 
-Action = Literal["go on", "stop", "keep the old teacher"]
+Action = Literal["continue", "stop", "keep_teacher"]
 Reason = Literal[
-    "student better",
-    "student not worse",
-    "student worse",
-    "more overconfident",
-    "classes lost",
-    "nothing selected",
-    "labels settled",
+    "student_better",
+    "student_not_worse",
+    "student_worse",
+    "more_overconfident",
+    "classes_lost",
+    "nothing_selected",
+    "labels_settled",
 ]
 
 
 USUAL = GuardSettings()
+ACTIONS: dict[Action, str] = {"continue": "continue", "stop": "stop", "keep_teacher": "keep the teacher"}
+"""The actions as printed."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known when a student has been fitted and evaluated beside its teacher; None where it was not measured."""
+    """Measurements of a student and its teacher after a generation; None where not measured."""
 
     student_against_teacher: PairedTest | None
-    """On the validation images, the teacher first."""
+    """Paired test on the validation images, the teacher first."""
     selected: npt.NDArray[np.int64]
-    """Pseudo-labels of each class (C,) that the student learned from."""
+    """Number of pseudo-labels per class (C,) that the student was trained on."""
     selected_before: npt.NDArray[np.int64] | None = None
-    """Those of the generation before."""
+    """The same for the previous generation."""
     churn: Churn | None = None
-    """From the generation before to this one."""
+    """Changes of pseudo-labels since the previous generation."""
     gap_change: Interval | None = None
-    """How much more overconfident the student is than its teacher: see `metrics.calibration.gap_change`."""
+    """Increase of overconfidence from teacher to student (`metrics.calibration.gap_change`)."""
+    names: Sequence[str] = ()
+    """Class names in index order, for the log."""
 
 
 @dataclass(frozen=True)
 class GuardDecision:
-    """What to do and its named reason; `detail` is the sentence for the log."""
+    """An action, its reason as a code, and the sentence for the log."""
 
     action: Action
     reason: Reason
@@ -57,55 +62,70 @@ class GuardDecision:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A decision, whether the recipe obeys it, and the numbers on which it stands."""
+    """A decision, whether the recipe obeys it, and the evidence."""
 
     decision: GuardDecision
     obeyed: bool
     """A decision that is not obeyed is a warning."""
     selected_share: float | None = None
-    """Pseudo-labels over images labelled."""
+    """Pseudo-labels divided by images predicted."""
     churn: float | None = None
-    """Share of the images labelled in both generations whose class changed."""
+    """Share of the images selected in both generations whose class changed."""
     difference: Interval | None = None
     """Score of the student minus that of the teacher."""
 
     @property
     def rejects(self) -> bool:
-        """Whether the student is thrown away."""
-        return self.obeyed and self.decision.action == "keep the old teacher"
+        """Whether the student is discarded."""
+        return self.obeyed and self.decision.action == "keep_teacher"
 
     @property
     def sentence(self) -> str:
         """The line for the log."""
-        advice = "" if self.obeyed or self.decision.action == "go on" else " (a warning only: not obeyed)"
-        return f"{self.decision.action}: {self.decision.detail}{advice}"
+        advice = "" if self.obeyed or self.decision.action == "continue" else " (warning only, not obeyed)"
+        return f"{ACTIONS[self.decision.action]}, {self.decision.detail}{advice}"
 
 
 def judge_generation(evidence: Evidence, limits: GuardSettings = USUAL) -> GuardDecision:
-    """The decision after a generation; the first rule that applies, the gravest first."""
+    """The decision after a generation: the first rule that applies, most severe first."""
     if not evidence.selected.any():
-        return GuardDecision(
-            "stop", "nothing selected", "no image passed the threshold: there is nothing to learn from"
-        )
+        return GuardDecision("stop", "nothing_selected", "no image was selected: lower select.threshold")
     test = evidence.student_against_teacher
     significant = test is not None and test.significant(limits.level)
     if test is not None and significant and test.difference.value < 0:
-        detail = f"the student is worse than its teacher by {test.difference} (p = {test.p_value:.2g})"
-        return GuardDecision("keep the old teacher", "student worse", detail)
+        detail = f"student worse by {points(_negated(test.difference))}, p = {test.p_value:.2g}"
+        return GuardDecision("keep_teacher", "student_worse", detail)
     if test is not None and significant:
-        detail = f"the student is better than its teacher by {test.difference} (p = {test.p_value:.2g})"
-        return GuardDecision("go on", "student better", detail)
+        detail = f"student better by {points(test.difference)}, p = {test.p_value:.2g}"
+        return GuardDecision("continue", "student_better", detail)
     if evidence.selected_before is not None:
         lost = np.flatnonzero((evidence.selected == 0) & (evidence.selected_before >= limits.lost_class))
         if len(lost):
-            detail = f"{len(lost)} classes lost all their pseudo-labels, first class {lost[0]}, and the student is not better"
-            return GuardDecision("keep the old teacher", "classes lost", detail)
+            detail = f"{len(lost)} classes have no pseudo-labels left ({_named(lost, evidence.names)}), and the student is not better"
+            return GuardDecision("keep_teacher", "classes_lost", detail)
     if evidence.gap_change is not None and evidence.gap_change.low > 0:
-        detail = f"the student is more overconfident than its teacher by {evidence.gap_change} and not better"
-        return GuardDecision("keep the old teacher", "more overconfident", detail)
+        detail = f"student more overconfident by {points(evidence.gap_change)} and not better"
+        return GuardDecision("keep_teacher", "more_overconfident", detail)
     churn = evidence.churn
     if churn is not None and churn.both and wilson(churn.changed, churn.both, 1 - limits.level)[1] < limits.settled:
-        detail = f"only {churn.rate:.2%} of {churn.both} images changed their label: another generation would repeat this one"
-        return GuardDecision("stop", "labels settled", detail)
-    told = f"difference {test.difference}" if test is not None else "not measured"
-    return GuardDecision("go on", "student not worse", f"no significant change for the worse ({told})")
+        detail = (
+            f"only {churn.rate:.2%} of {churn.both:,} images changed class: another generation would repeat this one"
+        )
+        return GuardDecision("stop", "labels_settled", detail)
+    measured = f"difference {points(test.difference)}" if test is not None else "not measured: no validation images"
+    return GuardDecision("continue", "student_not_worse", f"student not significantly worse ({measured})")
+
+
+def points(interval: Interval) -> str:
+    """A difference of shares in percentage points: `4.0 points (95 % CI 1.1-6.9)`."""
+    return f"{100 * interval.value:.1f} points (95 % CI {100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+def _negated(interval: Interval) -> Interval:
+    return Interval(-interval.value, -interval.high, -interval.low)
+
+
+def _named(classes: npt.NDArray[np.int64], names: Sequence[str]) -> str:
+    """The first five classes by name, where names are known."""
+    shown = [names[index] if index < len(names) else f"class {index}" for index in classes[:5].tolist()]
+    return ", ".join(shown) + (", …" if len(classes) > 5 else "")

@@ -72,11 +72,11 @@ def particulars(fs: pafs.FileSystem, folder: str, found: PartsListing) -> tuple[
 
 
 def reasons_line(reasons: Mapping[str, int]) -> tuple[str, ...]:
-    """`set aside: truncated 12, empty 3`, most frequent first; nothing when nothing was."""
+    """`skipped: truncated 12, empty 3`, most frequent first; nothing when nothing was."""
     if not reasons:
         return ()
-    told = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
-    return (f"set aside: {told}",)
+    listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+    return (f"skipped: {listed}",)
 
 
 def _footer(fs: pafs.FileSystem, path: str) -> tuple[int, dict[str, dict[str, int]]] | None:

@@ -57,7 +57,7 @@ def step_status(store: Store, pointer: Pointer, now: float | None = None) -> Ste
         plan = json.loads(storage.get(store.fs, f"{folder}/plan.json"))
     total = plan.get("shards")
     found = parts.listed(store.fs, f"{folder}/parts")
-    told = (
+    notes = (
         pace(found.times, total, now or time.time(), plan.get("images", 0) / max(1, total or 1)),
         found.bottleneck.short() if found.bottleneck else "",
     )
@@ -67,7 +67,7 @@ def step_status(store: Store, pointer: Pointer, now: float | None = None) -> Ste
         "working" if found.times else "begun",
         found.done,
         total,
-        "; ".join(one for one in told if one),
+        "; ".join(one for one in notes if one),
         parts.particulars(store.fs, f"{folder}/parts", found) if found.times else (),
     )
 

@@ -58,10 +58,11 @@ def _plain(evaluated: Evaluated | None) -> dict[str, Any] | None:
 
 
 def show(report: dict[str, Any], console: Console | None = None) -> None:
-    """Print the table: the score with its 95 % interval, pseudo-labels kept and how many of them are right, time."""
+    """Print the table: the score with its 95 % interval, pseudo-labels and the share of correct ones, time; then the model to use."""
     scores = [Score.from_json(row[on]) for row in report["generations"] for on in ("validation", "test") if row[on]]
-    table = Table(title=f"{scores[0].title if scores else 'score'} in % with 95 % interval", title_justify="left")
-    for column in ("model", "validation", "test", "pseudo-labels", "right", "time"):
+    title = scores[0].title if scores else "score"
+    table = Table(title=f"{title[0].upper()}{title[1:]} (%), 95 % confidence interval", title_justify="left")
+    for column in ("model", "validation", "test", "pseudo-labels", "correct", "time"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for row in report["generations"]:
         kept, right = row["pseudo_labels"], row["pseudo_correct"]
@@ -74,12 +75,11 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
         table.add_row(row["name"], *cells, f"{row['seconds']:.0f} s")
     console = console or Console(width=max(WIDTH, Console().width))
     console.print(table)
-    for row in report["generations"]:
-        if (guard := row["guard"]) is not None:
-            told = "" if guard["obeyed"] or guard["action"] == "go on" else " (not obeyed)"
-            line = f"{row['name']}: {guard['action']}{told}, {guard['reason']}: {guard['detail']}"
-            console.print(line, markup=False, highlight=False)
-    console.print(f"the model to use: {report['chosen']}", markup=False, highlight=False)
+    chosen = next(row for row in report["generations"] if row["name"] == report["chosen"])
+    path = chosen["model"]
+    console.print(
+        f"Best model: {chosen['name']}, {path} (timm: local-dir:{path})", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 WIDTH = 120

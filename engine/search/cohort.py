@@ -72,7 +72,7 @@ class Cohort:
 
 def format_values(trial: Trial) -> str:
     """A trial's values in one line."""
-    values = ", ".join(f"{path}={value}" for path, value in trial.values.items()) or "the config as it stands"
+    values = ", ".join(f"{path}={value}" for path, value in trial.values.items()) or "the config unchanged"
     return (
         values if trial.parent is None else f"{values}; teacher: the student of {trial.cohort - 1}-{trial.parent:03d}"
     )

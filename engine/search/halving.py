@@ -29,5 +29,5 @@ def decide_halving(
     rung = [one.value for other in others for one in other.reports if one.generation == report.generation]
     better = sum(value > report.value for value in rung)
     kept = math.ceil(settings.keep * (len(rung) + 1))
-    told = f"{better + 1}. of {len(rung) + 1} after generation {report.generation}, the best {kept} go on"
-    return HalvingDecision(better < kept, told)
+    reason = f"{better + 1}. of {len(rung) + 1} after generation {report.generation}, the best {kept} continue"
+    return HalvingDecision(better < kept, reason)

@@ -97,8 +97,8 @@ def check(space: Space, tree: dict[str, Any], schedule: bool) -> None:
             _try(tree, {path: value}, schedule, f"search.space.{path}")
     if math.prod(len(ends(dimension)) for dimension in space.values()) > 1:
         for values in itertools.islice(_combinations(space), CHECKED):
-            told = ", ".join(f"{path}={value}" for path, value in values.items())
-            _try(tree, values, schedule, f"search.space, the combination {told}")
+            values_text = ", ".join(f"{path}={value}" for path, value in values.items())
+            _try(tree, values, schedule, f"search.space, the combination {values_text}")
 
 
 def ends(dimension: Dimension) -> list[Any]:

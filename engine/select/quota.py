@@ -12,12 +12,10 @@ def weights(settings: SelectSettings, classes: ClassList) -> npt.NDArray[np.floa
     """What each class counts (C,). Raises ValueError for a prior that does not name the classes."""
     if not settings.prior:
         return np.ones(len(classes))
-    strangers = [name for name in settings.prior if name not in classes.names]
+    unknown = [name for name in settings.prior if name not in classes.names]
     missing = [name for name in classes.names if name not in settings.prior]
-    if strangers or missing:
-        wrong = (
-            f"no class is called {', '.join(strangers[:10])}" if strangers else f"{', '.join(missing[:10])} has none"
-        )
+    if unknown or missing:
+        wrong = f"no class is called {', '.join(unknown[:10])}" if unknown else f"{', '.join(missing[:10])} has none"
         raise ValueError(f"select.prior: {wrong}; give every class its weight, 0 for one that is not wanted")
     return np.array([settings.prior[name] for name in classes.names])
 

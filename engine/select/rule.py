@@ -93,9 +93,9 @@ def make_rule(settings: SelectSettings, classes: ClassList, seen: PassStatistics
 
 def _fixed(settings: SelectSettings, classes: ClassList) -> npt.NDArray[np.float64]:
     """The threshold of each class (C,) as it was set."""
-    if strangers := [name for name in settings.thresholds if name not in classes.names]:
+    if unknown := [name for name in settings.thresholds if name not in classes.names]:
         known = ", ".join(classes.names[:10])
-        raise ValueError(f"select.thresholds: no class is called {', '.join(strangers)}; the classes are {known} …")
+        raise ValueError(f"select.thresholds: no class is called {', '.join(unknown)}; the classes are {known} …")
     return np.array([settings.thresholds.get(name, settings.threshold) for name in classes.names])
 
 

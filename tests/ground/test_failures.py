@@ -38,22 +38,22 @@ def verdicts(kinds: list[FailureKind]) -> list[str]:
 
 
 def test_crashes_are_retried_up_to_their_budget() -> None:
-    assert verdicts(["crash"] * 3) == ["retry", "retry", "give up"]
+    assert verdicts(["crash"] * 3) == ["retry", "retry", "give_up"]
 
 
 def test_lost_machines_have_a_budget_of_their_own() -> None:
-    assert verdicts(["preempted"] * 4) == ["retry", "retry", "retry", "give up"]
+    assert verdicts(["preempted"] * 4) == ["retry", "retry", "retry", "give_up"]
     assert verdicts(["crash", "preempted", "crash", "preempted", "preempted"]) == ["retry"] * 5
 
 
-@pytest.mark.parametrize("kind", ["mistake", "target"])
+@pytest.mark.parametrize("kind", ["user_error", "store"])
 def test_what_only_a_person_can_mend_is_not_tried_again(kind: FailureKind) -> None:
-    assert verdicts([kind]) == ["give up"]
+    assert verdicts([kind]) == ["give_up"]
 
 
 def test_a_budget_of_zero_survives_nothing() -> None:
     failure = Failure("crash", "")
-    assert decide_retry(failure, FailureCounts().after(failure), FailureBudget(0, 0)).action == "give up"
+    assert decide_retry(failure, FailureCounts().after(failure), FailureBudget(0, 0)).action == "give_up"
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,19 @@ def test_a_budget_of_zero_survives_nothing() -> None:
 )
 def test_a_full_or_read_only_store_is_named_with_the_remedy(code: int, says: str) -> None:
     failure = classify_worker_error(OSError(code, "words of the system", "/store/parts/x.tmp"), "/store")
-    assert failure.kind == "target"
+    assert failure.kind == "store"
     assert "/store/parts/x.tmp" in failure.detail
     assert says in failure.detail
     assert "run the same command again" in failure.detail
 
 
 def test_errors_of_a_worker_by_kind() -> None:
-    assert classify_worker_error(ValueError("row 3 is damaged"), "s").kind == "mistake"
+    assert classify_worker_error(ValueError("row 3 is damaged"), "s").kind == "user_error"
     assert classify_worker_error(OSError("connection reset"), "s").kind == "crash"
     assert classify_worker_error(RuntimeError("CUDA out of memory"), "s").kind == "crash"
     wrapped = RuntimeError("while writing")
     wrapped.__cause__ = OSError(errno.ENOSPC, "full")
-    assert classify_worker_error(wrapped, "/store").kind == "target"
+    assert classify_worker_error(wrapped, "/store").kind == "store"
     assert "while writing" in classify_worker_error(wrapped, "/store").trace
 
 
@@ -82,7 +82,7 @@ def test_a_dead_process_is_a_crash_unless_its_machine_went_too() -> None:
     assert classify_ray_error(ActorDiedError(), 0, "s").kind == "crash"
     assert classify_ray_error(ActorDiedError(), 1, "s").kind == "preempted"
     task = RayTaskError("start", "traceback", ValueError("model cannot be read"))
-    assert classify_ray_error(task, 0, "s").kind == "mistake"
+    assert classify_ray_error(task, 0, "s").kind == "user_error"
 
 
 def test_a_worker_that_does_not_answer_is_waited_for_before_it_is_judged() -> None:
@@ -96,7 +96,7 @@ def test_an_object_store_that_denies_is_unwritable_though_it_gives_no_number() -
     denied = classify_worker_error(
         OSError("AWS Error ACCESS_DENIED during PutObject operation: Access Denied"), "s3://b/store"
     )
-    assert denied.kind == "target"
+    assert denied.kind == "store"
     assert "s3://b/store: cannot be written, permission is denied" in denied.detail
     assert classify_worker_error(OSError("AWS Error SLOW_DOWN during PutObject operation"), "s").kind == "crash"
 

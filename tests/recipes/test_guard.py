@@ -74,11 +74,11 @@ def test_without_validation_or_with_the_rails_off_a_verdict_only_warns() -> None
     worse = evidence_of(labels([0, 1]), None, answers(np.ones(400, bool)), answers(np.arange(400) > 100), TASK)
     assert make_verdict(worse, None, GuardSettings()).rejects
     off = make_verdict(worse, None, GuardSettings(enabled=False))
-    assert off.decision.action == "keep the old teacher"
+    assert off.decision.action == "keep_teacher"
     assert not off.rejects
     assert "only" in off.sentence
     lost = evidence_of(labels([0] * 30), labels([1] * 30), None, None, TASK)
-    assert make_verdict(lost, None, GuardSettings()).decision.reason == "classes lost"
+    assert make_verdict(lost, None, GuardSettings()).decision.reason == "classes_lost"
     assert not make_verdict(lost, None, GuardSettings()).obeyed
 
 
@@ -155,10 +155,10 @@ def walk(setup: FakeSetup) -> list[tuple[str, str | None]]:
 def test_a_worse_student_is_thrown_away_and_ends_what_would_only_repeat(tmp_path: Path, recipe: str, word: str) -> None:
     setup = FakeSetup(tmp_path, [GOOD, BETTER, BAD, BAD], recipe=recipe)
     generations = trained(setup)
-    assert [g.guard and g.guard.decision.reason for g in generations[1:]] == ["student better", "student worse"]
+    assert [g.guard and g.guard.decision.reason for g in generations[1:]] == ["student_better", "student_worse"]
     report = metrics(setup.run.store, generations)
     assert report["chosen"] == f"{word} 1"
-    assert report["generations"][2]["guard"]["action"] == "keep the old teacher"
+    assert report["generations"][2]["guard"]["action"] == "keep_teacher"
     assert report["generations"][2]["guard"]["selected_share"] == 0.1
 
 
@@ -167,8 +167,8 @@ def test_a_kept_teacher_teaches_again_when_the_next_selection_differs(tmp_path: 
         tmp_path, [GOOD, BAD, BETTER, BETTER], schedule=[{"select.threshold": t} for t in (0.9, 0.8, 0.7)]
     )
     reasons = walk(setup)
-    assert reasons[1] == ("generation 1", "student worse")
-    assert reasons[2] == ("generation 2", "student better")
+    assert reasons[1] == ("generation 1", "student_worse")
+    assert reasons[2] == ("generation 2", "student_better")
     assert setup.taught[0] == setup.taught[1] != setup.taught[2]
 
 
@@ -184,7 +184,7 @@ def test_students_start_from_their_teacher_when_asked_to(tmp_path: Path, recipe:
 def test_settled_labels_stop(tmp_path: Path) -> None:
     setup = FakeSetup(tmp_path, [GOOD, GOOD, GOOD, GOOD])
     setup.pseudo = [labels([0, 1] * 1000) for _ in range(4)]
-    assert walk(setup)[1:] == [("generation 1", "student not worse"), ("generation 2", "labels settled")]
+    assert walk(setup)[1:] == [("generation 1", "student_not_worse"), ("generation 2", "labels_settled")]
 
 
 def test_without_validation_every_generation_is_made(tmp_path: Path) -> None:
@@ -198,12 +198,12 @@ def test_nothing_selected_ends_it_and_is_named(tmp_path: Path, capsys: pytest.Ca
     generations = trained(setup)
     assert [g.name for g in generations] == ["teacher", "generation 1"]
     show(metrics(setup.run.store, generations))
-    assert "nothing selected" in capsys.readouterr().out
+    assert "nothing_selected" in capsys.readouterr().out
 
 
 def test_the_last_verdict_is_told_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     setup: Any = FakeSetup(tmp_path, [GOOD, BAD], generations=1)
     generations: list[Generation] = trained(setup)
     assert next_teacher(setup, 1, generations[0], generations[1]) is generations[0]
-    assert "worse than its teacher" in capsys.readouterr().out
+    assert "student worse by" in capsys.readouterr().out
     assert not stop_without_labels("x", generations[0], setup.put("select", "s", labels([0]), {}, selected=1))

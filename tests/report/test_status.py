@@ -31,7 +31,7 @@ def test_a_working_step_is_told_from_listing_and_footers(working: Step) -> None:
     status = step_status(working.store, Pointer("predict", working.name, working.record, 0.0), now=1013)
     assert (status.state, status.done, status.total) == ("working", 6, 10)
     assert status.detail.startswith("0.50 shards/s, 50 images/s, 8 s left, last part 3 s ago; bound by decode")
-    assert status.more[0] == "set aside: truncated 2, empty 1"
+    assert status.more[0] == "skipped: truncated 2, empty 1"
     assert status.more[1].startswith("slowest shards 4 (7.5 s)")
 
 
@@ -40,7 +40,7 @@ def test_a_finished_step_tells_its_rejects_by_reason(working: Step) -> None:
     working.commit(parts.values(), {"images": 582, "rejected": 3, "reasons": {"truncated": 2, "empty": 1}}, 0.0)
     status = step_status(working.store, Pointer("predict", working.name, working.record, 0.0))
     assert status.state == "done"
-    assert status.more == ("set aside: truncated 2, empty 1",)
+    assert status.more == ("skipped: truncated 2, empty 1",)
 
 
 def test_the_rate_is_that_of_the_recent_parts() -> None:

@@ -18,7 +18,7 @@ def test_the_first_to_arrive_goes_on_and_later_ones_are_measured_against_it() ->
     assert decide_halving(report(0.6), [record(1, 0, 0.5), record(1, 1, 0.4)], settings, 3).goes_on
     third = decide_halving(report(0.5), [record(1, n, a) for n, a in enumerate((0.5, 0.6, 0.7))], settings, 3)
     assert not third.goes_on
-    assert third.reason == "3. of 4 after generation 1, the best 2 go on"
+    assert third.reason == "3. of 4 after generation 1, the best 2 continue"
 
 
 def test_only_the_same_generation_counts_and_grace_is_kept() -> None:
