@@ -17,7 +17,15 @@ from engine.fit.order import DrawOrder, ShardOrder
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.ground import storage
 from engine.images.crops import RandomCrop
-from engine.images.decode import Frame, Pixels, decode_array, decode_full_size, decode_mask, decode_mask_full_size
+from engine.images.decode import (
+    Frame,
+    Pixels,
+    decode_array,
+    decode_full_size,
+    decode_mask,
+    decode_mask_full_size,
+    decode_reduced,
+)
 from engine.images.errors import RejectedImageError
 from engine.labels.targets import Targets, padded
 from engine.tables import schema
@@ -124,6 +132,7 @@ class Decoder:
 
     def __init__(self, shards: Shards, size: int, pool: Executor, crops: Sequence[RandomCrop] = ()) -> None:
         self.size, self.frame, self.crops = size, Frame(size), tuple(crops)
+        self.short_side = max((crop.short_side for crop in self.crops), default=size)
         self._shards, self._pool = shards, pool
 
     def buffer(self, count: int, masks: bool, seeds: npt.NDArray[np.uint64] | None = None) -> DecodeBuffer:
@@ -177,7 +186,11 @@ class Decoder:
     def decode(self, rows: Rows, pick: int) -> Pixels:
         """As `picture`, but raises RejectedImageError."""
         data = rows.images[pick].as_buffer()
-        return decode_full_size(data) if self.crops else decode_array(data, self.frame)
+        if not self.crops:
+            return decode_array(data, self.frame)
+        # a photograph much larger than any crop needs is decoded at a fraction of its size, cached or streamed alike
+        reduced = decode_reduced(data, self.short_side)
+        return decode_full_size(data) if reduced is None else reduced
 
     def _decoded(self, rows: Rows, pick: int, decode: Callable[[], Pixels]) -> Pixels:
         try:

@@ -3,6 +3,7 @@
 A crop follows from the image's own seed and size alone (engine.images.counter_rng), like every other noise of a view.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +46,13 @@ class RandomCrop:
     @classmethod
     def of(cls, noise: NoiseSettings, size: int, view: int = 0) -> "RandomCrop":
         return cls(size, noise.scale, noise.ratio, view)
+
+    @property
+    def short_side(self) -> int:
+        """Shorter side in pixels of a picture of which the smallest and narrowest allowed crop still has `size` pixels a side."""
+        if self.scale is None:
+            return self.size
+        return math.ceil(self.size / math.sqrt(self.scale[0] * min(self.ratio[0], 1 / self.ratio[1])))
 
     def draws(self, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
         """Uniform numbers (B, 4 * TRIES) for images with `seeds` uint64 (B,)."""

@@ -1,10 +1,12 @@
 """Streams draw the same for any number of workers, cached or streamed, and every row exactly count times an epoch."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from engine.gather.training_set import TrainingSet
 from engine.images.crops import RandomCrop
 from engine.images.errors import RejectedImageError
 from tests.fit.sets import open_stream, write_set
+from tests.images.making import jpeg
 
 CACHED, STREAMED = 2**30, 0
 COUNTS = [1, 2, 3, 1, 1, 1, 1, 1, 4, 1, 3, 1]
@@ -175,6 +178,17 @@ def test_crops_are_taken_from_the_whole_picture(tmp_path: Path, cache: int) -> N
     ranks = [opened(training_set, cache=cache, crops=crops, rank=rank, world=2).batch(3) for rank in range(2)]
     assert torch.equal(torch.cat([rank.crops[2] for rank in ranks]), batch.crops[2])
     assert torch.equal(batch.pin().crops[1] if torch.cuda.is_available() else batch.crops[1], batch.crops[1])
+
+
+def test_large_photographs_are_decoded_at_a_fraction_of_their_size(tmp_path: Path) -> None:
+    data = jpeg(1, 400, 300)
+    rows = shards.Rows(
+        0, np.arange(1), pa.chunked_array([[data]]), None, np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32)
+    )
+    with ThreadPoolExecutor(1) as pool:
+        for crops, height in (((RandomCrop(8, (0.5, 1.0)),), 38), ((RandomCrop(64, (0.08, 1.0)),), 300)):
+            decoder = shards.Decoder(shards.Shards(write_set(tmp_path)), 8, pool, crops)
+            assert decoder.decode(rows, 0).shape[0] == height
 
 
 def test_pictures_that_do_not_fit_are_streamed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import ks_2samp, kstest
 from torchvision.transforms import RandomResizedCrop
 
 from engine.images.crops import RandomCrop, draw_box
@@ -25,11 +26,24 @@ def test_boxes_follow_torchvisions_law_over_the_whole_picture(width: int, height
     torch.manual_seed(0)
     image = torch.empty(1, height, width)
     theirs = np.array([RandomResizedCrop.get_params(image, list(SCALE), list(RATIO)) for _ in range(6000)])
-    for mine, other in zip(ours.T, theirs[:, [1, 0, 3, 2]].T, strict=True):
-        points = [0.05, 0.25, 0.5, 0.75, 0.95]
-        np.testing.assert_allclose(
-            np.quantile(mine, points), np.quantile(other, points), atol=0.04 * max(width, height)
+    for law in (lambda box: box[:, 2] * box[:, 3] / (width * height), lambda box: np.log(box[:, 2] / box[:, 3])):
+        mine, other = law(ours), law(theirs[:, [1, 0, 3, 2]])
+        assert ks_2samp(mine, other).pvalue > 1e-3
+    if max(width, height) > 2 * min(width, height):
+        return  # where no box fits, the central one is taken
+    for side, length in ((0, width - ours[:, 2]), (1, height - ours[:, 3])):
+        free = length > 20
+        assert kstest(ours[free, side] / length[free], "uniform").pvalue > 1e-3, (
+            "positions are uniform where there is room"
         )
+
+
+def test_the_smallest_crop_of_a_reduced_picture_still_fills_the_view() -> None:
+    crop = RandomCrop(32, (0.08, 1.0))
+    assert crop.short_side == 131
+    short = [min(draw_box(row, 175, 131, SCALE, RATIO)[2:]) for row in draws(2000)]
+    assert min(short) >= 32
+    assert RandomCrop(32).short_side == 32
 
 
 def test_the_borders_of_a_wide_picture_are_seen() -> None:
