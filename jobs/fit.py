@@ -10,7 +10,7 @@ from functools import partial
 from engine.dedup.hashing import hash_images
 from engine.fit.pool_stream import PoolSource
 from engine.fit.source import GatheredSource, Source
-from engine.fit.trainer import fit
+from engine.fit.trainer import FitSpec, fit
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.gather.soft import import_soft
 from engine.ground.progress import log_event
@@ -61,7 +61,7 @@ def main() -> None:
         streams |= {
             name: GatheredSource(output, training_set(output, run.store, classes)) for name, output in outputs.items()
         }
-        model = fit(run, "fit", settings.model, settings.fit, streams, classes, init)
+        model = fit(run, "fit", FitSpec(settings.model, settings.fit, classes, init), streams)
     log_event("done", f"model={model.step}, timm hub folder at {model_path(model)}")
 
 

@@ -25,13 +25,11 @@ ALLOWED = {
 TOO_MANY = {
     "engine/dedup/near_duplicates.py:_compare",
     "engine/fit/loop.py:train",
-    "engine/fit/trainer.py:fit",
     "engine/gather/pipeline.py:_gather",
     "engine/gather/pipeline.py:_on_ray",
     "engine/gather/pipeline.py:gather_group",
     "engine/images/sources.py:_digest",
     "engine/images/sources.py:list_images",
-    "engine/plan/estimate.py:_with_cost",
     "engine/predict/predict_plan.py:decoding_agreement",
     "engine/select/blocks.py:scan",
     "engine/select/exclusion.py:find_excluded",

@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -47,20 +48,22 @@ LATER: dict[str, Any] = {"freeze": [], "freeze_steps": 0, "layer_decay": 1.0}
 """Settings that came later, and what they say of a fit that does not use them: such a fit keeps its name."""
 
 
-def fit(
-    run: Run,
-    label: str,
-    model: ModelSettings,
-    settings: FitSettings,
-    streams: Mapping[str, Source],
-    classes: ClassList,
-    init: Output | None = None,
-) -> Output:
+@dataclass(frozen=True)
+class FitSpec:
+    """What is trained: an architecture on the classes, how, and the fitted step whose weights it starts from (default: random weights)."""
+
+    model: ModelSettings
+    settings: FitSettings
+    classes: ClassList
+    init: Output | None = None
+
+
+def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> Output:
     """A model trained on named streams, saved in the timm hub layout below the step.
 
-    `streams`: for every stream of settings.batch its source; `init`: a fitted step whose weights the model starts from.
-    Raises ValueError when a stream is missing, unknown or empty.
+    `streams`: the source of every stream of `spec.settings.batch`. Raises ValueError when a stream is missing, unknown or empty.
     """
+    model, settings, classes, init = spec.model, spec.settings, spec.classes, spec.init
     _check_streams(label, settings, streams)
     run.cluster.refuse_uneven(label, settings.batch)
     inputs = {name: source.digest for name, source in streams.items()}

@@ -1,7 +1,7 @@
 """Estimate time, cost and bytes of predicting a pool from the costs of a sample. Times in seconds, sizes in bytes, cost in the unit of the price."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,18 @@ def _predict(measured: MeasuredCosts, pool: PoolTotals, capacity: ClusterCapacit
         bound = "too few shards for the workers"
     seconds, bound = _at_least_network_time(seconds, bound, pool.bytes, capacity)
     written = pool.images * measured.prediction_bytes
-    return _with_cost("predict", seconds + measured.start_up, capacity, pool.bytes, written, measured.resident, bound)
+    return _with_cost(
+        Estimate("predict", seconds + measured.start_up, 0.0, pool.bytes, written, measured.resident, bound), capacity
+    )
 
 
 def _select(measured: MeasuredCosts, pool: PoolTotals, capacity: ClusterCapacity) -> Estimate:
     predictions = pool.images * measured.prediction_bytes
     cpus = max(1, min(capacity.cpus, pool.shards))
     seconds, bound = _at_least_network_time(pool.images * measured.select / cpus, "compute", predictions, capacity)
-    return _with_cost("select", seconds + measured.boot, capacity, predictions, 0.0, measured.resident, bound)
+    return _with_cost(
+        Estimate("select", seconds + measured.boot, 0.0, predictions, 0.0, measured.resident, bound), capacity
+    )
 
 
 def _gather(measured: MeasuredCosts, pool: PoolTotals, capacity: ClusterCapacity, selected: float) -> Estimate:
@@ -114,7 +118,9 @@ def _gather(measured: MeasuredCosts, pool: PoolTotals, capacity: ClusterCapacity
     cpus = max(1, min(capacity.cpus, pool.shards))
     both = 2 * measured.read * selected * pool.images / cpus  # writing takes about as long as reading
     seconds, bound = _at_least_network_time(both, "read", moved, capacity)
-    return _with_cost("gather", seconds + measured.boot, capacity, moved, moved, measured.resident, bound)
+    return _with_cost(
+        Estimate("gather", seconds + measured.boot, 0.0, moved, moved, measured.resident, bound), capacity
+    )
 
 
 def _at_least_network_time(seconds: float, bound: str, volume: float, capacity: ClusterCapacity) -> tuple[float, str]:
@@ -125,11 +131,8 @@ def _at_least_network_time(seconds: float, bound: str, volume: float, capacity: 
     return (least, "network") if least > seconds else (seconds, bound)
 
 
-def _with_cost(
-    step: str, seconds: float, capacity: ClusterCapacity, read: float, written: float, memory: float, bound: str
-) -> Estimate:
-    cost = seconds / 3600 * capacity.nodes * capacity.price
-    return Estimate(step, seconds, cost, read, written, memory, bound)
+def _with_cost(estimate: Estimate, capacity: ClusterCapacity) -> Estimate:
+    return replace(estimate, cost=estimate.seconds / 3600 * capacity.nodes * capacity.price)
 
 
 def format_bytes(size: float) -> str:

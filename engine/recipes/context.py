@@ -13,7 +13,7 @@ from engine.evaluate.calibrate import calibrate
 from engine.evaluate.evaluate import evaluate, score_of
 from engine.fit.pool_stream import PoolSource
 from engine.fit.source import GatheredSource, Source
-from engine.fit.trainer import fit
+from engine.fit.trainer import FitSpec, fit
 from engine.gather.grouping import PICKS
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.ground.run import Run
@@ -118,7 +118,8 @@ class RecipeContext:
         streams: dict[str, Source] = {
             name: getattr(self, name) for name in wanted.batch if name in ("labelled", "pool")
         }
-        return fit(self.run, "pretext fit", settings.models.teacher, settings.seeded(wanted), streams, self.classes)
+        spec = FitSpec(settings.models.teacher, settings.seeded(wanted), self.classes)
+        return fit(self.run, "pretext fit", spec, streams)
 
     def targets(self, label: str, table: pa.Table, inputs: dict[str, str]) -> Output:
         """Targets that the task made, as a step that `gather` reads. `inputs`: digests of what they were made of."""
@@ -155,7 +156,8 @@ class RecipeContext:
         used = {name: stream for name, stream in streams.items() if name in settings.batch}
         if init is None and model.architecture == self.settings.models.teacher.architecture:
             init = self.pretext
-        return fit(self.run, label, model, self.settings.seeded(settings), used, classes or self.classes, init)
+        spec = FitSpec(model, self.settings.seeded(settings), classes or self.classes, init)
+        return fit(self.run, label, spec, used)
 
     def predict(self, label: str, model: Output, on: str = "pool", only: Subset | None = None) -> Output:
         """Answers of `model` on the collection called `on`, or on `only` some of its images; the pool's without the excluded images."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from engine.fit.source import GatheredSource
-from engine.fit.trainer import fit
+from engine.fit.trainer import FitSpec, fit
 from engine.gather.pipeline import gather_labelled, training_set
 from engine.ground import storage
 from engine.ground.run import Run
@@ -56,14 +56,8 @@ def job_rates(cifar: Path, model: Path) -> dict[str, float]:
         infos = run.store.fs.get_file_info(pafs.FileSelector(f"{predicted.folder}/parts"))
         written = sorted(info.mtime_ns / 1e9 for info in infos)
         gathered = gather_labelled(run, "gather", Scope(images), classes)
-        fitted = fit(
-            run,
-            "fit",
-            MODEL,
-            FIT,
-            {"labelled": GatheredSource(gathered, training_set(gathered, run.store, classes))},
-            classes,
-        )
+        source = GatheredSource(gathered, training_set(gathered, run.store, classes))
+        fitted = fit(run, "fit", FitSpec(MODEL, FIT, classes), {"labelled": source})
         progress = json.loads(storage.get(run.store.fs, f"{fitted.folder}/progress.json"))
     shutil.rmtree(folder)
     return {"predict": 1000 * (len(written) - 1) / (written[-1] - written[0]), "fit": progress["images_per_second"]}

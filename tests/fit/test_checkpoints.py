@@ -9,7 +9,7 @@ import torch
 from engine.fit import trainer
 from engine.fit.checkpoints import LocalReporter
 from engine.fit.source import GatheredSource
-from engine.fit.trainer import fit
+from engine.fit.trainer import FitSpec, fit
 from engine.gather.training_set import TrainingSet
 from engine.ground.failures import WorkersFailedError
 from engine.ground.run import Run
@@ -45,7 +45,7 @@ def test_the_last_two_checkpoints_are_kept_and_the_last_is_found(reporter: Local
 
 def run_fit(store: Path, training: TrainingSet, cluster: ClusterSettings, name: str = "run") -> Output:
     labelled = GatheredSource(Output("gather-0", "", "", "0" * 64, {}), training)
-    return fit(Run(Store(str(store)), name, cluster), "fit", MODEL, SETTINGS, {"labelled": labelled}, CLASSES)
+    return fit(Run(Store(str(store)), name, cluster), "fit", FitSpec(MODEL, SETTINGS, CLASSES), {"labelled": labelled})
 
 
 def weights(output: Output) -> bytes:
