@@ -20,13 +20,13 @@ from engine.settings.fit import FitSettings
 
 
 def make_network(
-    context: Context, class_names: tuple[str, ...], another: int = 0
+    context: Context, class_names: tuple[str, ...], seed_offset: int = 0
 ) -> tuple[nn.Module, LoadReport | None]:
     """The model of the settings for these classes, and what of it the initial weights filled where there are any.
 
-    Every rank draws the same random weights, and the same ones after a restart; `another` network draws others.
+    Every rank draws the same random weights, and the same ones after a restart; another `seed_offset` draws others.
     """
-    torch.manual_seed(context.settings.seed + another)
+    torch.manual_seed(context.settings.seed + seed_offset)
     model = build_model(context.model, len(class_names))
     return model, None if context.init is None else initialise(model, context.init, class_names)
 

@@ -93,7 +93,7 @@ class MetaPseudoLabels(Objective):
         needs_labelled_and_pool(settings)
         arguments = self.arguments = context.arguments(MetaArguments)
         teacher, self.loaded = make_network(context, context.class_names)
-        student, _ = make_network(context, context.class_names, another=1)
+        student, _ = make_network(context, context.class_names, seed_offset=1)
         self.views = StreamViews(context, teacher, labelled_weak_strong(context, arguments.weak))
         self.weight = 0.0 if arguments.arm == "no_feedback" else arguments.feedback_weight
         averaged = settings.model_ema and arguments.arm == "uda_only"
@@ -152,26 +152,28 @@ class MetaPseudoLabels(Objective):
         probabilities, rate = answers.detach().softmax(1), learning_rate(self.student.settings, step)
         if self.arguments.labels == "soft":
             before = {name: weight.detach().clone() for name, weight in self.learning()}
-            loss = self.follow(strong, probabilities, step)
+            loss = self.fit_student(strong, probabilities, step)
             with own_statistics(self.student.model):
-                slope = slopes(self.student.model, before, self.heading(known, labelled), strong)
+                slope = slopes(self.student.model, before, self.student_gradient(known, labelled), strong)
             term = soft_term(answers, rate, slope)
             return term, {"loss/student": loss, "feedback": -term.detach()}
         drawn = draw(probabilities, uniforms(view_seeds(pool.seeds, 3), 1)[:, 0])
         target = F.one_hot(drawn, answers.shape[1]).to(answers.dtype)
         if self.arguments.feedback == "difference":
-            old = self.standing(known, labelled)
-            loss = self.follow(strong, target, step)
-            feedback = average_over_workers(old - self.standing(known, labelled))
+            old = self.student_loss(known, labelled)
+            loss = self.fit_student(strong, target, step)
+            feedback = average_over_workers(old - self.student_loss(known, labelled))
         else:
             gradients: dict[str, Tensor] = {}
-            loss = self.follow(strong, target, step, gradients)
-            feedback = product(rate, self.heading(known, labelled), gradients)
+            loss = self.fit_student(strong, target, step, gradients)
+            feedback = product(rate, self.student_gradient(known, labelled), gradients)
         term = self.context.world * sampled_term(answers, drawn, feedback - self.baseline.mean)
         self.baseline.mean.lerp_(feedback, 1 - self.arguments.baseline)
         return term, {"loss/student": loss, "feedback": feedback}
 
-    def follow(self, strong: Tensor, target: Tensor, step: int, gradients: dict[str, Tensor] | None = None) -> Tensor:
+    def fit_student(
+        self, strong: Tensor, target: Tensor, step: int, gradients: dict[str, Tensor] | None = None
+    ) -> Tensor:
         """One step of the student on the teacher's labels; returns its loss before it, a scalar. `gradients`: as in `Learner.learn`."""
         self.student.begin(step)
         loss = soft_ce(self.student(strong), target).mean()
@@ -179,12 +181,12 @@ class MetaPseudoLabels(Objective):
         return loss.detach()
 
     @torch.no_grad()
-    def standing(self, known: Tensor, labelled: Batch) -> Tensor:
+    def student_loss(self, known: Tensor, labelled: Batch) -> Tensor:
         """This worker's labelled loss of the student as it is, a scalar."""
         with own_statistics(self.student.model):
             return labelled_loss(self.student.model(known), labelled, self.context)
 
-    def heading(self, known: Tensor, labelled: Batch) -> dict[str, Tensor]:
+    def student_gradient(self, known: Tensor, labelled: Batch) -> dict[str, Tensor]:
         """The gradient of the labelled loss of the student as it is, the mean over workers."""
         weights = dict(self.learning())
         with own_statistics(self.student.model):

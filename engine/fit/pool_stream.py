@@ -36,7 +36,7 @@ class PoolSource:
     """Every image of a collection but those `held` out. Pickles small, as its manifest does."""
 
     manifest: Manifest
-    held: ExclusionSet | None = None
+    exclusions: ExclusionSet | None = None
     max_rejected_percent: float = 1.0
     """Share of the images drawn that may be broken, without those held out; decides nothing that is drawn."""
 
@@ -55,7 +55,7 @@ class PoolSource:
     @property
     def digest(self) -> str:
         """All that decides what is drawn."""
-        return self.manifest.digest if self.held is None else f"{self.manifest.digest}-{self.held.digest}"
+        return self.manifest.digest if self.exclusions is None else f"{self.manifest.digest}-{self.exclusions.digest}"
 
     @property
     def target_kind(self) -> None:
@@ -109,11 +109,11 @@ class PoolShards:
     def _allowed(self, batch: pa.RecordBatch) -> pa.Array:
         """The images of a batch, null where one is held out."""
         images = batch.column("image")
-        if self.raw.held is None:
+        if self.raw.exclusions is None:
             return images
         keys = batch.column("key").to_pylist() if self.raw.manifest.has_keys else [None] * len(images)
         out = [
-            image.is_valid and self.raw.held.reason(key, content_hash(image.as_buffer())) is not None
+            image.is_valid and self.raw.exclusions.reason(key, content_hash(image.as_buffer())) is not None
             for key, image in zip(keys, images, strict=True)
         ]
         return pc.if_else(pa.array(out), pa.scalar(None, images.type), images)

@@ -87,7 +87,7 @@ class RecipeContext:
         check_overlaps(self.fingerprints)
 
     @cached_property
-    def held(self) -> ExclusionSet:
+    def exclusions(self) -> ExclusionSet:
         """Hashes of every labelled and evaluation image: such images are left out of the pool while it is labelled."""
         return build_exclusion_set(self.fingerprints)
 
@@ -107,7 +107,7 @@ class RecipeContext:
         """The pool without the excluded images, for objectives that train on raw images."""
         if "pool" not in self.collections:
             raise ValueError("a stream called pool draws from the pool: set data.pool")
-        return PoolSource(self.collections["pool"].manifest, self.held, self.settings.data.max_rejected_percent)
+        return PoolSource(self.collections["pool"].manifest, self.exclusions, self.settings.data.max_rejected_percent)
 
     @cached_property
     def pretext(self) -> Output | None:
@@ -170,7 +170,7 @@ class RecipeContext:
 
     def scope(self, on: str) -> Scope:
         """The images of the collection called `on`; the pool's without those that stand in a labelled or evaluation set."""
-        exclusions = self.held if on == "pool" else None
+        exclusions = self.exclusions if on == "pool" else None
         percent = self.settings.data.max_rejected_percent
         return Scope(self.collections[on], exclusions, max_rejected_percent=percent)
 

@@ -232,7 +232,7 @@ def test_the_objectives_step_is_the_derivative() -> None:
         nn.utils.vector_to_parameters(student.clone(), probe.student.model.parameters())
         probe.step(batch, 0)
         images = probe.views("labelled", batch["labelled"])
-        losses.append(float(probe.standing(images, batch["labelled"])))
+        losses.append(float(probe.student_loss(images, batch["labelled"])))
     slope = (losses[0] - losses[1]) / 0.1
     assert slope == pytest.approx(float(found.norm()), rel=0.02)
 
@@ -243,8 +243,8 @@ def test_batch_norm_has_no_part_in_the_feedback() -> None:
     model, batch = objective.student.model, batches()
     running = {name: tensor.clone() for name, tensor in model.named_buffers()}
     images = objective.views("labelled", batch["labelled"])
-    objective.standing(images, batch["labelled"])
-    objective.heading(images, batch["labelled"])
+    objective.student_loss(images, batch["labelled"])
+    objective.student_gradient(images, batch["labelled"])
     assert all(torch.equal(tensor, running[name]) for name, tensor in model.named_buffers())
     metrics = objective.step(batch, 0)
     assert abs(float(metrics["feedback"])) < 1e-20
