@@ -113,6 +113,20 @@ def test_accuracy_is_one_measure_among_others() -> None:
     assert len(lines) <= ELSEWHERE, "\n".join(sorted(lines))
 
 
+def test_nothing_cites_a_document_outside_the_repository() -> None:
+    cited = re.compile(
+        "METHODS" + " ?(§|section)|" + "|".join(f"{name}[.]md" for name in ("DESIGN", "METHODS", "GLOSSARY", "USERS"))
+    )
+    files = [
+        path
+        for ending in ("py", "md", "yaml")
+        for path in ROOT.glob(f"[!.]*/**/*.{ending}")
+        if ".venv" not in path.parts
+    ]
+    assert len(files) > 300
+    assert not [str(path.relative_to(ROOT)) for path in files if cited.search(path.read_text())]
+
+
 def test_the_counts_see_what_they_count() -> None:
     assert any(len(names) > 3 for _, names in functions())
     assert "six parameters" in text_of(Path(__file__))

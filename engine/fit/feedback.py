@@ -1,4 +1,4 @@
-"""What a student's progress on true labels says of its teacher's pseudo-labels (Meta Pseudo Labels; METHODS §12).
+"""How a student's progress on true labels rates its teacher's pseudo-labels (Meta Pseudo Labels, Pham et al. 2021, section 2 and appendix A).
 
 Teacher T labels x_u, the student S moves from θ to θ' = θ - η g with g the gradient of its mean loss on these labels, and
 M = L(θ') is then its loss on true labels. What is wanted is dM/dT, and v = ∇L(θ') is all that it needs to know of L:

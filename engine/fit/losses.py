@@ -2,7 +2,7 @@
 
 A target is sparse (`engine.labels.targets`): classes int64 (b, P), padded with -1, and weights float32 (b, P); whatever
 its weights lack to 1 is spread evenly over the classes that are not listed. q is the same target as a dense
-distribution (b, C), z the logits, p = softmax(z). Formulae and minimisers: METHODS §2.
+distribution (b, C), z the logits, p = softmax(z).
 """
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
 """The `meta_pseudo_labels` objective: a teacher that learns from how its student does (Pham et al. 2021, arXiv 2003.10580).
 
-One step, METHODS §12:
+One step (Meta Pseudo Labels, Pham et al. 2021, section 2 and appendix A):
 
 1  The teacher answers for labelled images, and for weak and strong views of pool images; its answers for the strong
    ones become the student's labels: drawn (`labels: sampled`) or as they are (`soft`).

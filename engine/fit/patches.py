@@ -1,4 +1,4 @@
-"""The `patches` pretext: in which of 24 orders the quarters of an image lie (patch placement, jigsaw: METHODS §8; Noroozi and Favaro 2016).
+"""The `patches` pretext: in which of 24 orders the quarters of an image lie (patch placement, jigsaw: Noroozi and Favaro 2016).
 
 Edges that run on from one quarter to the next would give the order away, so each quarter is cut at a place of its own and shown with a gap around
 it. Order and places come from the image's own seed.

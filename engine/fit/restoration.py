@@ -1,6 +1,6 @@
 """Pretexts that give a picture back as it was: `inpainting` fills holes, `colourisation` colours what was made grey.
 
-In-painting: METHODS §11, Image网. A U-Net on the encoder is trained with the squared error, and the encoder is what
+In-painting (Varty: Self-supervised learning on Image网, 2020). A U-Net on the encoder is trained with the squared error, and the encoder is what
 comes out. Pixels are normalised: a hole of zeros is one of the mean colour.
 """
 

@@ -1,4 +1,4 @@
-"""The `rotation` pretext: which of four ways an image was turned (Gidaris et al. 2018, arXiv 1803.07728; METHODS §9).
+"""The `rotation` pretext: which of four ways an image was turned (Gidaris et al. 2018, arXiv 1803.07728).
 
 All four copies of an image stand in one batch. They are exact: pixels are moved, not interpolated, so there is nothing
 but the content to tell them apart by. Noise comes before: a mirror after it would exchange 90° and 270°.

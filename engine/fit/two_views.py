@@ -1,4 +1,4 @@
-"""The `two_views` pretext: two views of an image should have the same features (consistency; METHODS §8).
+"""The `two_views` pretext: two views of an image should have the same features (consistency).
 
 Features that agree could all be one point. What keeps them apart is that of VICReg (Bardes, Ponce, LeCun 2022, arXiv
 2105.04906): every feature must vary over the batch, and no two may say the same. Nothing is kept between steps.

@@ -1,4 +1,4 @@
-"""The noise that Noisy Student's program gives an EfficientNet of each size (google-research/noisystudent; METHODS §6).
+"""The noise that Noisy Student's program gives an EfficientNet of each size (google-research/noisystudent).
 
 RandAugment's magnitude 27 of B7 goes beyond its usual scale of 10; what becomes of each operation there stands in `engine.images.randaugment`.
 """

@@ -1,4 +1,4 @@
-"""Losses against finite differences and at the minimisers that METHODS §2 documents."""
+"""Losses against finite differences and at their known minimisers."""
 
 import math
 

@@ -343,7 +343,7 @@ def test_noise_for_a_stream_that_is_not_there_is_refused(objective: str) -> None
 
 @pytest.mark.slow
 def test_a_linear_probe_is_better_on_a_pretext_than_on_random_weights() -> None:
-    """Digits, features of the body, paired seeds (METHODS §8 h)."""
+    """Digits, features of the body, paired seeds."""
     digits = load_digits()
     side = np.kron(digits.images, np.ones((2, 2)))[:, None].repeat(3, 1)
     pictures = torch.from_numpy((side * (255 / 16)).astype(np.uint8))

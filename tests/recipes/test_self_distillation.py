@@ -1,4 +1,4 @@
-"""Self-distillation's rounds with kernel ridge plugged in for the network: the closed forms of METHODS §10, to 1e-10."""
+"""Self-distillation with kernel ridge in place of the network: closed forms of Mobahi et al. 2020 and Borup and Andersen 2021, to 1e-10."""
 
 from itertools import pairwise
 from types import SimpleNamespace
