@@ -59,7 +59,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 
-def check(verb: str, revision: int, case: str, value: Any) -> None:
+def assert_golden(verb: str, revision: int, case: str, value: Any) -> None:
     found, wanted = digest(value), GOLDEN.get((verb, revision), {}).get(case)
     assert found == wanted, (
         f"{verb} (revision {revision}), {case}: its output changed; raise REVISION and enter {found!r}"
@@ -99,7 +99,9 @@ def test_list(tmp_path: Path, kind: str) -> None:
         tar(source, {name: data for n in range(4) for name, data in ((f"{n}.jpg", jpeg(n)), (f"{n}.txt", b"cat"))})
     manifest = listed(list_images(str(source), rows_per_shard=4, shard_bytes=2000), tmp_path / "listing")
     shape = [(row["shard"], row["start"], row["rows"], row["bytes"]) for row in manifest.shards.to_pylist()]
-    check("list", listing.REVISION, kind, (shape, [(s, r, k, label) for s, r, k, _, label in read_all(manifest)]))
+    assert_golden(
+        "list", listing.REVISION, kind, (shape, [(s, r, k, label) for s, r, k, _, label in read_all(manifest)])
+    )
 
 
 def test_hash(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_hash(tmp_path: Path) -> None:
     # libjpeg builds may encode differently: the hash of known bytes is what is golden
     pq.write_table(pa.table({"image": [b"first", b"second"]}), tmp_path / "bytes.parquet")
     known = listed(list_images(str(tmp_path / "bytes.parquet")), tmp_path / "known")
-    check("hash", hashing.REVISION, "known bytes", [one.hex() for one in read_content_hashes(known).hashes])
+    assert_golden("hash", hashing.REVISION, "known bytes", [one.hex() for one in read_content_hashes(known).hashes])
 
 
 SELECTIONS: dict[str, dict[str, Any]] = {
@@ -152,7 +154,7 @@ def test_select(case: str) -> None:
         for r in chosen.to_pylist()
     ]
     assert len(rows) > 10
-    check("select", selecting.REVISION, case, rows)
+    assert_golden("select", selecting.REVISION, case, rows)
 
 
 def test_predict(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_predict(tmp_path: Path) -> None:
     made = ShardPredictor(Scope(Collection("pool", manifest)), Predictor(tmp_path / "model", chosen))(0)
     table = made.predictions
     assert made.quarantine.num_rows == 0
-    check("predict", predicting.REVISION, "classes", classes_of(table).tolist())
+    assert_golden("predict", predicting.REVISION, "classes", classes_of(table).tolist())
     expected = np.array(SCORES[predicting.REVISION], np.float32)
     np.testing.assert_allclose(scores_of(table).astype(np.float32)[:, 0], expected, atol=4e-3)
 
@@ -196,7 +198,7 @@ def test_gather(tmp_path: Path) -> None:
             for r in table.to_pylist()
         ]
     assert len(out) == 4
-    check("gather", gathering.REVISION, "picks", out)
+    assert_golden("gather", gathering.REVISION, "picks", out)
 
 
 def test_fit_of_five_steps(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ WEIGHTS = torch.arange(BITS)
 
 
 def thumbnail(data: Encoded) -> torch.Tensor:
-    """Grey float32 (SIDE, SIDE) of an encoded image, whatever its aspect. Raises BadImage."""
+    """Grey float32 (SIDE, SIDE) of an encoded image, whatever its aspect. Raises RejectedImageError."""
     image = decode_reduced(data, SIDE, MAX_PIXELS)
     image = decode_full_size(data) if image is None else image
     grey = torch.from_numpy(image).float() @ GREY

@@ -174,7 +174,7 @@ class MetaPseudoLabels(Objective):
     def fit_student(
         self, strong: Tensor, target: Tensor, step: int, gradients: dict[str, Tensor] | None = None
     ) -> Tensor:
-        """One step of the student on the teacher's labels; returns its loss before it, a scalar. `gradients`: as in `Learner.learn`."""
+        """One step of the student on the teacher's labels; returns its loss before it, a scalar. `gradients`: as in `Learner.update_weights`."""
         self.student.begin(step)
         loss = soft_ce(self.student(strong), target).mean()
         self.student.update_weights(loss, step, gradients)

@@ -33,12 +33,12 @@ BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class PoolSource:
-    """Every image of a collection but those `held` out. Pickles small, as its manifest does."""
+    """Every image of a collection without those in `exclusions`. Pickles small, as its manifest does."""
 
     manifest: Manifest
     exclusions: ExclusionSet | None = None
     max_rejected_percent: float = 1.0
-    """Share of the images drawn that may be broken, without those held out; decides nothing that is drawn."""
+    """Share of the images drawn that may be broken, without the excluded ones; decides nothing that is drawn."""
 
     @property
     def uri(self) -> str:
@@ -93,7 +93,7 @@ class PoolShards:
         return order.straight_walk(epoch, shard, index.groups)
 
     def read(self, shard: int, groups: Sequence[int], index: ShardIndex) -> Rows:
-        """One block, without targets. Images that are held out are null, as those that cannot be had."""
+        """One block, without targets. Excluded images are null, as those that cannot be had."""
         (block,) = groups
         start = int(np.sum(index.groups[:block], dtype=np.int64))
         rows = np.arange(start, start + index.groups[block])
@@ -107,7 +107,7 @@ class PoolShards:
         return Rows(shard, rows, images, None, np.zeros((len(rows), 0), np.int64), np.zeros((len(rows), 0), np.float32))
 
     def _allowed(self, batch: pa.RecordBatch) -> pa.Array:
-        """The images of a batch, null where one is held out."""
+        """The images of a batch, null where one is excluded."""
         images = batch.column("image")
         if self.raw.exclusions is None:
             return images
@@ -159,7 +159,7 @@ class PoolDecoder(Decoder):
         )
 
     def _drawn_image(self, rows: Rows, pick: int) -> Pixels | None:
-        """The image itself; None where there is none, or it is held out or broken. Raises TooManyRejectsError."""
+        """The image itself; None where there is none, or it is excluded or broken. Raises TooManyRejectsError."""
         if not rows.images[pick].is_valid:
             return None
         found, reason = None, None

@@ -19,7 +19,6 @@ from engine.fit.learner import Learner, make_network
 from engine.fit.objective import Context, Objective
 from engine.fit.stream_views import StreamViews, one_view_each
 from engine.fit.workers import average_over_workers
-from engine.images.counter_rng import view_seeds
 from engine.images.crops import RandomCrop
 from engine.images.holes import holes
 from engine.images.randaugment import LUMA
@@ -70,9 +69,7 @@ class Restoration(Objective):
         return self.views.crops(stream)
 
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
-        here = {name: batch.to(self.context.device) for name, batch in batches.items()}
-        pictures = torch.cat([self.views(name, batch) for name, batch in here.items()])
-        seeds = view_seeds(np.concatenate([batch.seeds for batch in batches.values()]), 1)
+        pictures, seeds = self.views.joined(batches)
         damaged, where = self.damage(pictures, seeds)
         self.learner.begin(step)
         loss = squared_error(self.learner(damaged), pictures, where)

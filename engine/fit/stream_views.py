@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from engine.fit.batch import Batch
@@ -38,13 +41,18 @@ class StreamViews:
             ]
             for name in self._drawn
         }
-        self._size = size
+        self._size, self._device = size, context.device
 
     def __call__(self, name: str, batch: Batch, number: int = 0) -> Tensor:
         """View `number` of a batch of the stream `name`: normalised float32 (b, 3, S, S)."""
         seeds = self._drawn[name][number].seeds
         draws = view_seeds(batch.seeds, seeds) if seeds else batch.seeds
         return self.view(name, number)(batch.pictures(number), draws)[0]
+
+    def joined(self, batches: Mapping[str, Batch]) -> tuple[Tensor, npt.NDArray[np.uint64]]:
+        """The first views of all batches, one after the other, normalised float32 (B, 3, S, S), and seeds uint64 (B,) for later draws."""
+        pictures = torch.cat([self(name, batch.to(self._device)) for name, batch in batches.items()])
+        return pictures, view_seeds(np.concatenate([batch.seeds for batch in batches.values()]), 1)
 
     def view(self, name: str, number: int = 0) -> View:
         """What view `number` of the stream `name` does after its crop."""

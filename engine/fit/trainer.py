@@ -18,7 +18,7 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from engine.fit.checkpoints import FOLDER, LocalReporter, TrainReporter
+from engine.fit.checkpoints import FOLDER, NUM_TO_KEEP, LocalReporter, TrainReporter
 from engine.fit.losses import refuse_pairing
 from engine.fit.progress import WriteProgress, show_progress
 from engine.fit.source import Source
@@ -129,7 +129,7 @@ def train_on_workers(
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=cluster.retries.max_failures, max_preemption_failures=cluster.retries.max_preemptions
             ),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=NUM_TO_KEEP),
             callbacks=[progress],  # type: ignore[list-item]
             logging_config=LoggingConfig(log_level="WARNING"),
         ),

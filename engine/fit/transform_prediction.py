@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +13,6 @@ from engine.fit.batch import Batch
 from engine.fit.learner import Learner, make_network
 from engine.fit.objective import Context, Objective
 from engine.fit.stream_views import StreamViews, one_view_each
-from engine.images.counter_rng import view_seeds
 from engine.images.crops import RandomCrop
 
 
@@ -45,9 +43,7 @@ class TransformPrediction(Objective):
         return self.views.crops(stream)
 
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
-        here = {name: batch.to(self.context.device) for name, batch in batches.items()}
-        pictures = torch.cat([self.views(name, batch) for name, batch in here.items()])
-        seeds = view_seeds(np.concatenate([batch.seeds for batch in batches.values()]), 1)
+        pictures, seeds = self.views.joined(batches)
         shown, right = self.pose(pictures, seeds)
         self.learner.begin(step)
         logits = self.learner(shown)

@@ -106,7 +106,7 @@ def classify_worker_error(error: BaseException, store: str) -> Failure:
             place = one.filename or store
             return Failure(
                 "store",
-                f"{place}: cannot be written, {why}. Mend that and run the same command again: "
+                f"{place}: cannot be written, {why}. Correct this and run the same command again: "
                 "what was finished is kept",
                 trace,
             )

@@ -81,7 +81,7 @@ def decode_array(data: Encoded, frame: Frame, scaled: bool = False, max_pixels: 
 
 
 def decode_full_size(data: Encoded, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """RGB pixels in the image's own size, uint8 (height, width, 3). Raises BadImage."""
+    """RGB pixels in the image's own size, uint8 (height, width, 3). Raises RejectedImageError."""
     view = _view(data)
     if view[:3] == jpeg.MAGIC:
         head = jpeg.header(view)
@@ -171,7 +171,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _opened(view: memoryview, max_pixels: int) -> Image.Image:
-    """A Pillow image, loaded and turned upright. Raises BadImage."""
+    """A Pillow image, loaded and turned upright. Raises RejectedImageError."""
     try:
         image = Image.open(io.BytesIO(view), formats=FORMATS)
         check_size(*image.size, max_pixels)

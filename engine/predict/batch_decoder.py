@@ -21,7 +21,7 @@ from engine.images.errors import RejectedImageError
 AHEAD = 2
 
 DecodeOne = Callable[[str, pa.Buffer | None], npt.NDArray[np.uint8]]
-"""(key, encoded) to uint8 (S, S, 3). Raises BadImage."""
+"""(key, encoded) to uint8 (S, S, 3). Raises RejectedImageError."""
 
 DecodeMany = Callable[[list[str], list[pa.Buffer | None]], list[torch.Tensor | None]]
 """(keys, encoded) of a batch to uint8 (3, S, S) on the device each; None for those that are left to DecodeOne."""

@@ -117,7 +117,7 @@ class ShardPredictor:
                 return
 
     def _decode(self, key: str, data: pa.Buffer | None) -> Pixels:
-        """uint8 (S, S, 3) of one image. Raises BadImage for one that is rejected or excluded."""
+        """uint8 (S, S, 3) of one image. Raises RejectedImageError for one that is rejected or excluded."""
         if reason := self.scope.reason(key, data):
             raise RejectedImageError(reason)
         loaded, scaled = self.predictor.loaded, self.predictor.settings.decode == "scaled"

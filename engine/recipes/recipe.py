@@ -1,5 +1,6 @@
 """What a recipe is: its options, what it cannot do without, and how it trains."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from engine.recipes.context import Generation, RecipeContext
@@ -7,12 +8,12 @@ from engine.settings.recipe import GenerationalSettings, Need, RecipeSettings
 from engine.settings.run import RunSettings
 
 
-class Recipe(RecipeSettings):
+class Recipe(RecipeSettings, ABC):
     """A page of plain Python that reads like its paper."""
 
+    @abstractmethod
     def train(self, setup: RecipeContext) -> list[Generation]:
         """All models of the run, oldest first."""
-        raise NotImplementedError
 
 
 class GenerationalRecipe(GenerationalSettings, Recipe):

@@ -59,16 +59,19 @@ def test_a_crash_resumes_from_the_last_checkpoint_and_changes_nothing(
     whole = run_fit(tmp_path / "whole", training, ClusterSettings(train={"cpus": 1}))
 
     crashes = iter([7, 10])
+    saved: list[int] = []
     made = LocalReporter.save
 
     def failing(self: LocalReporter, metrics: dict[str, Any], state: dict[str, Any]) -> None:
         made(self, metrics, state)
+        saved.append(state["step"])
         if state["step"] == 6 and next(crashes, None):
             raise RuntimeError("the process had a bad moment")
 
     monkeypatch.setattr(LocalReporter, "save", failing)
     broken = run_fit(tmp_path / "broken", training, ClusterSettings(train={"cpus": 1}))
     assert "resuming from the last checkpoint" in capsys.readouterr().out
+    assert saved == [3, 6, 9, 12], "it went on after the checkpoint and did not start again"
     assert weights(broken) == weights(whole)
     assert not Path(broken.folder, "train").exists(), "checkpoints stay only until the model is committed"
 
