@@ -46,9 +46,9 @@ def main() -> None:
 
 def check_predictions(store: Store, predictions: Output, settings: SelectJobSettings, classes: ClassList) -> None:
     """Raise ValueError when the selection needs scores or classes that the predictions lack, according to their record."""
-    stored = store.step_json(predictions.step, "record.json").get("settings", {})
-    top_p = stored.get("top_p", PredictSettings().top_p)
-    check_stored(settings.select, min(top_p, len(classes)), stored.get("columns", ()), classes.names)
+    record = store.step_json(predictions.step, "record.json").get("settings", {})
+    stored = PredictSettings(**{name: value for name, value in record.items() if name in PredictSettings.model_fields})
+    check_stored(settings.select, min(stored.top_p, len(classes)), stored.columns, classes.names)
 
 
 if __name__ == "__main__":

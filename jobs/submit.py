@@ -18,7 +18,7 @@ from typing import Any
 from engine.cluster.package import EXCLUDED, list_package
 from engine.cluster.submission import Submission, connect, follow, submit
 from engine.ground.progress import log_event
-from engine.ground.steps import fingerprint
+from engine.ground.record import fingerprint
 from engine.recipes.registry import SelfTrainSettings
 from engine.search.job import SearchJobSettings
 from engine.settings import jobs as jobs_settings

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.ground import storage
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, Store, read_tables
 from engine.images.collection import Collection, open_collection
@@ -56,7 +57,7 @@ def made(run: Run, label: str, verb: str, table: pa.Table, inputs: dict[str, str
             step.put_sidecar("quarantine", 0, quarantine)
         return step.commit([step.put_part(0, table)], rest, 0.0)
 
-    return run.find_or_run_step(label, verb, 1, settings, inputs, work)
+    return run.find_or_run_step(label, StepRecord(verb, 1, settings, inputs), work)
 
 
 def fit(run: Run, label: str, streams: dict[str, Output]) -> Output:

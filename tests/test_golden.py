@@ -22,6 +22,7 @@ from engine.fit.objective import Context, create_objective
 from engine.gather import pipeline as gathering
 from engine.gather.grouping import group_shards
 from engine.gather.pipeline import gather_group
+from engine.ground.record import StepRecord
 from engine.ground.steps import Step, Store
 from engine.images import collection as listing
 from engine.images.collection import Collection
@@ -188,7 +189,7 @@ def test_gather(tmp_path: Path) -> None:
         ],
         names=["shard", "row", "classes", "weights", "count"],
     )
-    step = Step(Store(str(tmp_path / "store")).open(), {"verb": "gather", "revision": 0, "settings": {}, "inputs": {}})
+    step = Step(Store(str(tmp_path / "store")).open(), StepRecord("gather", 0))
     out = []
     for group in group_shards(picks, 2, seed=3):
         part = gather_group(group, step, manifest, classes, 3, True)

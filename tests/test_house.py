@@ -44,7 +44,7 @@ OLD_WORDS = {
     r"\btold\b": 4,
     r"\bmend(s|ed|ing)?\b": 0,
     r"\bbeside\b": 23,
-    r"\bfurther\b": 35,
+    r"\bfurther\b": 18,
     r"\bforetell": 0,
     r"\blore\b": 0,
     r"\bstrangers?\b": 10,

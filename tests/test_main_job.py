@@ -73,20 +73,6 @@ def test_a_changed_setting_reruns_only_what_depends_on_it(
     assert changed == {f"generation 1 {step}" for step in dependent}
 
 
-def test_a_store_made_before_the_rebuild_has_its_steps_found(finished: str) -> None:
-    """Names that commit 28b6105 gave to steps whose output has not changed since; `predict` and what follows are named by the teacher's weights."""
-    found = step_names(finished)
-    assert {title: found[title] for title in BEFORE} == BEFORE
-
-
-BEFORE = {
-    "hash labelled": "hash-39752b36b1c6b2bf",
-    "hash validation": "hash-c2dcebf044343aa5",
-    "hash test": "hash-3b396cdbc0b62e13",
-    "gather labelled": "gather-292cc6c0b6b84422",
-}
-
-
 @pytest.mark.slow
 def test_threshold_recipe_sticky_keeps_what_was_accepted(digits: Path, finished: str) -> None:
     changed = {

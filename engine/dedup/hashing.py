@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from engine.ground.record import StepRecord
 from engine.ground.resources import ANYWHERE
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, read_tables
@@ -32,7 +33,9 @@ def hash_images(run: Run, collection: Collection) -> ContentHashes:
         parts = [*done.values(), *chain.from_iterable(ray.get(made))]
         return step.commit(parts, {"images": sum(part.rows for part in parts)}, started)
 
-    output = run.find_or_run_step(f"hash {collection.name}", "hash", REVISION, {}, {"images": collection.digest}, work)
+    output = run.find_or_run_step(
+        f"hash {collection.name}", StepRecord("hash", REVISION, {}, {"images": collection.digest}), work
+    )
     table = pa.concat_tables([HASHES.empty_table(), *(table for _, table in read_tables(output, run.store.fs))])
     return ContentHashes(table["key"].to_pylist(), table["hash"].to_pylist(), collection.manifest.has_keys)
 

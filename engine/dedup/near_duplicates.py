@@ -15,6 +15,7 @@ import torch
 from engine.dedup.hash_pairs import Pairs, bucket_of, connected_groups, masks, near_pairs, repeated
 from engine.dedup.perceptual import Hashes, hashes, thumbnail
 from engine.ground.progress import log_event
+from engine.ground.record import StepRecord
 from engine.ground.resources import ANYWHERE
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, read_part, read_tables
@@ -44,7 +45,7 @@ def hash_perceptually(run: Run, collection: Collection) -> Output:
         return step.commit(parts, {"images": sum(part.rows for part in parts)}, started)
 
     return run.find_or_run_step(
-        f"perceive {collection.name}", "perceive", REVISION, {}, {"images": collection.digest}, work
+        f"perceive {collection.name}", StepRecord("perceive", REVISION, {}, {"images": collection.digest}), work
     )
 
 
@@ -87,7 +88,7 @@ def find_near_duplicates(run: Run, label: str, pool: Collection, known: Mapping[
         )
         return step.commit(made, summary, started)
 
-    return run.find_or_run_step(label, "likeness", REVISION, {"distance": most}, inputs, work)
+    return run.find_or_run_step(label, StepRecord("likeness", REVISION, {"distance": most}, inputs), work)
 
 
 def _like(shard: int, row: np.ndarray, group: np.ndarray) -> pa.Table:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from engine.evaluate.evaluate import labelled_inputs, read_all
 from engine.ground.progress import log_event
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step
 from engine.images.scope import Scope
@@ -48,9 +49,8 @@ def calibrate(
         }
         return step.commit([], summary, started)
 
-    return run.find_or_run_step(
-        label, "calibrate", REVISION, {}, labelled_inputs(model, predictions, scope, classes), work
-    )
+    inputs = labelled_inputs(model, predictions, scope, classes)
+    return run.find_or_run_step(label, StepRecord("calibrate", REVISION, {}, inputs), work)
 
 
 def fit_on(predictions: pa.Table, truth: np.ndarray) -> Temperature:

@@ -5,6 +5,7 @@ import time
 import pyarrow as pa
 
 from engine.ground.progress import log_event
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, read_tables
 from engine.images.lost_classes import check_counts
@@ -41,7 +42,7 @@ def evaluate(run: Run, label: str, model: Output, scope: Scope, task: Task, sett
         return step.commit([step.put_part(0, rows)], summary, started)
 
     inputs = labelled_inputs(model, predictions, scope, task.classes) | {"classes": task.digest}
-    return run.find_or_run_step(label, VERB, REVISION, {}, inputs, work)
+    return run.find_or_run_step(label, StepRecord(VERB, REVISION, {}, inputs), work)
 
 
 def score_of(evaluation: Output) -> Score:

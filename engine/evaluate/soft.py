@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from engine.evaluate.evaluate import labelled_inputs, read_all
 from engine.gather.soft import file_digest, read_labels
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step
 from engine.images.scope import Scope
@@ -57,7 +58,7 @@ def evaluate_soft(
         rejected = {name: predictions.summary[name] for name in ("rejected", "reasons")}
         return step.commit([], compared | rejected, started)
 
-    return run.find_or_run_step(label, VERB, REVISION, {"soft": soft.model_dump(exclude={"table"})}, inputs, work)
+    return run.find_or_run_step(label, StepRecord(VERB, REVISION, {"soft": soft}, inputs), work)
 
 
 def compare(truth: np.ndarray, predictions: pa.Table, kind: str, classes: ClassList) -> dict[str, Any]:

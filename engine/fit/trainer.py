@@ -27,6 +27,7 @@ from engine.fit.worker import LOADED, FitJob, train_worker
 from engine.ground import allocator, storage
 from engine.ground.failures import FailureBudget, FailureCounts, WorkersFailedError, classify_worker_error, decide_retry
 from engine.ground.progress import log_event
+from engine.ground.record import StepRecord
 from engine.ground.resources import cpus_each, node_cpus
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, StoreError
@@ -40,12 +41,6 @@ from engine.settings.model import ModelSettings
 REVISION = 2
 RESIZE_SECONDS = 60.0
 """How often an elastic fit looks for machines that came."""
-NOT_FINGERPRINTED = {"cache_bytes", "checkpoint_every", "log_every"}
-"""Settings that change how a fit runs and not what it yields."""
-
-
-LATER: dict[str, Any] = {"freeze": [], "freeze_steps": 0, "layer_decay": 1.0}
-"""Settings that came later, and what they say of a fit that does not use them: such a fit keeps its name."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +64,9 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
     inputs = {name: source.digest for name, source in streams.items()}
     if init is not None:
         inputs["init"] = init.digest
-    fingerprinted = {
-        "model": model.model_dump(mode="json"),
-        "fit": settings.model_dump(mode="json", exclude=NOT_FINGERPRINTED | unused_settings(settings)),
-        "classes": classes.hash,
-    }
+    identified: dict[str, Any] = {"model": model, "fit": settings, "classes": classes.hash}
     if kinds := {name: kind for name, kind in kinds_of(streams).items() if kind != "distribution"}:
-        fingerprinted["kinds"] = kinds
+        identified["kinds"] = kinds
 
     def work(step: Step) -> Output:
         started = time.time()
@@ -109,7 +100,7 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
         step.fs.delete_dir(f"{step.folder}/{FOLDER}")
         return output
 
-    return run.find_or_run_step(label, "fit", REVISION, fingerprinted, inputs, work)
+    return run.find_or_run_step(label, StepRecord("fit", REVISION, identified, inputs), work)
 
 
 def train_on_workers(
@@ -193,11 +184,6 @@ def user_error_of(error: WorkerGroupError, step: Step) -> ValueError | None:
         if failure.kind in ("user_error", "store"):
             return StoreError(failure.detail) if failure.kind == "store" else ValueError(failure.detail)
     return None
-
-
-def unused_settings(settings: FitSettings) -> set[str]:
-    """The later settings that this fit does not use."""
-    return {name for name, unused in LATER.items() if getattr(settings, name) == unused}
 
 
 def kinds_of(streams: Mapping[str, Source]) -> dict[str, str]:

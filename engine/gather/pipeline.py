@@ -11,6 +11,7 @@ from engine.gather.grouping import PICKS, ShardGroup, group_shards
 from engine.gather.rejects import check_labelled, check_rejected
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.ground.progress import Progress, log_event
+from engine.ground.record import StepRecord
 from engine.ground.resources import ANYWHERE
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, Store, read_tables
@@ -53,8 +54,9 @@ def gather(
         picks = pa.concat_tables(table for _, table in read_tables(pseudo, run.store.fs, list(PICKS)))
         return _gather(run, label, step, picks, scope.collection, classes, SEED, check, kind, held)
 
-    output = run.find_or_run_step(label, "gather", REVISION, settings, inputs, work)
-    check_rejected(label, run.store.step("gather", REVISION, settings, inputs), output, scope.max_rejected_percent)
+    record = StepRecord("gather", REVISION, settings, inputs)
+    output = run.find_or_run_step(label, record, work)
+    check_rejected(label, run.store.step(record), output, scope.max_rejected_percent)
     return output
 
 
@@ -76,8 +78,9 @@ def gather_labelled(run: Run, label: str, scope: Scope, classes: ClassList) -> O
             picks = picks.filter(pa.array(only.holds(picks["shard"].to_numpy(), picks["row"].to_numpy())))
         return _gather(run, label, step, picks, scope.collection, classes, SEED, check=True)
 
-    output = run.find_or_run_step(label, "gather", REVISION, settings, inputs, work)
-    check_labelled(label, run.store.step("gather", REVISION, settings, inputs), output, scope, classes)
+    record = StepRecord("gather", REVISION, settings, inputs)
+    output = run.find_or_run_step(label, record, work)
+    check_labelled(label, run.store.step(record), output, scope, classes)
     return output
 
 

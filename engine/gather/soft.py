@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from engine.ground import storage
 from engine.ground.progress import log_event
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step
 from engine.images.collection import Collection
@@ -23,7 +24,6 @@ CHUNK = 16 * 2**20
 
 def import_soft(run: Run, label: str, soft: SoftSettings, collection: Collection, classes: ClassList) -> Output:
     """Targets (schema.targets) of the images that the table names; images that it does not name have none."""
-    settings = soft.model_dump(exclude={"table"})
     inputs = {"table": file_digest(soft.table), "images": collection.digest, "classes": classes.hash}
 
     def work(step: Step) -> Output:
@@ -44,7 +44,7 @@ def import_soft(run: Run, label: str, soft: SoftSettings, collection: Collection
         log_event(label, f"{len(labels.position)} of {collection.manifest.num_rows} images have soft labels")
         return step.commit(parts, {"kind": soft.kind, "images": len(labels.position)}, started)
 
-    return run.find_or_run_step(label, "import_labels", REVISION, settings, inputs, work)
+    return run.find_or_run_step(label, StepRecord("import_labels", REVISION, soft, inputs), work)
 
 
 def read_labels(soft: SoftSettings, collection: Collection, classes: ClassList) -> SoftLabels:

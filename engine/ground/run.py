@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from engine.ground import storage
 from engine.ground.lease import Lease
 from engine.ground.progress import log_event
-from engine.ground.steps import Output, Step, Store, differences
+from engine.ground.record import StepRecord, differences
+from engine.ground.steps import Output, Step, Store
 from engine.settings import block
 from engine.settings.block import Block
 from engine.settings.cluster import ClusterSettings
@@ -72,17 +73,9 @@ class Run:
         storage.put(self.store.fs, f"{self.folder}/{name}", data)
         return storage.join(self.uri, name)
 
-    def find_or_run_step(
-        self,
-        title: str,
-        verb: str,
-        revision: int,
-        settings: dict[str, Any],
-        inputs: dict[str, str],
-        work: Callable[[Step], Output],
-    ) -> Output:
+    def find_or_run_step(self, title: str, record: StepRecord, work: Callable[[Step], Output]) -> Output:
         """The output of a step: reused from the store, or computed by `work`. Logs which, and what changed since the run last reached this title."""
-        step = self.store.step(verb, revision, settings, inputs)
+        step = self.store.step(record)
         self._point(title, step)
         if (output := step.output()) is not None:
             log_event(title, f"reused ({step.name})")

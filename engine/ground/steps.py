@@ -32,8 +32,9 @@ import pyarrow.parquet as pq
 
 from engine import __version__
 from engine.ground import storage
+from engine.ground.record import StepRecord, canonical
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 PART = re.compile(r"part-(\d+)-[0-9a-f]{8}((?:\.[a-z]+\d+)*)\.parquet")
 """Name of a part: its unit, its attempt, and its times in milliseconds: part-00000012-1a2b3c4d.read16.infer3632.parquet. Times differ from attempt to
 attempt, so they are in the name and not in the contents, and `status` needs only one listing to sum them."""
@@ -84,31 +85,6 @@ class Output:
         return _read_parts(storage.get(fs, f"{self.folder}/parts.parquet"))
 
 
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-
-
-def fingerprint(record: dict[str, Any]) -> str:
-    """16 hex digits of the SHA-256 of `record`."""
-    return hashlib.sha256(canonical(record).encode()).hexdigest()[:16]
-
-
-def content_digest(value: Any) -> str:
-    """SHA-256 in hex of a plain value: the digest of an input that is not the output of a step."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """The fields that differ between two records: `settings.lr: 0.1 -> 0.2`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [
-            line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-        ]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
-
-
 def seconds_from_name(name: str) -> dict[str, float]:
     """Seconds per stage, from the name of a part."""
     match = PART.fullmatch(name)
@@ -152,9 +128,9 @@ class Store:
             )
         return self
 
-    def step(self, verb: str, revision: int, settings: dict[str, Any], inputs: dict[str, str]) -> "Step":
-        """The step of `verb` with these settings and input digests."""
-        return Step(self, {"verb": verb, "revision": revision, "settings": settings, "inputs": inputs})
+    def step(self, record: StepRecord) -> "Step":
+        """The step that `record` names."""
+        return Step(self, record)
 
     def steps(self) -> list[str]:
         """Names of all steps, finished or not."""
@@ -171,10 +147,10 @@ class Store:
 class Step:
     """One durable unit of work of a verb; its files are listed in the docstring of the module."""
 
-    def __init__(self, store: Store, record: dict[str, Any]) -> None:
+    def __init__(self, store: Store, record: StepRecord) -> None:
         self.store = store
-        self.record = json.loads(canonical(record))
-        self.name = f"{record['verb']}-{fingerprint(record)}"
+        self.record = record.plain
+        self.name = record.name
 
     @property
     def fs(self) -> storage.FileSystem:

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from engine.ground import storage
 from engine.ground.progress import CountProgress, log_event
+from engine.ground.record import StepRecord, fingerprint
 from engine.ground.run import Run
-from engine.ground.steps import Step, fingerprint
 from engine.images.file_listing import without_credentials
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
@@ -81,9 +81,7 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
             )
             return Collection(name, Manifest.load(fs, stored["folder"], uri))
     listing = list_images(uri, **wanted, labelled=labelled, progress=CountProgress(name, "images listed"))
-    step = Step(
-        run.store, {"verb": "list", "revision": REVISION, "settings": wanted, "inputs": {"listing": listing.digest}}
-    )
+    step = run.store.step(StepRecord("list", REVISION, wanted, {"listing": listing.digest}))
     if not storage.exists(fs, f"{step.folder}/manifest.json"):
         Manifest.save(listing, fs, step.folder)
     files = listing.files.num_rows if listing.files is not None else 0

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from engine.ground import storage
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, read_output
 from engine.models.checkpoint import load
@@ -40,4 +41,4 @@ def find_model(run: Run, reference: str) -> Output:
         ]
         return step.commit(parts, {"model": "model", "from": str(folder)}, started)
 
-    return run.find_or_run_step("import model", "import_model", REVISION, {}, digests, work)
+    return run.find_or_run_step("import model", StepRecord("import_model", REVISION, {}, digests), work)

@@ -13,6 +13,7 @@ import ray
 import torch
 
 from engine.ground import allocator, storage
+from engine.ground.record import StepRecord
 from engine.ground.resources import ANYWHERE, ActorPoolSpec
 from engine.ground.steps import Output, Store
 from engine.images.manifest import Manifest
@@ -39,7 +40,7 @@ def measure(
 ) -> tuple[MeasuredCosts, dict[str, Any]]:
     """The costs of about `images` images of the pool, and the plan of the predict step (backend, batch size)."""
     # only the step's folder is used; it is never started
-    step = store.step("predict", 0, {"measured": time.time_ns()}, {})
+    step = store.step(StepRecord("predict", 0, {"measured": time.time_ns()}))
     remote = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus)
     manifest = scope.manifest
     job = PredictJob(step, scope, model, settings, actors.threads)

@@ -33,9 +33,10 @@ from engine.ground.failures import (
     unreachable,
 )
 from engine.ground.progress import Progress, log_event
+from engine.ground.record import StepRecord, canonical
 from engine.ground.resources import ANYWHERE, ActorPoolSpec, pool_sizes, predict_actors
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step, StoreError, canonical, seconds_from_name
+from engine.ground.steps import Output, Part, Step, StoreError, seconds_from_name
 from engine.ground.watchdog import with_stall_timeout
 from engine.images.scope import Scope
 from engine.models.fetch import fetch_model
@@ -45,6 +46,7 @@ from engine.predict.job import PredictJob
 from engine.predict.predict_plan import FEW_IMAGES, is_worth_measuring, log_plan, make_plan, unmeasured_plan
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import PredictedShard, ShardPredictor
+from engine.settings.block import identity
 from engine.settings.predict import PredictSettings
 
 __all__ = ["REVISION", "PredictActor", "TooManyRejectsError", "predict"]
@@ -126,7 +128,8 @@ def predict(run: Run, label: str, model: Output, scope: Scope, settings: Predict
     def work(step: Step) -> Output:
         return _Labelling(run, label, PredictJob(step, scope, model, settings)).work()
 
-    output = run.find_or_run_step(label, "predict", REVISION, {**settings.fingerprinted(), **corruption}, inputs, work)
+    record = StepRecord("predict", REVISION, {**identity(settings), **corruption}, inputs)
+    output = run.find_or_run_step(label, record, work)
     found = output.summary  # the limit is no part of the step, and may have been another when it was made
     limit = RejectLimit.of_step(scope.max_rejected_percent, label, output.step)
     limit.check(found["images"] + found["rejected"], found["reasons"])

@@ -38,11 +38,11 @@ def _mean(log_p: list[Tensor]) -> Tensor:
 
 @dataclass
 class Pending:
-    """A batch that the device works on: classes (N, P), log-odds (N, P) and further columns (N, F) there, and what times it."""
+    """A batch that the device works on: classes (N, P), log-odds (N, P) and extra scores (N, F) there, and what times it."""
 
     classes: Tensor
     odds: Tensor
-    further: Tensor
+    extra: Tensor
     started: float
     events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
 
@@ -99,7 +99,7 @@ class Predictor:
 
     @torch.inference_mode()
     def answers(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The top-P classes int64 (N, P) of uint8 images (N, 3, S, S), their log-odds float32 (N, P), best first, and the further
+        """The top-P classes int64 (N, P) of uint8 images (N, 3, S, S), their log-odds float32 (N, P), best first, and the extra
         columns float32 (N, F) that the settings ask for. Views are averaged as probabilities.
         """
         views, temperature, columns = self.logits(images), self.settings.temperature, self.settings.columns
@@ -115,8 +115,8 @@ class Predictor:
         if not columns:
             return classes, scores, scores.new_empty((len(scores), 0))
         log_sum = torch.stack([torch.logsumexp(logits, dim=1) for logits in views]).mean(dim=0)
-        further = extra_score_columns(torch.log_softmax(log_p, dim=1), log_sum / temperature, columns)
-        return classes, scores, further
+        extra = extra_score_columns(torch.log_softmax(log_p, dim=1), log_sum / temperature, columns)
+        return classes, scores, extra
 
     def start(self, images: Tensor) -> Pending:
         """Set the device to work on at most a batch of images; on a GPU this returns at once."""
@@ -125,22 +125,22 @@ class Predictor:
         if self.device.type == "cuda":
             events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             events[0].record()
-        classes, odds, further = self.answers(images)
+        classes, odds, extra = self.answers(images)
         if events:
             events[1].record()
         else:
             started -= time.perf_counter()  # a CPU is done: minus the seconds it took
-        return Pending(classes, odds, further, started, events)
+        return Pending(classes, odds, extra, started, events)
 
     def finish(self, pending: Pending) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """Classes int64 (n, P), scores float16 (n, P), further columns float16 (n, F), and the seconds for which the device was busy."""
+        """Classes int64 (n, P), scores float16 (n, P), extra scores float16 (n, F), and the seconds for which the device was busy."""
         classes = pending.classes.cpu().numpy()
-        odds, further = (tensor.cpu().numpy().astype(np.float16) for tensor in (pending.odds, pending.further))
+        odds, extra = (tensor.cpu().numpy().astype(np.float16) for tensor in (pending.odds, pending.extra))
         seconds = -pending.started
         if pending.events:
             pending.events[1].synchronize()
             seconds = pending.events[0].elapsed_time(pending.events[1]) / 1000
-        return classes, odds, further, seconds
+        return classes, odds, extra, seconds
 
     def __call__(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Classes int64 (N, P) and scores float16 (N, P) of uint8 images (N, 3, S, S), in batches of the plan's size."""

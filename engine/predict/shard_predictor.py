@@ -65,8 +65,8 @@ class ShardPredictor:
     def __init__(self, scope: Scope, predictor: Predictor, threads: int = 0) -> None:
         self.scope, self.predictor = scope, predictor
         classes = ClassList(tuple(predictor.loaded.class_names))
-        further = predictor.settings.columns
-        self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p, further)
+        extra = predictor.settings.columns
+        self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p, extra)
         many = self._decode_many if predictor.settings.decode == "nvjpeg" and scope.corruption is None else None
         self.feed = BatchDecoder(
             self._decode, predictor.loaded.img_size, threads, predictor.device.type == "cuda", many
@@ -82,9 +82,9 @@ class ShardPredictor:
         if parts:
             columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
             order = np.argsort(columns[0], kind="stable")  # threads finish in any order; a part is in address order
-            rows, classes, scores, further = (column[order] for column in columns)
+            rows, classes, scores, extra = (column[order] for column in columns)
             shards = np.full(rows.size, shard, np.int32)
-            result.predictions = pack(shards, rows, classes, scores, self.schema, list(further.T))
+            result.predictions = pack(shards, rows, classes, scores, self.schema, list(extra.T))
         if skipped:
             rows_aside, keys, reasons = zip(*sorted(skipped), strict=True)
             result.quarantine = pa.table(
@@ -109,9 +109,9 @@ class ShardPredictor:
                 skipped += fed.skipped
             now = (fed, self.predictor.start(fed.pixels)) if fed is not None and fed.rows.size else None
             if before is not None:
-                classes, scores, further, busy = self.predictor.finish(before[1])
+                classes, scores, extra, busy = self.predictor.finish(before[1])
                 seconds.infer += busy
-                yield before[0], classes, scores, further
+                yield before[0], classes, scores, extra
             before = now
             if fed is None:
                 return

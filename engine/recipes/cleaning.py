@@ -12,6 +12,7 @@ from pydantic import Field
 
 from engine.fit.source import GatheredSource
 from engine.ground.progress import log_event
+from engine.ground.record import StepRecord
 from engine.ground.steps import Output, Step, read_tables
 from engine.images.subset import Subset
 from engine.labels import targets
@@ -78,9 +79,8 @@ def audit_labels(setup: RecipeContext, clean: CleanOptions, answers: list[Output
 
     inputs = {f"fold {number}": output.digest for number, output in enumerate(answers)}
     inputs |= {"images": labelled.digest, "classes": setup.classes.hash}
-    return setup.run.find_or_run_step(
-        "audit", "audit", REVISION, {"folds": clean.folds, "seed": clean.fold_seed}, inputs, work
-    )
+    settings = {"folds": clean.folds, "seed": clean.fold_seed}
+    return setup.run.find_or_run_step("audit", StepRecord("audit", REVISION, settings, inputs), work)
 
 
 def publish(setup: RecipeContext, clean: CleanOptions, audited: Output) -> None:
@@ -146,7 +146,8 @@ def gather_cleaned(setup: RecipeContext, clean: CleanOptions, audited: Output) -
         return step.commit([part], summary, started)
 
     settings = {"relabel_above": clean.relabel_above, "labels": fingerprint_of(labels)}
-    output = setup.run.find_or_run_step("relabel", "relabel", REVISION, settings, {"audit": audited.digest}, work)
+    record = StepRecord("relabel", REVISION, settings, {"audit": audited.digest})
+    output = setup.run.find_or_run_step("relabel", record, work)
     return setup.gather("clean gather", output, on="labelled")
 
 

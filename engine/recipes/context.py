@@ -16,6 +16,7 @@ from engine.fit.source import GatheredSource, Source
 from engine.fit.trainer import FitSpec, fit
 from engine.gather.grouping import PICKS
 from engine.gather.pipeline import gather, gather_labelled, training_set
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, read_output, read_tables
 from engine.images.collection import Collection, open_collection
@@ -131,9 +132,8 @@ class RecipeContext:
             return step.commit([part], summary, time.time())
 
         inputs = {**inputs, "classes": self.task.digest}
-        return self.run.find_or_run_step(
-            label, "targets", TARGETS_REVISION, {"kind": self.task.target_kind}, inputs, work
-        )
+        record = StepRecord("targets", TARGETS_REVISION, {"kind": self.task.target_kind}, inputs)
+        return self.run.find_or_run_step(label, record, work)
 
     def labelled_of(self, label: str, only: Subset) -> GatheredSource:
         """The true labels of some labelled images as a training set."""
@@ -211,7 +211,9 @@ class RecipeContext:
             return step.commit(parts, answers.summary, started)
 
         inputs = {"answers": answers.digest, "labelled": labelled.digest, "classes": self.classes.hash}
-        return self.run.find_or_run_step(label, "mix", MIX_REVISION, {"truth_share": truth_share}, inputs, work)
+        return self.run.find_or_run_step(
+            label, StepRecord("mix", MIX_REVISION, {"truth_share": truth_share}, inputs), work
+        )
 
     def selected_images(self, pseudo: Output) -> Subset:
         """The images that a selection holds."""
@@ -231,7 +233,7 @@ class RecipeContext:
             return step.commit([step.put_part(0, table)], {"selected": table.num_rows}, started)
 
         inputs = {"filtered": filtered.digest, "fresh": fresh.digest}
-        return self.run.find_or_run_step(label, "reassign", REASSIGN_REVISION, {}, inputs, work)
+        return self.run.find_or_run_step(label, StepRecord("reassign", REASSIGN_REVISION, {}, inputs), work)
 
     def gather(self, label: str, pseudo: Output, on: str = "pool") -> GatheredSource:
         """Training shards of the images of `on` that have targets."""

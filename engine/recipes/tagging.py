@@ -11,6 +11,7 @@ from engine.fit.source import GatheredSource
 from engine.gather.pipeline import gather, training_set
 from engine.gather.soft import file_digest
 from engine.ground.progress import log_event
+from engine.ground.record import StepRecord
 from engine.ground.steps import Output, Step
 from engine.labels import targets
 from engine.labels.by_key import find_positions, read_table
@@ -26,7 +27,7 @@ from engine.labels.tags import (
 )
 from engine.recipes.context import RecipeContext
 from engine.select.scores import tie_hash
-from engine.settings.block import Block
+from engine.settings.block import RUNTIME, Block
 from engine.tables import schema
 
 REVISION = 1
@@ -37,11 +38,13 @@ class TagSettings(Block):
     """What the pool's images were tagged with, and how often each is drawn."""
 
     table: str = Field(
-        description="CSV or Parquet with key and tags: a list, or text with tags between spaces or commas"
+        description="CSV or Parquet with key and tags: a list, or text with tags between spaces or commas",
+        json_schema_extra=RUNTIME,
     )
     synonyms: str | None = Field(
         None,
         description="CSV or Parquet with tag and canonical, e.g. WordNet's synsets: one label each (default: none)",
+        json_schema_extra=RUNTIME,
     )
     vocabulary: list[str] | None = Field(
         None,
@@ -94,8 +97,7 @@ def gather_tags(setup: RecipeContext, settings: TagSettings) -> tuple[ClassList,
         summary = {"images": made.num_rows, "draws": draws, "vocabulary": list(found.vocabulary.names)}
         return step.commit([step.put_part(0, made)], summary, started)
 
-    recorded = settings.model_dump(exclude={"table", "synonyms"})
-    output = setup.run.find_or_run_step("tags", "tags", REVISION, recorded, inputs, work)
+    output = setup.run.find_or_run_step("tags", StepRecord("tags", REVISION, settings, inputs), work)
     vocabulary = ClassList(tuple(output.summary["vocabulary"]))
     shards = gather(setup.run, "tags gather", output, setup.scope("pool"), vocabulary, check=True)
     return vocabulary, output, GatheredSource(shards, training_set(shards, setup.run.store, vocabulary))

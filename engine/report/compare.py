@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.ground.steps import differences
+from engine.ground.record import differences
 from engine.metrics.interval import Interval, mean_over_seeds
 from engine.metrics.score import Score
 from engine.report.cost import Cost

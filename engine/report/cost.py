@@ -55,7 +55,7 @@ def of_step(record: dict[str, Any], summary: dict[str, Any]) -> Cost:
     if record["verb"] == "fit":
         return Cost(trained=_images(FitSettings.model_validate(record["settings"]["fit"])))
     if record["verb"] == "predict":
-        return Cost(labelled=summary["images"] * (2 if record["settings"]["views"] == "flip" else 1))
+        return Cost(labelled=summary["images"] * (2 if record["settings"].get("views") == "flip" else 1))
     return Cost()
 
 

@@ -208,7 +208,8 @@ def _verdict(history: RunHistory, predictions: Output, pointer: Pointer, pseudo:
     if (reason := reason_of(history.store, pseudo, *address)) is not None:
         return f"left out: {reason}"
     seen = _seen(history, predictions, address)
-    return "not chosen: it has no prediction" if seen is None else _refusal(pointer.record["settings"], pseudo, seen)
+    settings = SelectSettings.model_validate(pointer.record["settings"])
+    return "not chosen: it has no prediction" if seen is None else _refusal(settings, pseudo, seen)
 
 
 def _first_choice(history: RunHistory, pointer: Pointer, address: Address) -> str | None:
@@ -230,16 +231,14 @@ def _out_of(rank: int, kept: int) -> str:
     return f" of {kept}" if rank < kept else ""
 
 
-def _refusal(settings: dict[str, Any], pseudo: Output, seen: pa.Table) -> str:
+def _refusal(settings: SelectSettings, pseudo: Output, seen: pa.Table) -> str:
     """Which cut an image that was not chosen failed, for its best class."""
     index = int(classes_of(seen)[0, 0])
     of_class = pseudo.summary["report"]["classes"][index]
-    set_by_hand = settings.get("thresholds", {}).get(of_class["name"], settings["threshold"])
-    adaptive = SelectSettings.model_validate(settings).needs_histogram
-    cut = (
-        of_class["cut"] if adaptive or settings.get("score") == "energy" else set_by_hand
-    )  # the same cut; the float16 that stands for it reads oddly
-    kind = settings.get("score", "max_probability")
+    set_by_hand = settings.thresholds.get(of_class["name"], settings.threshold)
+    # where the cut was set, its own number is shown: the float16 that stands for it reads oddly
+    cut = of_class["cut"] if settings.needs_histogram or settings.score == "energy" else set_by_hand
+    kind = settings.score
     what = "probability" if kind == "max_probability" else kind
     stored = best_score(seen, kind)[0]
     score = float(stored) if kind == "energy" else float(probability(stored))
@@ -253,5 +252,5 @@ def _refusal(settings: dict[str, Any], pseudo: Output, seen: pa.Table) -> str:
         )
     return (
         f"not chosen: {what} {score:.4f} for {of_class['name']} is above the cut {cut:.4f}, but the draw of"
-        f" cut={settings.get('cut')}, balance={settings.get('balance')} left it out"
+        f" cut={settings.cut}, balance={settings.balance} left it out"
     )

@@ -7,8 +7,8 @@ from functools import partial
 
 from engine.ground import storage
 from engine.ground.progress import log_event
+from engine.ground.record import canonical, differences
 from engine.ground.run import Run
-from engine.ground.steps import canonical, differences
 from engine.recipes.registry import SelfTrainSettings
 from engine.search.allocation import TrialAllocation
 from engine.search.cohort import Cohort

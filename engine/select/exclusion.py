@@ -11,9 +11,10 @@ import ray
 
 from engine.dedup.near_duplicates import find_near_duplicates
 from engine.ground import storage
+from engine.ground.record import content_digest
 from engine.ground.resources import ANYWHERE
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step, Store, content_digest, read_part, read_tables
+from engine.ground.steps import Output, Part, Step, Store, read_part, read_tables
 from engine.images.collection import Collection
 from engine.images.manifest import Manifest
 from engine.select.addresses import Addresses, BestOfGroups, addresses, table_of

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from engine.ground.record import StepRecord
 from engine.ground.steps import Output, Part, Step, Store, read_part, read_tables
 from engine.select import scores
 from engine.select.histogram import Histogram
@@ -49,9 +50,10 @@ def count(store: Store, predictions: Output, parts: Iterable[Part], num_classes:
     return counted
 
 
-def settings_of(score: RankBy, num_classes: int) -> dict[str, object]:
-    """What a histogram step is fingerprinted by, beside the predictions."""
-    return {"score": score, "num_classes": num_classes}
+def record_of(predictions: Output, num_classes: int, score: RankBy) -> StepRecord:
+    """What names the histogram of `predictions`."""
+    settings = {"score": score, "num_classes": num_classes}
+    return StepRecord(VERB, REVISION, settings, {"predictions": predictions.digest})
 
 
 def commit(step: Step, counted: ScoreHistograms, started: float) -> Output:
@@ -81,7 +83,7 @@ def best_histogram(store: Store, predictions: Output, num_classes: int, score: R
 
 def find_histograms(store: Store, predictions: Output, num_classes: int, score: RankBy) -> Output:
     """The histogram step of a finished prediction pass, found or made by this process."""
-    step = store.step(VERB, REVISION, settings_of(score, num_classes), {"predictions": predictions.digest})
+    step = store.step(record_of(predictions, num_classes, score))
     output = step.output()
     if output is None:
         started = time.time()

@@ -8,15 +8,14 @@ import pyarrow as pa
 import ray
 
 from engine.ground.progress import log_event
+from engine.ground.record import StepRecord
 from engine.ground.resources import ANYWHERE
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, read_part, read_tables
 from engine.labels.classes import ClassList
 from engine.select.addresses import Addresses, addresses, drop_addresses
 from engine.select.exclusion import ReferenceSets, exclusion, find_excluded, write_down
-from engine.select.histogram_step import REVISION as HISTOGRAM_REVISION
-from engine.select.histogram_step import VERB as HISTOGRAM
-from engine.select.histogram_step import commit, count, read, settings_of
+from engine.select.histogram_step import commit, count, read, record_of
 from engine.select.part_groups import forget, put_pieces
 from engine.select.passes import two_passes
 from engine.select.route import route
@@ -85,7 +84,7 @@ def select(
         forget(step)
         return output
 
-    return run.find_or_run_step(label, "select", REVISION, settings.model_dump(exclude={"exclude_keys"}), inputs, work)
+    return run.find_or_run_step(label, StepRecord("select", REVISION, settings, inputs), work)
 
 
 def _payload_bytes(predictions: Output, parts: Sequence[Part], step: Step, empty: Selector) -> int:
@@ -134,9 +133,7 @@ def _seen(
             counted.merge(other)
         return commit(step, counted, started)
 
-    fingerprinted = settings_of(settings.score, len(classes))
-    inputs = {"predictions": predictions.digest}
-    output = run.find_or_run_step(f"{label} histogram", HISTOGRAM, HISTOGRAM_REVISION, fingerprinted, inputs, work)
+    output = run.find_or_run_step(f"{label} histogram", record_of(predictions, len(classes), settings.score), work)
     counted = read(output, run.store, len(classes))
     confidence = None
     if labelled is not None:

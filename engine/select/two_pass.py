@@ -64,7 +64,7 @@ class ScoreBins:
 
 def filter_candidates(candidates: Iterable[Candidates], floor: Half, lowest: ScoreOrder) -> pa.Table:
     """The candidates strictly above `floor` (C,) and from `lowest` (C,) upwards, sorted by class: columns `class`, `score`, `shard`,
-    `row`, and one of fixed-size binary for each further array of the candidates."""
+    `row`, and one of fixed-size binary for each other array of the candidates."""
     at_least = np.maximum(lowest.astype(np.int32), order_of(floor).astype(np.int32) + 1)
     kept = []
     for columns in candidates:

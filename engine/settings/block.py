@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from engine.settings.renamed import HOW, RENAMED
 
 RUNTIME: dict[str, Any] = {"runtime": True}
-"""`json_schema_extra` of a setting that changes how a step runs and not what it yields: it identifies nothing."""
+"""`json_schema_extra` of a setting that changes how a step runs and not what it yields, or names a file whose digest is an input of the step: it
+identifies nothing."""
 
 
 class SettingsError(ValueError):
@@ -117,12 +118,15 @@ def blocks_of(annotation: Any) -> list[type[BaseModel]]:
     return [block for arg in get_args(annotation) for block in blocks_of(arg)]
 
 
-def identity(settings: BaseModel) -> dict[str, Any]:
-    """What of `settings` identifies a step: every field not marked RUNTIME, left out while at its default, as plain values.
+def identity(settings: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
+    """What of `settings` identifies a step, as plain values: of a block every field that is not marked RUNTIME and not at its default; of a mapping
+    every value.
 
     A field's `json_schema_extra["equal"]` lists values that yield the same as its default; they are left out, too. Where a default has to
     change, the REVISION of the verbs that read it is raised.
     """
+    if isinstance(settings, Mapping):
+        return {name: _plain(value) for name, value in settings.items()}
     found = {}
     for name, field in type(settings).model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
@@ -139,10 +143,8 @@ def _is_default(field: FieldInfo, value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
+    if isinstance(value, BaseModel | Mapping):
         return identity(value)
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from engine.settings.block import Block
+from engine.settings.block import RUNTIME, Block
 from engine.settings.cluster import ClusterSettings
 from engine.settings.data import DataSettings, ImagesSettings
 from engine.settings.fit import FitSettings
@@ -84,7 +84,7 @@ class SelectJobSettings(Block):
 class SoftSettings(Block):
     """A table of soft labels (`engine.labels.soft_tables` says which files it may be)."""
 
-    table: str = Field(description="npy, CSV, Arrow or Parquet file")
+    table: str = Field(description="npy, CSV, Arrow or Parquet file", json_schema_extra=RUNTIME)
     kind: Literal["distribution", "logits", "labels"] = Field(
         "distribution",
         description="distribution: probabilities that sum to 1; labels: an image may have several, each with its own probability (sigmoid)",

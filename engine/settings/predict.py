@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.settings.block import RUNTIME, Block
 from engine.tables.schema import log_sum_exp
@@ -46,6 +46,11 @@ class PredictSettings(Block):
         "softmax", description="sigmoid: an image may have several labels, each class has a probability of its own"
     )
 
+    @field_validator("further", "log_sum_exp")
+    @classmethod
+    def _in_one_order(cls, listed: list[Any]) -> list[Any]:
+        return sorted(set(listed))  # columns have one order, so another order is the same setting
+
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if any(one <= 0 for one in self.log_sum_exp):
@@ -66,16 +71,3 @@ class PredictSettings(Block):
         """The columns of extra scores of the predictions."""
         names = [*self.further, *(log_sum_exp(one) for one in self.log_sum_exp)]
         return tuple(sorted(set(names)))
-
-    def fingerprinted(self) -> dict[str, Any]:
-        """What decides a prediction: an exact backend and the batch size do not. What was not asked for is not named."""
-        inexact = ("bf16", "openvino_bf16", "fp16", "int8")
-        asked: dict[str, Any] = {}
-        if self.temperature != 1:
-            asked["temperature"] = self.temperature
-        if self.activation != "softmax":
-            asked["activation"] = self.activation
-        if self.columns:
-            asked["columns"] = self.columns
-        precision = self.backend if self.backend in inexact else "fp32"
-        return {"top_p": self.top_p, "views": self.views, "precision": precision, "decode": self.decode, **asked}

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from engine.settings.block import Block
+from engine.settings.block import RUNTIME, Block
 from engine.tables.schema import log_sum_exp
 
 RankBy = Literal["max_probability", "margin", "entropy", "energy"]
@@ -53,7 +53,9 @@ class SelectSettings(Block):
         description="soft targets are p^(1/temperature), normalised over all classes: predict.log_sum_exp or all classes must be stored",
     )
     exclude_keys: str | None = Field(
-        None, description="text file of keys of excluded images, one per line (default: none)"
+        None,
+        description="text file of keys of excluded images, one per line (default: none)",
+        json_schema_extra=RUNTIME,
     )
     near_duplicates: int | None = Field(
         None,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Store
 from engine.images.collection import Collection, open_collection
@@ -41,7 +42,7 @@ from tests.benchmarks.predict_material import train_teacher
 def label(run: Run, manifest: Manifest, teacher: Path, settings: PredictSettings) -> tuple[pa.Table, float]:
     """Predictions of the whole collection, as a worker makes them, and the CPU seconds of 1000 images."""
     model = find_model(run, str(teacher))
-    step = run.store.step("predict", 0, settings.fingerprinted(), {"at": str(time.time_ns())})
+    step = run.store.step(StepRecord("predict", 0, settings, {"at": str(time.time_ns())}))
     scope = Scope(Collection("images", manifest))
     plan = make_plan(PredictJob(step, scope, model, settings, torch.get_num_threads()), 1)
     obeyed = settings.model_copy(update=plan["predict"])

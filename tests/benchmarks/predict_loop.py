@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from engine.ground import allocator
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.session import connect
 from engine.ground.steps import Store, seconds_from_name
@@ -96,7 +97,7 @@ def worker_only(
     """Images, wall and CPU seconds of a worker's whole loop, parts written, without Ray; one thread."""
     torch.set_num_threads(1)
     loaded = load(Path(teacher))
-    step = Store(store).open().step("predict", 0, settings.fingerprinted(), {"shards": str(shards)})
+    step = Store(store).open().step(StepRecord("predict", 0, settings, {"shards": str(shards)}))
     scope, quantised = Scope(Collection("images", manifest)), None
     if settings.backend == "int8":
         images = decode_sample(sample(scope, BATCH), loaded, scaled=False)

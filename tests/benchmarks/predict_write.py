@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engine.ground.record import StepRecord
 from engine.ground.steps import Store
 from engine.labels.classes import ClassList
 from engine.predict.pipeline import PARQUET
@@ -49,7 +50,7 @@ def main() -> None:
     size = 0
     histogram = Histogram(arguments.classes)
     with tempfile.TemporaryDirectory() as folder:
-        step = Store(str(Path(folder) / "store")).open().step("predict", 0, {}, {})
+        step = Store(str(Path(folder) / "store")).open().step(StepRecord("predict", 0))
         began = time.perf_counter()
         for shard in range(-WARM_UP, arguments.shards):
             if shard == 0:

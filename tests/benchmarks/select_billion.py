@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from engine.ground.record import StepRecord
 from engine.ground.steps import Output, Step, Store, read_output, read_part
 from engine.labels.classes import ClassList
 from engine.predict.pipeline import PARQUET
@@ -49,7 +50,7 @@ CLASSES = ClassList(tuple(f"class {i:04d}" for i in range(NUM_CLASSES)))
 
 def fitted(store: Store) -> Output:
     """A model folder that only tells its classes."""
-    step = store.step("fit", 1, {}, {"benchmark": "select"})
+    step = store.step(StepRecord("fit", 1, {}, {"benchmark": "select"}))
     put_model(store, step.folder, CLASSES)
     step.begin()
     return step.commit([], {"model": "model"}, time.time())
@@ -57,7 +58,7 @@ def fitted(store: Store) -> Output:
 
 def predicted(store: Store, rows: int) -> Step:
     """The predict step of `rows` rows, begun or not."""
-    return store.step("predict", 1, {"rows": rows}, {"benchmark": "select"})
+    return store.step(StepRecord("predict", 1, {"rows": rows}, {"benchmark": "select"}))
 
 
 def make(folder: Path, rows: int) -> None:
@@ -92,7 +93,7 @@ def select_alone(folder: Path, rows: int) -> None:
     assert predictions is not None, "run `make` to its end first"
     settings = SelectSettings(per_class=rows // (20 * NUM_CLASSES), targets="hard")
     empty = Selector(settings, CLASSES)
-    step = store.step("select", 1, settings.model_dump(), {"predictions": predictions.digest})
+    step = store.step(StepRecord("select", 1, settings.model_dump(), {"predictions": predictions.digest}))
     step.begin()
     work = (step, predictions, empty, np.empty(0, np.int64))
     portions = portioned(predictions.parts(step.fs))

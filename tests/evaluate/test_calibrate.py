@@ -9,7 +9,7 @@ from engine.evaluate.calibrate import fit_on
 from engine.predict.predictor import top_log_odds
 from engine.recipes.registry import SelfTrainSettings
 from engine.select.scores import pack, probability, scores_of
-from engine.settings.block import SettingsError, parse
+from engine.settings.block import SettingsError, identity, parse
 from engine.settings.predict import PredictSettings
 from engine.tables import schema
 from tests.select.tables import manifest
@@ -37,10 +37,10 @@ def test_a_planted_temperature_is_found_and_repairs_the_confidence() -> None:
 
 
 def test_a_temperature_of_one_leaves_the_fingerprint_alone() -> None:
-    plain = PredictSettings().fingerprinted()
+    plain = identity(PredictSettings())
     assert "temperature" not in plain
-    assert PredictSettings(calibrate=True, batch_size=7).fingerprinted() == plain
-    assert PredictSettings(temperature=1.5).fingerprinted() == plain | {"temperature": 1.5}
+    assert identity(PredictSettings(calibrate=True, batch_size=7)) == plain
+    assert identity(PredictSettings(temperature=1.5)) == plain | {"temperature": 1.5}
 
 
 def test_calibration_without_validation_is_refused() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from engine.export.active import ActiveQuery, find_next_to_label
 from engine.export.step_export import open_step
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Step, Store, read_output
 from engine.images.collection import open_collection
@@ -53,7 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str]]:
         sure = np.abs(odds).astype(np.float16)
         dog = (np.arange(8) >= 4) ^ (odds < 0)
         classes = np.stack([dog, ~dog], axis=1).astype(np.uint16)
-        step = Step(store, {"verb": "predict", "settings": {"number": number}})
+        step = Step(store, StepRecord("predict", 1, {"number": number}))
         step.begin()
         step.put_json(
             "plan.json", {"manifest": pool.manifest.folder.rsplit("/", 1)[-1], "collection": pool.manifest.uri}

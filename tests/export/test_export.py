@@ -12,6 +12,7 @@ import torch
 
 from engine.export.step_export import open_step
 from engine.export.writers import class_folders, export, file_name, safe_json
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Step, Store
 from engine.images.collection import Collection, open_collection
@@ -47,7 +48,7 @@ class Made:
         self.selection = self._select()
 
     def _predict(self) -> str:
-        step = Step(self.store, {"verb": "predict", "settings": {}})
+        step = Step(self.store, StepRecord("predict", 1, {}))
         step.begin()
         step.plan(
             lambda: {"manifest": self.pool.manifest.folder.rsplit("/", 1)[-1], "collection": self.pool.manifest.uri}
@@ -61,7 +62,7 @@ class Made:
 
     def _select(self) -> str:
         inputs = {"predictions": self.digest}
-        step = Step(self.store, {"verb": "select", "settings": {}, "inputs": inputs})
+        step = Step(self.store, StepRecord("select", 1, {}, inputs))
         step.begin()
         columns = [[0, 0], [3, 0], [1, 0], np.array([4, 2], np.float16), [0, 0], [1, 2], [[1], [0]], [[1.0], [1.0]]]
         table = pa.table(columns, schema=schema.pseudo_labels(3, self.classes.hash))

@@ -12,6 +12,7 @@ from engine.fit.source import GatheredSource
 from engine.fit.trainer import FitSpec, fit
 from engine.gather.training_set import TrainingSet
 from engine.ground.failures import WorkersFailedError
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Store
 from engine.labels.classes import ClassList
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 @pytest.fixture
 def reporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalReporter:
     monkeypatch.setattr("ray.train.report", lambda *_, **__: None)  # no training function runs here
-    step = Store(str(tmp_path / "store")).open().step("fit", 0, {}, {})
+    step = Store(str(tmp_path / "store")).open().step(StepRecord("fit", 0))
     return LocalReporter(step, lambda _: None)
 
 

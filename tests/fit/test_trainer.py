@@ -9,6 +9,7 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from engine.fit.loop import DivergedError
 from engine.fit.trainer import user_error_of
+from engine.ground.record import StepRecord
 from engine.ground.steps import Store, StoreError
 
 
@@ -24,7 +25,7 @@ from engine.ground.steps import Store, StoreError
 def test_what_a_person_can_mend_is_found_among_the_failures(
     raised: Exception, told: Exception | None, tmp_path: Path
 ) -> None:
-    step = Store(str(tmp_path / "store")).open().step("fit", 0, {}, {})
+    step = Store(str(tmp_path / "store")).open().step(StepRecord("fit", 0))
     failures = {0: RuntimeError("connection closed by peer"), 1: UserExceptionWithTraceback(raised, "Traceback …")}
     found = user_error_of(WorkerGroupError("…", failures), step)
     assert type(found) is type(told)

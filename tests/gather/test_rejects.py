@@ -9,6 +9,7 @@ import pytest
 
 from engine.gather.pipeline import gather, gather_labelled
 from engine.ground.budget import TooManyRejectsError
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, Store
 from engine.images.collection import open_collection
@@ -86,7 +87,7 @@ def test_images_with_targets_from_elsewhere_have_the_same_limit(tmp_path: Path) 
         columns = [number // 5, number % 5, np.ones(20, np.int32), *hard(number // 10, 2)]
         return step.commit([step.put_part(0, pa.table(columns, schema=targets(2, CLASSES.hash)))], {}, 0)
 
-    output = labelled.run.find_or_run_step("targets", "targets", 1, {}, {}, put)
+    output = labelled.run.find_or_run_step("targets", StepRecord("targets", 1), put)
     scope = replace(labelled.scope, max_rejected_percent=10)
     assert gather(labelled.run, "gather", output, scope, CLASSES, check=True).summary["rows"] == 18
     with pytest.raises(TooManyRejectsError, match="gather: 2 of 20 images rejected"):

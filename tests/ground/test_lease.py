@@ -13,6 +13,7 @@ import pytest
 
 from engine.ground import storage
 from engine.ground.lease import Claim, Lease, holder
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, Store
 from engine.settings.cluster import ClusterSettings
@@ -39,7 +40,9 @@ def one_at_a_time(uri: str, processes: int) -> list[tuple[str, int]]:
             events.append(("ends", number))
             return output
 
-        Run(Store(uri), f"run{number}", ClusterSettings(), shared=True).find_or_run_step("fit", "fit", 1, {}, {}, work)
+        Run(Store(uri), f"run{number}", ClusterSettings(), shared=True).find_or_run_step(
+            "fit", StepRecord("fit", 1), work
+        )
 
     threads = [threading.Thread(target=want, args=(number,)) for number in range(processes)]
     for thread in threads:
@@ -68,8 +71,8 @@ def test_failed_work_is_retried_by_the_next_process(tmp_path: Path) -> None:
         raise RuntimeError("no luck")
 
     with pytest.raises(RuntimeError, match="no luck"):
-        run.find_or_run_step("fit", "fit", 1, {}, {}, fails)
-    output = run.find_or_run_step("fit", "fit", 1, {}, {}, lambda step: step.commit([], {}, 0.0))
+        run.find_or_run_step("fit", StepRecord("fit", 1), fails)
+    output = run.find_or_run_step("fit", StepRecord("fit", 1), lambda step: step.commit([], {}, 0.0))
     assert output.step.startswith("fit-")
 
 

@@ -8,18 +8,9 @@ import pytest
 
 from engine.ground import storage
 from engine.ground.prune import find_unused_steps
+from engine.ground.record import StepRecord, canonical, differences, fingerprint
 from engine.ground.run import Run, pointers
-from engine.ground.steps import (
-    Output,
-    Step,
-    Store,
-    StoreError,
-    canonical,
-    differences,
-    fingerprint,
-    read_output,
-    read_tables,
-)
+from engine.ground.steps import Output, Step, Store, StoreError, read_output, read_tables
 from engine.settings.cluster import ClusterSettings
 from engine.tables import schema
 
@@ -49,11 +40,11 @@ def test_fingerprint_is_pinned() -> None:
 def test_differences_name_each_field() -> None:
     old = {"settings": {"lr": 0.1, "noise": {"pad": 4}}, "inputs": {"a": "1"}}
     new = {"settings": {"lr": 0.2, "noise": {"pad": 4}}, "inputs": {"a": "1", "b": "2"}}
-    assert differences(old, new) == ["inputs.b: None -> 2", "settings.lr: 0.1 -> 0.2"]
+    assert differences(old, new) == ["inputs.b: unset -> 2", "settings.lr: 0.1 -> 0.2"]
 
 
 def test_a_step_is_unfinished_until_committed_and_lists_its_parts(store: Store) -> None:
-    step = store.step("predict", 1, {"k": 1}, {})
+    step = store.step(StepRecord("predict", 1, {"k": 1}))
     first = step.put_part(1, table(3), {"seconds": 2})
     zero = step.put_part(0, table(1, 2))
     step.put_part(1, table(99))  # a zombie's part: never named by the commit
@@ -70,7 +61,7 @@ def test_a_step_is_unfinished_until_committed_and_lists_its_parts(store: Store) 
 def test_digest_depends_on_contents_and_not_on_attempts_or_order(store: Store) -> None:
     outputs: list[Output] = []
     for settings, values in (({"a": 1}, (1, 2)), ({"a": 2}, (1, 2)), ({"a": 3}, (1, 3))):
-        step = store.step("predict", 1, settings, {})
+        step = store.step(StepRecord("predict", 1, settings))
         parts = [step.put_part(unit, table(value)) for unit, value in enumerate(values)]
         outputs.append(step.commit(reversed(parts), {}, started=0))
     assert outputs[0].digest == outputs[1].digest
@@ -78,7 +69,7 @@ def test_digest_depends_on_contents_and_not_on_attempts_or_order(store: Store) -
 
 
 def test_parts_of_a_killed_attempt_are_found_one_per_unit_and_truncated_ones_are_ignored(store: Store) -> None:
-    step = store.step("predict", 1, {}, {})
+    step = store.step(StepRecord("predict", 1))
     step.put_part(0, table(1), {"rejected": 5})
     step.put_part(2, table(2))
     step.put_part(2, table(2))
@@ -91,7 +82,7 @@ def test_parts_of_a_killed_attempt_are_found_one_per_unit_and_truncated_ones_are
 
 
 def test_a_part_changed_after_the_commit_is_an_error_that_names_it(store: Store) -> None:
-    step = store.step("predict", 1, {}, {})
+    step = store.step(StepRecord("predict", 1))
     part = step.put_part(0, table(1))
     output = step.commit([part], {}, started=0)
     storage.put(store.fs, f"{step.folder}/parts/{part.name}", b"changed")
@@ -100,14 +91,16 @@ def test_a_part_changed_after_the_commit_is_an_error_that_names_it(store: Store)
 
 
 def test_plan_is_chosen_once(store: Store) -> None:
-    step = store.step("predict", 1, {}, {})
+    step = store.step(StepRecord("predict", 1))
     assert step.plan(lambda: {"batch_size": 64}) == {"batch_size": 64}
     assert step.plan(lambda: {"batch_size": 128}) == {"batch_size": 64}
 
 
-def test_a_store_of_another_version_raises(tmp_path: Path) -> None:
-    (tmp_path / "store.json").write_text('{"version": 99}')
-    with pytest.raises(StoreError, match="version 99"):
+@pytest.mark.parametrize("version", [1, 99])
+def test_a_store_of_another_version_is_refused_with_what_to_do(tmp_path: Path, version: int) -> None:
+    """Version 1 named its steps by every setting, those at their defaults too."""
+    (tmp_path / "store.json").write_text(f'{{"version": {version}}}')
+    with pytest.raises(StoreError, match=f"version {version}, this engine reads version 2. Use another store"):
         Store(str(tmp_path)).open()
     (tmp_path / "store.json").write_text("not json")
     with pytest.raises(StoreError, match="is this a store"):
@@ -127,33 +120,33 @@ def test_a_run_computes_a_step_once_logs_changes_and_shares_it_with_other_runs(
 ) -> None:
     calls: list[str] = []
     run = Run(store, "one", ClusterSettings())
-    first = run.find_or_run_step("fit", "fit", 1, {"lr": 0.1}, {"images": "d"}, work_of(calls, 1))
-    assert run.find_or_run_step("fit", "fit", 1, {"lr": 0.1}, {"images": "d"}, work_of(calls, 1)) == first
+    first = run.find_or_run_step("fit", StepRecord("fit", 1, {"lr": 0.1}, {"images": "d"}), work_of(calls, 1))
+    assert run.find_or_run_step("fit", StepRecord("fit", 1, {"lr": 0.1}, {"images": "d"}), work_of(calls, 1)) == first
     assert (
         Run(store, "two", ClusterSettings()).find_or_run_step(
-            "fit", "fit", 1, {"lr": 0.1}, {"images": "d"}, work_of(calls, 1)
+            "fit", StepRecord("fit", 1, {"lr": 0.1}, {"images": "d"}), work_of(calls, 1)
         )
         == first
     )
     assert len(calls) == 1
     capsys.readouterr()
-    run.find_or_run_step("fit", "fit", 1, {"lr": 0.2}, {"images": "d"}, work_of(calls, 2))
+    run.find_or_run_step("fit", StepRecord("fit", 1, {"lr": 0.2}, {"images": "d"}), work_of(calls, 2))
     assert "settings.lr: 0.1 -> 0.2" in capsys.readouterr().out
-    run.find_or_run_step("fit", "fit", 2, {"lr": 0.2}, {"images": "d"}, work_of(calls, 2))
+    run.find_or_run_step("fit", StepRecord("fit", 2, {"lr": 0.2}, {"images": "d"}), work_of(calls, 2))
     assert "revision: 1 -> 2" in capsys.readouterr().out
     assert len(calls) == 3
 
 
 def test_prune_keeps_the_steps_of_runs(store: Store) -> None:
     run = Run(store, "one", ClusterSettings())
-    old = run.find_or_run_step("fit", "fit", 1, {"lr": 0.1}, {}, work_of([], 1))
-    new = run.find_or_run_step("fit", "fit", 1, {"lr": 0.2}, {}, work_of([], 2))
+    old = run.find_or_run_step("fit", StepRecord("fit", 1, {"lr": 0.1}), work_of([], 1))
+    new = run.find_or_run_step("fit", StepRecord("fit", 1, {"lr": 0.2}), work_of([], 2))
     assert [pointer.step for pointer in pointers(store, "one")] == [new.step]
     assert find_unused_steps(store) == [old.step]
 
 
 def test_an_unknown_run_raises_with_the_existing_runs(store: Store) -> None:
-    Run(store, "one", ClusterSettings()).find_or_run_step("fit", "fit", 1, {}, {}, work_of([], 1))
+    Run(store, "one", ClusterSettings()).find_or_run_step("fit", StepRecord("fit", 1), work_of([], 1))
     with pytest.raises(FileNotFoundError, match=r"no run named 'two'. Existing runs: one"):
         pointers(store, "two")
 
@@ -175,7 +168,7 @@ def test_join_keeps_a_query_at_the_end() -> None:
 
 def test_a_table_is_read_as_it_was_written(store: Store) -> None:
     """Nested columns keep their type and the class list its hash: tables of two generations can be joined."""
-    step = store.step("select", 1, {}, {})
+    step = store.step(StepRecord("select", 1))
     empty = schema.pseudo_labels(10, "hash").empty_table()
     output = step.commit([step.put_part(0, empty, {"rejected": 1})], {}, started=0)
     [(_, back)] = read_tables(output, store.fs)

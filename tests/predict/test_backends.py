@@ -23,6 +23,7 @@ from engine.predict.backend_choice import (
     pick,
 )
 from engine.predict.backends import BACKENDS, Norm, UnavailableError, build, check_openvino
+from engine.settings.block import identity
 from engine.settings.model import ModelSettings
 from engine.settings.predict import PredictSettings
 
@@ -171,8 +172,8 @@ def test_auto_never_tries_what_changes_answers_and_compiles_only_for_many_images
 
 
 def test_exact_backends_share_a_fingerprint_and_the_others_have_their_own() -> None:
-    exact = [PredictSettings(backend=name).fingerprinted() for name in ("auto", "eager", "frozen", "openvino")]
+    exact = [identity(PredictSettings(backend=name)) for name in ("auto", "eager", "frozen", "openvino")]
     assert all(one == exact[0] for one in exact)
-    assert PredictSettings(backend="bf16").fingerprinted() != exact[0]
-    assert PredictSettings(decode="scaled").fingerprinted() != exact[0]
-    assert PredictSettings(batch_size=7).fingerprinted() == exact[0]
+    assert identity(PredictSettings(backend="bf16")) != exact[0]
+    assert identity(PredictSettings(decode="scaled")) != exact[0]
+    assert identity(PredictSettings(batch_size=7)) == exact[0]

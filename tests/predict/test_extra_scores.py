@@ -13,6 +13,7 @@ from engine.predict.extra_scores import certainty, extra_score_columns
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import ShardPredictor
 from engine.select.scores import probability, scores_of
+from engine.settings.block import identity
 from engine.settings.predict import PredictSettings
 from tests.predict.test_shard_predictor import manifest, teacher
 
@@ -59,5 +60,5 @@ def test_a_shard_holds_what_was_asked_for(manifest: Manifest, teacher: Path, vie
         ShardPredictor(Scope(Collection("pool", manifest)), Predictor(teacher, plain))(0).predictions.schema.names[4:]
         == []
     )
-    assert "columns" not in plain.fingerprinted()
-    assert asked.fingerprinted()["columns"] == ("energy", "entropy", "log_sum_exp_0.5")
+    assert identity(plain) == {"top_p": 10}
+    assert asked.columns == ("energy", "entropy", "log_sum_exp_0.5")

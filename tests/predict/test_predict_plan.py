@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Store
 from engine.images.collection import Collection, open_collection
@@ -22,6 +23,7 @@ from engine.predict.int8 import load_quantised
 from engine.predict.job import PredictJob
 from engine.predict.predict_plan import decoding_agreement, make_plan
 from engine.predict.predictor import Predictor
+from engine.settings.block import identity
 from engine.settings.cluster import ClusterSettings
 from engine.settings.data import SourceSettings
 from engine.settings.predict import PredictSettings
@@ -73,7 +75,7 @@ class Begun:
         )
 
     def start(self, **settings: object) -> dict[str, object]:
-        step = self.run.store.step("predict", 0, {}, {})
+        step = self.run.store.step(StepRecord("predict", 0))
         chosen = PredictSettings.model_validate({"top_p": 3, **settings})
         return make_plan(PredictJob(step, Scope(self.pool), self.model, chosen), 1)
 
@@ -117,7 +119,7 @@ def test_int8_is_quantised_once_and_kept_in_the_step(teacher: Path, tmp_path: Pa
     pytest.importorskip("nncf")
     begun = Begun(tmp_path, teacher, [jpeg(80, 60, seed) for seed in range(20)])
     plan = begun.start(backend="int8")
-    step = begun.run.store.step("predict", 0, {}, {})
+    step = begun.run.store.step(StepRecord("predict", 0))
     backend = plan["backend"]
     assert isinstance(backend, dict)
     assert backend["name"] == "int8"
@@ -146,7 +148,7 @@ def test_int8_outside_a_labelling_step_is_refused(teacher: Path) -> None:
     with pytest.raises(ValueError, match="calibrated at the start of a labelling step"):
         Predictor(teacher, settings)
     assert settings.for_evaluation().backend == "auto", "a model's accuracy is measured exactly"
-    assert settings.fingerprinted() != settings.for_evaluation().fingerprinted()
+    assert identity(settings) != identity(settings.for_evaluation())
 
 
 def test_a_model_folder_is_taken_into_a_store_on_s3(teacher: Path, s3: str) -> None:

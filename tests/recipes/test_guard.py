@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Store
 from engine.labels.classes import ClassList
@@ -109,7 +110,9 @@ class FakeSetup:
 
     def put(self, verb: str, label: str, table: pa.Table, inputs: dict[str, str], **summary: Any) -> Output:
         return self.run.find_or_run_step(
-            label, verb, 1, {"label": label}, inputs, lambda step: step.commit([step.put_part(0, table)], summary, 0)
+            label,
+            StepRecord(verb, 1, {"label": label}, inputs),
+            lambda step: step.commit([step.put_part(0, table)], summary, 0),
         )
 
     def fit(self, label: str, _model: Any, _settings: Any, init: Output | None = None, **_: Any) -> Output:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from engine.ground.record import StepRecord
 from engine.ground.run import Pointer
 from engine.ground.steps import Step, Store
 from engine.report.status import pace, step_status
@@ -14,7 +15,7 @@ from engine.report.status import pace, step_status
 @pytest.fixture
 def working(tmp_path: Path) -> Step:
     """An unfinished labelling step of ten shards of which six are done, one put twice."""
-    step = Step(Store(str(tmp_path / "store")).open(), {"verb": "predict", "settings": {}})
+    step = Step(Store(str(tmp_path / "store")).open(), StepRecord("predict", 1, {}))
     step.begin()
     step.plan(lambda: {"shards": 10, "images": 1000})
     for unit in (0, 1, 2, 3, 4, 5, 5):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Store
 from engine.report import figures, search_page, search_table
@@ -69,10 +70,10 @@ def test_steps_are_read_from_the_store_and_unfinished_ones_are_left_out(tmp_path
     records = [record(1, 0, 0.5), record(1, 1, 0.6), record(1, 2)]
     for one in records[:2]:
         run = Run(store, run_name("s", one.trial), ClusterSettings())
-        run.find_or_run_step("predict", "predict", 1, {}, {}, lambda step: step.commit([], {}, 0.0))
+        run.find_or_run_step("predict", StepRecord("predict", 1), lambda step: step.commit([], {}, 0.0))
         with pytest.raises(KeyboardInterrupt):
             run.find_or_run_step(
-                "fit", "fit", 1, {"n": one.trial.number}, {}, lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+                "fit", StepRecord("fit", 1, {"n": one.trial.number}), lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
             )
     used = steps_used(store, "s", records)
     assert [(use.trial, use.verb) for use in used] == [("1-000", "predict"), ("1-001", "predict")]

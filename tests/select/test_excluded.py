@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, Store, read_tables
 from engine.images.collection import Collection, open_collection
@@ -91,7 +92,7 @@ def test_a_selection_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             close = {"shard": zeros[:1], "row": np.array([40], np.int32), "group": np.array([-1])}
             return step.commit([step.put_part(i, pa.table(one)) for i, one in enumerate((grouped, close))], {}, 0.0)
 
-        return run.find_or_run_step(label, "likeness", 1, {}, {}, work)
+        return run.find_or_run_step(label, StepRecord("likeness", 1), work)
 
     monkeypatch.setattr(exclusion, "find_near_duplicates", like)
     settings = SelectSettings(exclude_keys=str(tmp_path / "keys.txt"), near_duplicates=4)
@@ -105,7 +106,7 @@ def test_a_selection_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             pieces = np.array_split(np.arange(count), 4)
             return step.commit([step.put_part(unit, pool.table(piece)) for unit, piece in enumerate(pieces)], {}, 0.0)
 
-        predictions = run.find_or_run_step("predict", "predict", 1, {}, {}, work)
+        predictions = run.find_or_run_step("predict", StepRecord("predict", 1), work)
         with pytest.raises(ValueError, match="do not say where it is"):
             select(run, "select", predictions, pool.manifest, settings)
         output = select(run, "select", predictions, pool.manifest, settings, around=around)

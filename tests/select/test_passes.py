@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, Store
 from engine.select import part_groups, passes
@@ -27,7 +28,7 @@ def predicted(run: Run, pool: Pool, num_parts: int = 5) -> Output:
         pieces = np.array_split(np.arange(len(pool.shard)), num_parts)
         return step.commit([step.put_part(unit, pool.table(piece)) for unit, piece in enumerate(pieces)], {}, 0.0)
 
-    return run.find_or_run_step("predict", "predict", 1, {}, {}, work)
+    return run.find_or_run_step("predict", StepRecord("predict", 1), work)
 
 
 @pytest.fixture
