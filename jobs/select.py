@@ -12,7 +12,7 @@ from engine.labels.classes import ClassList
 from engine.models.fetch import teacher_classes
 from engine.predict.pool import pool_of
 from engine.select.exclusion import ReferenceSets
-from engine.select.pipeline import select
+from engine.select.pipeline import SelectSpec, select
 from engine.settings.block import load
 from engine.settings.data import SourceSettings
 from engine.settings.jobs import SelectJobSettings
@@ -38,7 +38,7 @@ def main() -> None:
     known = {name: open_collection(run, name, uri, SourceSettings()) for name, uri in names.items()}
     around = ReferenceSets(pool, known) if pool is not None else None
     with connect(settings.cluster):
-        output = select(run, "select", predictions, classes, settings.select, around=around)
+        output = select(run, "select", predictions, SelectSpec(settings.select, classes, around=around))
     log_event(
         "done", f"{output.summary['selected']} pseudo-labels in {output.uri}; to train on them: pseudo={output.step}"
     )

@@ -4,21 +4,21 @@ They do not depend on a model, so every generation and every selection shares th
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 
 from engine.dedup.hash_pairs import Pairs, bucket_of, connected_groups, masks, near_pairs, repeated
+from engine.dedup.hash_step import hash_step
 from engine.dedup.perceptual import Hashes, hashes, thumbnail
+from engine.ground.fanout import FanOut
 from engine.ground.progress import log_event
 from engine.ground.record import StepRecord
-from engine.ground.resources import ANYWHERE
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step, read_part, read_tables
+from engine.ground.steps import Output, Part, Step, Store, read_part, read_tables
 from engine.images.collection import Collection
 from engine.images.errors import RejectedImageError
 from engine.images.manifest import Manifest
@@ -32,21 +32,14 @@ ROWS_AT_ONCE = 1 << 24
 """Hashes that one task holds at most, about: 0.5 GB with what sorting takes."""
 
 
-def hash_perceptually(run: Run, collection: Collection) -> Output:
-    """Perceptual hashes of every image that can be decoded, one part a shard (PERCEIVED)."""
+@dataclass(frozen=True)
+class HashTable:
+    """One share of the hashes, sorted by the bits of `mask`. `most`: largest distance of a pair; 0 for hashes that occur more than once."""
 
-    def work(step: Step) -> Output:
-        started = time.time()
-        done = step.found_parts()
-        shards = [shard for shard in range(collection.manifest.num_shards) if shard not in done]
-        tasks = max(1, min(len(shards), 16 * int(ray.cluster_resources().get("CPU", 1))))
-        made = [_perceive.remote(step, collection.manifest, one.tolist()) for one in np.array_split(shards, tasks)]
-        parts = [*done.values(), *chain.from_iterable(ray.get(made))]
-        return step.commit(parts, {"images": sum(part.rows for part in parts)}, started)
-
-    return run.find_or_run_step(
-        f"perceive {collection.name}", StepRecord("perceive", REVISION, {}, {"images": collection.digest}), work
-    )
+    mask: int
+    most: int
+    share: int
+    shares: int
 
 
 def find_near_duplicates(run: Run, label: str, pool: Collection, known: Mapping[str, Collection], most: int) -> Output:
@@ -54,35 +47,35 @@ def find_near_duplicates(run: Run, label: str, pool: Collection, known: Mapping[
 
     Summary: {groups, grouped, known: images near each collection}. A group is what is connected by near pairs.
     """
-    seen = hash_perceptually(run, pool)
-    others = {name: hash_perceptually(run, collection) for name, collection in known.items()}
+    seen = hash_step(run, pool, "perceive", REVISION, hash_shard)
+    others = {name: hash_step(run, collection, "perceive", REVISION, hash_shard) for name, collection in known.items()}
     inputs = {"pool": seen.digest, **{f"known {name}": output.digest for name, output in others.items()}}
 
     def work(step: Step) -> Output:
         started = time.time()
         parts = seen.parts(step.fs)
         outside = {name: np.unique(np.concatenate(list(_hashes(other, step)))) for name, other in others.items()}
-        stranger = np.unique(np.concatenate([np.empty(0, np.uint64), *outside.values()]))
-        near = _pairs(step, seen, parts, stranger, most)
-        foreign = np.isin(near, stranger)
+        known_hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *outside.values()]))
+        near = _pairs(FanOut(run, label, step), run.store, seen, known_hashes, most)
+        foreign = np.isin(near, known_hashes)
         values, group = connected_groups(near[~foreign.any(axis=1)])
         touching = np.union1d(
             near[foreign[:, 1], 0], near[foreign[:, 0], 1]
         )  # also a pool hash that equals a known one
         grouped, close = ([NEAR_DUPLICATES.empty_table()] for _ in range(2))
-        told = dict.fromkeys(outside, 0)
+        near_known = dict.fromkeys(outside, 0)
         for part in parts:
             table = read_part(seen, step.fs, part)
             row, mine = table["row"].to_numpy(), table["hash"].to_numpy()
             at = np.isin(mine, touching)
             close.append(_like(part.unit, row[at], np.full(at.sum(), -1)))
             for name, theirs in outside.items():
-                told[name] += int(np.isin(mine[at], _neighbours(near, theirs)).sum())
+                near_known[name] += int(np.isin(mine[at], _neighbours(near, theirs)).sum())
             at = np.isin(mine, values) & ~at
             grouped.append(_like(part.unit, row[at], group[np.searchsorted(values, mine[at])]))
         made = [step.put_part(unit, pa.concat_tables(one)) for unit, one in enumerate((grouped, close))]
         count = len(np.unique(pa.concat_tables(grouped)["group"].to_numpy()))
-        summary = {"groups": count, "grouped": made[0].rows, "near known": made[1].rows, "known": told}
+        summary = {"groups": count, "grouped": made[0].rows, "near known": made[1].rows, "known": near_known}
         log_event(
             label, f"{made[0].rows} images in {count} groups of near duplicates, {made[1].rows} near a known image"
         )
@@ -107,41 +100,27 @@ def _hashes(output: Output, step: Step) -> Iterator[Hashes]:
         yield table["hash"].to_numpy()
 
 
-def _pairs(step: Step, seen: Output, parts: Sequence[Part], stranger: Hashes, most: int) -> Pairs:
-    """All near pairs of the pool and of `stranger` together, distinct."""
-    rows = sum(part.rows for part in parts) + len(stranger)
+def _pairs(fan_out: FanOut, store: Store, seen: Output, known: Hashes, most: int) -> Pairs:
+    """All near pairs of the pool and of `known` together, distinct."""
+    parts = seen.parts(store.fs)
+    rows = sum(part.rows for part in parts) + len(known)
     shares = -(-rows // ROWS_AT_ONCE)
-    shared, listed = ray.put(stranger), ray.put(list(parts))
-    tables = [(2**64 - 1, 0), *((mask, most) for mask in masks(rows, most) if most)]
-    waiting = [
-        _compare.remote(step, seen, listed, shared, mask, bits, share, shares)
-        for mask, bits in tables
-        for share in range(shares)
-    ]
+    sorts = [(2**64 - 1, 0), *((mask, most) for mask in masks(rows, most) if most)]
+    tables = (HashTable(mask, bits, share, shares) for mask, bits in sorts for share in range(shares))
     found = np.empty((0, 2), np.uint64)
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        found = np.unique(np.concatenate([found, *ray.get(ready)]), axis=0)
+    for pairs in fan_out.map(pairs_in, tables, store, seen, parts, known):
+        found = np.unique(np.concatenate([found, pairs]), axis=0)
     return found
 
 
-@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
-def _compare(
-    step: Step, seen: Output, parts: list[Part], stranger: Hashes, mask: int, most: int, share: int, shares: int
-) -> Pairs:
-    """Near pairs in one share of one table; with `most` 0, hashes that come more than once."""
-    held = [stranger[bucket_of(stranger, mask, shares) == share]]
+def pairs_in(table: HashTable, store: Store, seen: Output, parts: list[Part], known: Hashes) -> Pairs:
+    """The near pairs that one table finds among the pool's hashes and `known`."""
+    held = [known[bucket_of(known, table.mask, table.shares) == table.share]]
     for part in parts:
-        mine = read_part(seen, step.fs, part, ["hash"])["hash"].to_numpy()
-        held.append(mine[bucket_of(mine, mask, shares) == share])
+        mine = read_part(seen, store.fs, part, ["hash"])["hash"].to_numpy()
+        held.append(mine[bucket_of(mine, table.mask, table.shares) == table.share])
     together = np.concatenate(held)
-    return near_pairs(np.unique(together), mask, most) if most else repeated(together)
-
-
-@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
-def _perceive(step: Step, manifest: Manifest, shards: list[int]) -> list[Part]:
-    torch.set_num_threads(1)
-    return [step.put_part(shard, hash_shard(manifest, shard)) for shard in shards]
+    return near_pairs(np.unique(together), table.mask, table.most) if table.most else repeated(together)
 
 
 def hash_shard(manifest: Manifest, shard: int) -> pa.Table:

@@ -1,7 +1,7 @@
 """Predict on Ray Data: the rows that are sharded are *shards*, one a block; an actor runs each from its file to its committed part.
 
 Pixels never enter the object store: what travels is a shard's number in and a report of a few numbers out. Failures come back as values
-(`failures.py`); `_Labelling` is the one place that acts on them.
+(`ground/failures.py`); `FailureHandler` acts on them.
 """
 
 import gc
@@ -22,21 +22,14 @@ from ray.exceptions import RayError
 
 from engine.ground import allocator
 from engine.ground.budget import RejectBudget, RejectLimit, TooManyRejectsError
-from engine.ground.failures import (
-    Failure,
-    FailureBudget,
-    FailureCounts,
-    WorkersFailedError,
-    classify_ray_error,
-    classify_worker_error,
-    decide_retry,
-    unreachable,
-)
+from engine.ground.failure_handler import FailureHandler
+from engine.ground.failures import Failure, classify_worker_error
+from engine.ground.fanout import TRIES, FanOut, TaskResources
 from engine.ground.progress import Progress, log_event
 from engine.ground.record import StepRecord, canonical
-from engine.ground.resources import ANYWHERE, ActorPoolSpec, pool_sizes, predict_actors
+from engine.ground.resources import ActorPoolSpec, pool_sizes, predict_actors
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step, StoreError, seconds_from_name
+from engine.ground.steps import Output, Part, Step, seconds_from_name
 from engine.ground.watchdog import with_stall_timeout
 from engine.images.scope import Scope
 from engine.models.fetch import fetch_model
@@ -58,11 +51,6 @@ PARQUET: dict[str, Any] = {
 }
 TASK_IMAGES = FEW_IMAGES
 """Images up to which a step runs as plain tasks."""
-SHARD_TRIES = 2
-"""How often Ray itself hands out a shard whose worker dies, before the driver hears of it."""
-
-NOTICED_WITHIN = 30.0
-"""Seconds after which Ray knows of a machine that is lost (five health checks missed)."""
 
 
 class PredictActor:
@@ -108,7 +96,7 @@ class PredictActor:
         return part
 
 
-def predict_shards(job: PredictJob, shards: list[int]) -> list[dict[str, Any]]:
+def predict_shards(shards: list[int], job: PredictJob) -> list[dict[str, Any]]:
     """The reports of some shards, labelled one after the other as an actor labels them, in a process that others use after it."""
     with allocator.keeping_freed():
         worker = PredictActor(job)
@@ -140,13 +128,12 @@ class _Labelling:
     """One labelling step: hands out what is missing, wave by wave and pass by pass, and acts on what fails."""
 
     def __init__(self, run: Run, label: str, job: PredictJob) -> None:
-        self.cluster, self.label, self.job = run.cluster, label, job
+        self.run, self.cluster, self.label, self.job = run, run.cluster, label, job
         self.step, self.scope, self.shards = job.step, job.scope, job.scope.shards
         self.parts = self.step.found_parts()
         limit = RejectLimit.of_step(self.scope.max_rejected_percent, label, self.step.name)
         self.budget = RejectBudget(limit, self.parts.values())
-        self.budgets = FailureBudget(run.cluster.retries.max_failures, run.cluster.retries.max_preemptions)
-        self.history = FailureCounts()
+        self.failures = FailureHandler(label, self.step.uri, run.cluster.retries)
         self.spent: Counter[str] = Counter()
         self.progress = Progress(label, len(self.shards), "shards", done=len(self.parts))
 
@@ -157,13 +144,13 @@ class _Labelling:
         log_plan(self.label, plan)
         self.job = replace(self.job, settings=self.job.settings.model_copy(update=plan["predict"]))
         while missing := self._missing():
-            before = len(self.parts), self.history
+            before = len(self.parts), self.failures.counts
             for wave in np.array_split(missing, -(-len(missing) // self.cluster.label.wave_shards)):
                 actors = predict_actors(self.cluster, len(wave))  # machines come and go between waves
                 self._wave(wave, actors)
                 if not self._is_small:  # it takes half a second
                     gc.collect()  # what Ray Data leaves of a wave points to itself, and would wait for long
-            if before == (len(self.parts), self.history):
+            if before == (len(self.parts), self.failures.counts):
                 raise RuntimeError(f"{len(missing)} shards came back neither labelled nor failed, first {missing[:5]}")
         if self.budget.excluded:
             log_event(
@@ -185,31 +172,24 @@ class _Labelling:
         """The plan; where it is measured, by a task on a worker's resources."""
         if not is_worth_measuring(self.scope, self.job.settings):
             return unmeasured_plan(self.job)
-        task = ray.remote(
-            scheduling_strategy=ANYWHERE,
-            num_cpus=actors.cpus,
-            num_gpus=actors.gpus,
-            max_retries=self.cluster.retries.max_failures,
-        )(make_plan)
-        while True:
-            alive = _machines()
-            try:
-                return ray.get(task.remote(replace(self.job, threads=actors.threads), actors.count))
-            except RayError as error:
-                self._act(classify_ray_error(error, _lost(alive, error), self.step.uri), error)
+        return next(self._tasks(actors).map(make_plan, [replace(self.job, threads=actors.threads)], actors.count))
+
+    def _tasks(self, actors: ActorPoolSpec) -> FanOut:
+        """Tasks that take what an actor takes, and whose failures count together with those of the actors."""
+        return FanOut(self.run, self.label, self.step, TaskResources(actors.cpus, actors.gpus), self.failures)
 
     def _wave(self, wave: np.ndarray, actors: ActorPoolSpec) -> None:
         """Label the shards of one wave on a pool of actors, taking each part down as it is committed."""
-        alive = _machines()
+        self.failures.watch()
         try:
             with closing(with_stall_timeout(self._reports(wave, actors), self.cluster.label.stall_minutes)) as reports:
                 for report in reports:
                     if "part" in report:
                         self._take(Part(**report["part"]))
                     else:
-                        self._act(Failure(**report["failure"]))
+                        self.failures.handle(Failure(**report["failure"]))
         except RayError as error:
-            self._act(classify_ray_error(error, _lost(alive, error), self.step.uri), error)
+            self.failures.handle_error(error)
             for part in self.step.found_parts(known=self.parts).values():  # put, but their reports were lost
                 self._take(part)
 
@@ -223,20 +203,15 @@ class _Labelling:
 
     def _of_tasks(self, job: PredictJob, wave: np.ndarray, actors: ActorPoolSpec) -> Generator[dict[str, Any]]:
         """One task per worker: no pool of actors to start, which takes longer than few images do."""
-        task = ray.remote(
-            scheduling_strategy=ANYWHERE, num_cpus=actors.cpus, num_gpus=actors.gpus, max_retries=SHARD_TRIES - 1
-        )(predict_shards)
-        waiting = [task.remote(job, shards.tolist()) for shards in np.array_split(wave, min(actors.count, len(wave)))]
-        while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=1)
-            for reports in ray.get(ready):
-                yield from reports
+        groups = (shards.tolist() for shards in np.array_split(wave, min(actors.count, len(wave))))
+        for reports in self._tasks(actors).map(predict_shards, groups, job):
+            yield from reports
 
     def _of_actors(self, job: PredictJob, wave: np.ndarray, actors: ActorPoolSpec) -> Generator[dict[str, Any]]:
         shards = ray.data.from_items([{"shard": int(shard)} for shard in wave], override_num_blocks=len(wave))
         sizes = pool_sizes(actors.count, self.cluster.label.max_workers)
         restarts: Callable[[], dict[str, Any]] = partial(
-            dict, max_restarts=self.cluster.retries.max_failures, max_task_retries=SHARD_TRIES - 1
+            dict, max_restarts=self.cluster.retries.max_failures, max_task_retries=TRIES - 1
         )
         with warnings.catch_warnings():
             # both ways to bound an actor's restarts are deprecated, and Ray names no third
@@ -264,34 +239,3 @@ class _Labelling:
         self.spent.update(seconds_from_name(part.name))
         self.progress.add(1, part.rows, part.stats["rejected"])
         self.budget.spend(part)
-
-    def _act(self, failure: Failure, error: BaseException | None = None) -> None:
-        """Count a failure, decide, say so, and either return, to go on, or raise."""
-        self.history = self.history.after(failure)
-        decision = decide_retry(failure, self.history, self.budgets)
-        if decision.action == "retry":
-            log_event(
-                self.label,
-                f"{decision.reason}; its shards are handed out again: {failure.detail.splitlines()[0][:300]}",
-            )
-            return
-        if failure.kind == "user_error":
-            raise ValueError(failure.detail) from error
-        if failure.kind == "store":
-            raise StoreError(failure.detail) from error
-        raise WorkersFailedError(
-            f"{decision.reason}; what was labelled is kept. The last failure:\n{failure.trace or failure.detail}"
-        ) from error
-
-
-def _lost(alive: set[str], error: RayError) -> int:
-    """How many of the machines that were `alive` are gone. A worker that does not answer may be the first sign: Ray is given time to notice."""
-    deadline = time.monotonic() + (NOTICED_WITHIN if unreachable(error) else 0.0)
-    while not (gone := alive - _machines()) and time.monotonic() < deadline:
-        time.sleep(1.0)
-    return len(gone)
-
-
-def _machines() -> set[str]:
-    """Ids of the nodes that are alive."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

@@ -29,7 +29,7 @@ from engine.metrics.score import Score
 from engine.predict.pipeline import predict
 from engine.recipes.policy import Verdict
 from engine.select.exclusion import ReferenceSets
-from engine.select.pipeline import select
+from engine.select.pipeline import SelectSpec, select
 from engine.select.reassign import reassign
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
@@ -193,7 +193,7 @@ class RecipeContext:
             labelled = evaluate(self.run, f"{label} labelled", teacher, self.scope("labelled"), self.task, same)
         known = {name: collection for name, collection in self.known.items() if name != on}
         around = ReferenceSets(self.collections[on], known)
-        return select(self.run, label, predictions, self.classes, settings, keep, labelled, around)
+        return select(self.run, label, predictions, SelectSpec(settings, self.classes, keep, labelled, around))
 
     def mix(self, label: str, answers: Output, truth_share: float) -> Output:
         """`answers`, a selection of the labelled images, with their true labels mixed into its targets."""

@@ -1,5 +1,6 @@
 """What a selection leaves out, found on Ray: images named by key, near duplicates in the pool, images near a labelled or evaluation one."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -7,12 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import ray
 
 from engine.dedup.near_duplicates import find_near_duplicates
 from engine.ground import storage
+from engine.ground.fanout import FanOut
 from engine.ground.record import content_digest
-from engine.ground.resources import ANYWHERE
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, Store, read_part, read_tables
 from engine.images.collection import Collection
@@ -39,6 +39,8 @@ class ExclusionRules:
     inputs: dict[str, str] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
     near: Output | None = None
+    pool: Manifest | None = None
+    """Where the keys are looked up."""
 
 
 def exclusion(run: Run, label: str, settings: SelectSettings, around: ReferenceSets | None) -> ExclusionRules:
@@ -57,7 +59,7 @@ def exclusion(run: Run, label: str, settings: SelectSettings, around: ReferenceS
     if settings.near_duplicates is not None:
         near = find_near_duplicates(run, f"{label} likeness", around.pool, around.known, settings.near_duplicates)
         inputs["near"] = near.digest
-    return ExclusionRules(inputs, keys, near)
+    return ExclusionRules(inputs, keys, near, around.pool.manifest)
 
 
 def read_keys(path: str) -> list[str]:
@@ -71,29 +73,28 @@ def read_keys(path: str) -> list[str]:
 
 
 def find_excluded(
-    store: Store,
+    fan_out: FanOut,
     predictions: Output,
     shares: Sequence[Sequence[Part]],
     excluded: ExclusionRules,
-    around: ReferenceSets | None,
     score: RankBy,
     kept: Addresses,
 ) -> dict[str, Addresses]:
     """Sorted addresses of the images that are left out, by reason. `kept`: images that have their label already; what is near them
     is left out, too."""
+    store = fan_out.step.store
     found = {}
     if excluded.keys:
-        assert around is not None, "refused before"
-        found["named by key"] = addresses_of(around.pool.manifest, excluded.keys)
+        assert excluded.pool is not None, "refused before"
+        found["named by key"] = addresses_of(excluded.pool, excluded.keys)
     if excluded.near is not None:
         grouped, close = (table for _, table in read_tables(excluded.near, store.fs))
         at = addresses(grouped)
         order = np.argsort(at)
         members, group = at[order], grouped["group"].to_numpy()[order]
         settled = np.isin(group, group[np.isin(members, kept)])
-        best = BestOfGroups(members[~settled], group[~settled])
-        for state in ray.get([_best.remote(store, predictions, share, best, score) for share in shares]):
-            best.merge(state)
+        empty = BestOfGroups(members[~settled], group[~settled])
+        best = fan_out.merge(best_of_groups, shares, store, predictions, empty, score)
         found["near a better-scored image"] = np.union1d(best.beaten(), members[settled])
         found["near a labelled or evaluation image"] = np.sort(addresses(close))
     return found
@@ -127,9 +128,12 @@ def addresses_of(manifest: Manifest, keys: Sequence[str]) -> Addresses:
     return np.sort(np.concatenate(found))
 
 
-@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
-def _best(store: Store, predictions: Output, parts: Sequence[Part], state: BestOfGroups, score: RankBy) -> BestOfGroups:
+def best_of_groups(
+    parts: Sequence[Part], store: Store, predictions: Output, empty: BestOfGroups, score: RankBy
+) -> BestOfGroups:
+    """The best-scored image of each group among some parts of the predictions."""
+    best = copy.copy(empty)
     for part in parts:
         table = read_part(predictions, store.fs, part)
-        state.update(table, best_score(table, score))
-    return state
+        best.update(table, best_score(table, score))
+    return best

@@ -42,7 +42,7 @@ class ScoreHistograms:
         self.stored.merge(other.stored)
 
 
-def count(store: Store, predictions: Output, parts: Iterable[Part], num_classes: int, score: RankBy) -> ScoreHistograms:
+def count(parts: Iterable[Part], store: Store, predictions: Output, num_classes: int, score: RankBy) -> ScoreHistograms:
     """Stream some parts of the predictions into histograms."""
     counted = ScoreHistograms(score, Histogram(num_classes), Histogram(num_classes))
     for part in parts:
@@ -88,5 +88,5 @@ def find_histograms(store: Store, predictions: Output, num_classes: int, score: 
     if output is None:
         started = time.time()
         step.begin()
-        output = commit(step, count(store, predictions, predictions.parts(store.fs), num_classes, score), started)
+        output = commit(step, count(predictions.parts(store.fs), store, predictions, num_classes, score), started)
     return output

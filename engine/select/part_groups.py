@@ -8,6 +8,7 @@ Shares are the same for any cluster and files appear whole, so a selection that 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -35,24 +36,34 @@ def portioned(parts: Sequence[Part]) -> list[list[Part]]:
     return [[parts[int(i)] for i in np.flatnonzero(place == share)] for share in np.unique(place)]
 
 
-def count_group(
-    step: Step, predictions: Output, empty: Selector, left_out: Addresses, unit: int, parts: Sequence[Part]
-) -> None:
-    """The first pass over a share."""
-    counted = ScoreBins(empty.rule.cuts)
+@dataclass(frozen=True)
+class Passes:
+    """A selection over the disk: `step` keeps what the passes wrote; `empty` is the selection before its first row."""
+
+    step: Step
+    predictions: Output
+    empty: Selector
+    num_shares: int
+
+
+def count_share(share: tuple[int, Sequence[Part]], passes: Passes, left_out: Addresses) -> None:
+    """The first pass over a numbered share: its candidates by class and score."""
+    unit, parts = share
+    counted = ScoreBins(passes.empty.rule.cuts)
     for part in parts:
-        table = drop_addresses(read_part(predictions, step.fs, part), left_out)
+        table = drop_addresses(read_part(passes.predictions, passes.step.fs, part), left_out)
         counted.images += table.num_rows
-        for classes, score, *_ in empty.candidates(table):
+        for classes, score, *_ in passes.empty.candidates(table):
             counted.update(classes, score)
-    step.put_sidecar(COUNTED, unit, counted.table())
+    passes.step.put_sidecar(COUNTED, unit, counted.table())
 
 
-def counted_shares(step: Step, empty: Selector, num_shares: int) -> tuple[ScoreBins, Counts | None, Counts]:
+def counted_shares(passes: Passes) -> tuple[ScoreBins, Counts | None, Counts]:
     """What all shares counted, K of each class (C,) with balance=truncate obeyed, and the rows that are kept of each."""
+    empty = passes.empty
     counted = ScoreBins(empty.rule.cuts)
-    for unit in range(num_shares):
-        counted.merge(step.read_sidecar(COUNTED, unit))
+    for unit in range(passes.num_shares):
+        counted.merge(passes.step.read_sidecar(COUNTED, unit))
     quota = empty.rule.quota
     kept = counted.available if quota is None else np.minimum(counted.available, quota)
     if empty.settings.balance == "truncate":
@@ -60,38 +71,30 @@ def counted_shares(step: Step, empty: Selector, num_shares: int) -> tuple[ScoreB
     return counted, quota, kept
 
 
-def filter_group(
-    step: Step,
-    predictions: Output,
-    empty: Selector,
-    left_out: Addresses,
-    unit: int,
-    parts: Sequence[Part],
-    lowest: ScoreOrder,
-) -> None:
-    """The second pass over a share."""
-    tables = (drop_addresses(read_part(predictions, step.fs, part), left_out) for part in parts)
+def filter_share(share: tuple[int, Sequence[Part]], passes: Passes, left_out: Addresses, lowest: ScoreOrder) -> None:
+    """The second pass over a numbered share: its candidates that can be among the K best."""
+    unit, parts = share
+    empty = passes.empty
+    tables = (drop_addresses(read_part(passes.predictions, passes.step.fs, part), left_out) for part in parts)
     candidates = (one for table in tables for one in empty.candidates(table))
-    step.put_sidecar(SIFTED, unit, filter_candidates(candidates, empty.rule.cuts, lowest))
+    passes.step.put_sidecar(SIFTED, unit, filter_candidates(candidates, empty.rule.cuts, lowest))
 
 
-def rank_classes(
-    step: Step, empty: Selector, quota: Counts | None, num_shares: int, unit: int, classes: tuple[int, int]
-) -> Part:
-    """The part of the pseudo-labels of the classes [first, end)."""
-    first, end = classes
+def rank_classes(numbered: tuple[int, tuple[int, int]], passes: Passes, quota: Counts | None) -> Part:
+    """The part, with its number, of the pseudo-labels of the classes [first, end)."""
+    unit, (first, end) = numbered
     mine = (pc.field("class") >= first) & (pc.field("class") < end)
-    tables = (step.read_sidecar(SIFTED, share, mine) for share in range(num_shares))
-    return step.put_part(unit, empty.table(rank_candidates(tables, empty, quota, first, end)))
+    tables = (passes.step.read_sidecar(SIFTED, share, mine) for share in range(passes.num_shares))
+    return passes.step.put_part(unit, passes.empty.table(rank_candidates(tables, passes.empty, quota, first, end)))
 
 
-def put_pieces(step: Step, table: pa.Table, num_classes: int) -> list[Part]:
-    """Put pseudo-labels sorted by class, a few classes a part."""
+def put_pieces(step: Step, table: pa.Table, num_classes: int, part_rows: int) -> list[Part]:
+    """Put pseudo-labels sorted by class, a few classes a part, or one with more than `part_rows` rows."""
     kept = np.bincount(table["class"].to_numpy(), minlength=num_classes)
     ends = np.concatenate([[0], np.cumsum(kept)])
     return [
         step.put_part(unit, table.slice(ends[first], ends[end] - ends[first]))
-        for unit, (first, end) in enumerate(pieces(kept, PART_ROWS))
+        for unit, (first, end) in enumerate(pieces(kept, part_rows))
     ]
 
 

@@ -2,22 +2,24 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import ray
 
+from engine.ground.fanout import FanOut
 from engine.ground.progress import log_event
 from engine.ground.record import StepRecord
-from engine.ground.resources import ANYWHERE
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step, read_part, read_tables
+from engine.ground.steps import Output, Part, Step, Store, read_part, read_tables
 from engine.labels.classes import ClassList
+from engine.select import part_groups
 from engine.select.addresses import Addresses, addresses, drop_addresses
 from engine.select.exclusion import ReferenceSets, exclusion, find_excluded, write_down
 from engine.select.histogram_step import commit, count, read, record_of
-from engine.select.part_groups import forget, put_pieces
 from engine.select.passes import two_passes
+from engine.select.report import SelectReport
 from engine.select.route import route
 from engine.select.rule import PassStatistics, make_rule
 from engine.select.select import Selector
@@ -25,43 +27,45 @@ from engine.select.sticky import carry_over
 from engine.settings.select import SelectSettings
 
 REVISION = 2
-FAN_IN = 8
 
 
-def select(
-    run: Run,
-    label: str,
-    predictions: Output,
-    classes: ClassList,
-    settings: SelectSettings,
-    keep: Output | None = None,
-    labelled: Output | None = None,
-    around: ReferenceSets | None = None,
-) -> Output:
-    """Pseudo-labels (schema.pseudo_labels) chosen from stored predictions; exact and identical however the work is split.
+@dataclass(frozen=True)
+class SelectSpec:
+    """What is selected of predictions.
 
-    `keep`: an earlier selection whose images stay as they are and are not chosen again (the sticky mode). They stand
-    beside the new ones in the result. `labelled`: what the teacher answered on labelled images (evaluate's ANSWERS), for AdaMatch's cut.
-    `around`: the pool and the sets it must not be near, for exclusion by key and by likeness.
+    `keep`: an earlier selection whose images stay as they are and are not chosen again (the sticky mode); they stand beside the new ones in the
+    result. `labelled`: what the teacher answered on labelled images, for AdaMatch's cut. `around`: the pool and the sets it must not be near, for
+    exclusion by key and by likeness.
     """
+
+    settings: SelectSettings
+    classes: ClassList
+    keep: Output | None = None
+    labelled: Output | None = None
+    around: ReferenceSets | None = None
+
+
+def select(run: Run, label: str, predictions: Output, spec: SelectSpec) -> Output:
+    """Pseudo-labels (schema.pseudo_labels) chosen from stored predictions; exact and identical however the work is split."""
+    settings, classes, keep = spec.settings, spec.classes, spec.keep
     inputs = {"predictions": predictions.digest, "classes": classes.hash}
     if keep is not None:
         inputs["keep"] = keep.digest
-    if settings.cut == "adamatch" and labelled is not None:
-        inputs["labelled"] = labelled.digest
-    excluded = exclusion(run, label, settings, around)
+    if settings.cut == "adamatch" and spec.labelled is not None:
+        inputs["labelled"] = spec.labelled.digest
+    excluded = exclusion(run, label, settings, spec.around)
     inputs |= excluded.inputs
 
     def work(step: Step) -> Output:
         started = time.time()
+        fan_out = FanOut(run, label, step)
         parts = predictions.parts(step.fs)
-        kept = pa.concat_tables(table for _, table in read_tables(keep, step.fs)) if keep is not None else None
-        settled = addresses(kept) if kept is not None else np.empty(0, np.int64)
-        shares, score = _shares(parts), settings.score
-        found = find_excluded(run.store, predictions, shares, excluded, around, score, settled)
+        shares = _shares(parts)
+        settled = addresses_in(keep, run.store)
+        found = find_excluded(fan_out, predictions, shares, excluded, settings.score, settled)
         counts = write_down(step, found)
         out = np.unique(np.concatenate([settled, *found.values()]))
-        seen = _seen(run, label, predictions, parts, classes, settings, labelled) if settings.needs_histogram else None
+        seen = _seen(run, label, predictions, spec) if settings.needs_histogram else None
         empty = Selector(settings, classes, make_rule(settings, classes, seen))
         candidates = sum(part.rows for part in parts) * settings.classes_per_image
         width = _payload_bytes(predictions, parts, step, empty)
@@ -69,10 +73,10 @@ def select(
         way = route(len(classes), empty.rule.quota, candidates, width, limit, sticky=keep is not None)
         if way.name == "two passes":
             log_event(label, f"two passes over the disk: {way.reason}")
-            pieces, report = two_passes(label, step, predictions, parts, empty, out)
+            pieces, report = two_passes(fan_out, predictions, parts, empty, out)
         else:
-            table, report = _tree(step, predictions, shares, empty, out).finish()
-            pieces = put_pieces(step, table if kept is None else carry_over(kept, table), len(classes))
+            state = fan_out.merged(fill, shares, run.store, predictions, empty, out)
+            pieces, report = next(fan_out.map(put_selected, [state], step, keep, part_groups.PART_ROWS))
         for warning in report.warnings:
             log_event(label, warning)
         for reason, number in counts.items():
@@ -81,10 +85,32 @@ def select(
         log_event(label, f"{selected} pseudo-labels from {sum(part.rows for part in parts)} predictions")
         summary = {"selected": selected, "report": report.as_dict(), **({"left out": counts} if counts else {})}
         output = step.commit(pieces, summary, started)
-        forget(step)
+        part_groups.forget(step)
         return output
 
     return run.find_or_run_step(label, StepRecord("select", REVISION, settings, inputs), work)
+
+
+def fill(parts: Sequence[Part], store: Store, predictions: Output, empty: Selector, left_out: Addresses) -> Selector:
+    """The selection's state after some parts of the predictions."""
+    state = empty.empty()
+    for part in parts:
+        state.update(drop_addresses(read_part(predictions, store.fs, part), left_out))
+    return state
+
+
+def put_selected(state: Selector, step: Step, keep: Output | None, part_rows: int) -> tuple[list[Part], SelectReport]:
+    """The parts of a finished selection, those of `keep` among them, and the account of what was chosen."""
+    table, report = state.finish()
+    if keep is not None:
+        table = carry_over(pa.concat_tables(table for _, table in read_tables(keep, step.fs)), table)
+    return part_groups.put_pieces(step, table, len(state.classes), part_rows), report
+
+
+def addresses_in(selection: Output | None, store: Store) -> Addresses:
+    """Addresses (N,) of a selection's rows, part after part; none without a selection."""
+    tables = () if selection is None else read_tables(selection, store.fs, ["shard", "row"])
+    return np.concatenate([np.empty(0, np.int64), *(addresses(table) for _, table in tables)])
 
 
 def _payload_bytes(predictions: Output, parts: Sequence[Part], step: Step, empty: Selector) -> int:
@@ -95,66 +121,25 @@ def _payload_bytes(predictions: Output, parts: Sequence[Part], step: Step, empty
     return sum(column.itemsize * column.shape[1] for column in first[4:]) if first else 0
 
 
-def _tree(
-    step: Step, predictions: Output, shares: Sequence[list[Part]], empty: Selector, left_out: Addresses
-) -> Selector:
-    """The merged state of all parts."""
-    shared = ray.put(left_out)
-    states = [_leaf.remote(step, predictions, share, empty, shared) for share in shares]
-    while len(states) > 1:
-        states = [_merge.remote(*states[i : i + FAN_IN]) for i in range(0, len(states), FAN_IN)]
-    return ray.get(states[0])
-
-
 def _shares(parts: Sequence[Part]) -> list[list[Part]]:
     """The parts of each leaf of the tree."""
     leaves = max(1, min(len(parts), 2 * int(ray.cluster_resources().get("CPU", 1))))
     return [[parts[i] for i in share] for share in np.array_split(np.arange(len(parts)), leaves)]
 
 
-def _seen(
-    run: Run,
-    label: str,
-    predictions: Output,
-    parts: Sequence[Part],
-    classes: ClassList,
-    settings: SelectSettings,
-    labelled: Output | None,
-) -> PassStatistics:
+def _seen(run: Run, label: str, predictions: Output, spec: SelectSpec) -> PassStatistics:
     """The first pass of the cuts that depend on all scores: the histogram step, found or counted on the cluster."""
+    num_classes, score = len(spec.classes), spec.settings.score
 
     def work(step: Step) -> Output:
         started = time.time()
-        shares = [
-            _count.remote(run.store, predictions, share, len(classes), settings.score) for share in _shares(parts)
-        ]
-        counted, *others = ray.get(shares)
-        for other in others:
-            counted.merge(other)
+        shares = _shares(predictions.parts(step.fs))
+        counted = FanOut(run, label, step).merge(count, shares, run.store, predictions, num_classes, score)
         return commit(step, counted, started)
 
-    output = run.find_or_run_step(f"{label} histogram", record_of(predictions, len(classes), settings.score), work)
-    counted = read(output, run.store, len(classes))
+    output = run.find_or_run_step(f"{label} histogram", record_of(predictions, num_classes, score), work)
+    counted = read(output, run.store, num_classes)
     confidence = None
-    if labelled is not None:
-        confidence = np.concatenate([t["confidence"].to_numpy() for _, t in read_tables(labelled, run.store.fs)])
+    if spec.labelled is not None:
+        confidence = np.concatenate([t["confidence"].to_numpy() for _, t in read_tables(spec.labelled, run.store.fs)])
     return PassStatistics(counted.best, counted.stored, confidence)
-
-
-_count = ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)(count)
-
-
-@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
-def _leaf(step: Step, predictions: Output, parts: list[Part], state: Selector, left_out: Addresses) -> Selector:
-    state = state.empty()
-    for part in parts:
-        state.update(drop_addresses(read_part(predictions, step.fs, part), left_out))
-    return state
-
-
-@ray.remote(scheduling_strategy=ANYWHERE, num_cpus=1)
-def _merge(first: Selector, *others: Selector) -> Selector:
-    merged = first.empty()
-    for other in (first, *others):
-        merged.merge(other)
-    return merged

@@ -24,7 +24,7 @@ from engine.models.imported import find_model
 from engine.plan.estimate import PoolTotals, estimate
 from engine.plan.measure import measure
 from engine.predict.pipeline import predict
-from engine.select.pipeline import select
+from engine.select.pipeline import SelectSpec, select
 from engine.settings.cluster import ClusterSettings
 from engine.settings.data import SourceSettings
 from engine.settings.jobs import PlanSettings
@@ -51,7 +51,7 @@ def compare(pool: Path, teacher: Path, size: int, workers: int) -> list[str]:
     output = predict(run, "predict", model, Scope(images), settings)
     took = time.perf_counter() - began
     began = time.perf_counter()
-    select(run, "select", output, ClassList(tuple(class_names(teacher))), SelectSettings())
+    select(run, "select", output, SelectSpec(SelectSettings(), ClassList(tuple(class_names(teacher)))))
     took_select = time.perf_counter() - began
     written = sum(part.bytes for part in output.parts(store.fs))
     read = (pool / "pool.parquet").stat().st_size

@@ -30,9 +30,10 @@ from engine.select.part_groups import (
     PART_ROWS,
     SHARE_ROWS,
     SIFTED,
-    count_group,
+    Passes,
+    count_share,
     counted_shares,
-    filter_group,
+    filter_share,
     forget,
     portioned,
     rank_classes,
@@ -93,24 +94,25 @@ def select_alone(folder: Path, rows: int) -> None:
     assert predictions is not None, "run `make` to its end first"
     settings = SelectSettings(per_class=rows // (20 * NUM_CLASSES), targets="hard")
     empty = Selector(settings, CLASSES)
-    step = store.step(StepRecord("select", 1, settings.model_dump(), {"predictions": predictions.digest}))
+    step = store.step(StepRecord("select", 1, settings, {"predictions": predictions.digest}))
     step.begin()
-    work = (step, predictions, empty, np.empty(0, np.int64))
+    left_out = np.empty(0, np.int64)
     portions = portioned(predictions.parts(step.fs))
+    passes = Passes(step, predictions, empty, len(portions))
     started = time.time()
     print("begun", flush=True)
     for unit in set(range(len(portions))) - step.sidecar_units(COUNTED):
-        count_group(*work, unit, portions[unit])
+        count_share((unit, portions[unit]), passes, left_out)
     print(f"counted {time.process_time():.0f} CPU s", flush=True)
-    counted, quota, kept = counted_shares(step, empty, len(portions))
+    counted, quota, kept = counted_shares(passes)
     lowest = counted.lowest(quota)
     for unit in set(range(len(portions))) - step.sidecar_units(SIFTED):
-        filter_group(*work, unit, portions[unit], lowest)
+        filter_share((unit, portions[unit]), passes, left_out, lowest)
     print(f"sifted {time.process_time():.0f} CPU s", flush=True)
     parts = step.found_parts()
     for unit, classes in enumerate(pieces(kept, PART_ROWS)):
         if unit not in parts:
-            parts[unit] = rank_classes(step, empty, quota, len(portions), unit, classes)
+            parts[unit] = rank_classes((unit, classes), passes, quota)
     print(f"ranked {time.process_time():.0f} CPU s", flush=True)
     tables = (read_part(step, step.fs, part, ["class", "score", "count"]) for part in parts.values())
     report = empty.report(tables, counted.available, counted.images)

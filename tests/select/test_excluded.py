@@ -14,7 +14,7 @@ from engine.images.collection import Collection, open_collection
 from engine.select import exclusion
 from engine.select.addresses import BestOfGroups, addresses, drop_addresses, isin_sorted
 from engine.select.exclusion import ReferenceSets, addresses_of, read_keys
-from engine.select.pipeline import select
+from engine.select.pipeline import SelectSpec, select
 from engine.select.scores import tie_hash
 from engine.settings.cluster import ClusterSettings
 from engine.settings.data import SourceSettings
@@ -108,8 +108,8 @@ def test_a_selection_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
         predictions = run.find_or_run_step("predict", StepRecord("predict", 1), work)
         with pytest.raises(ValueError, match="do not say where it is"):
-            select(run, "select", predictions, pool.manifest, settings)
-        output = select(run, "select", predictions, pool.manifest, settings, around=around)
+            select(run, "select", predictions, SelectSpec(settings, pool.manifest))
+        output = select(run, "select", predictions, SelectSpec(settings, pool.manifest, around=around))
         digests.add(output.digest)
         table = pa.concat_tables(table for _, table in read_tables(output, run.store.fs))
         assert set(table["row"].to_pylist()) == set(range(count)) - gone

@@ -9,8 +9,8 @@ import pytest
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, Store
-from engine.select import part_groups, passes
-from engine.select.pipeline import select
+from engine.select import part_groups
+from engine.select.pipeline import SelectSpec, select
 from engine.select.two_pass import ScoreBins
 from engine.settings.cluster import ClusterSettings
 from engine.settings.select import SelectSettings
@@ -44,7 +44,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def selected(folder: Path, pool: Pool, cluster: ClusterSettings, **settings: Any) -> tuple[Output, Run]:
     run = Run(Store(str(folder)), "r", cluster)
-    return select(run, "select", predicted(run, pool), pool.manifest, SelectSettings(**settings)), run
+    spec = SelectSpec(SelectSettings(**settings), pool.manifest)
+    return select(run, "select", predicted(run, pool), spec), run
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_a_selection_that_was_cut_off_goes_on(tmp_path: Path, pool: Pool, monkey
         with pytest.raises(KeyboardInterrupt):
             selected(tmp_path / "cut", pool, ON_DISK, per_class=50)
     with monkeypatch.context() as patched:
-        patched.setattr(passes, "_count", None)  # nothing is left to count
+        patched.setattr(part_groups, "count_share", lambda *_: 1 / 0)  # nothing is left to count
         patched.setattr(Step, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             selected(tmp_path / "cut", pool, ON_DISK, per_class=50)
@@ -81,8 +82,8 @@ def test_a_selection_that_was_cut_off_goes_on(tmp_path: Path, pool: Pool, monkey
     assert len(list((folder / "sifted").iterdir())) == 3
     parts = sorted((folder / "parts").iterdir())
     parts[1].unlink()
-    for name in ("_count", "_sift"):
-        monkeypatch.setattr(passes, name, None)
+    for name in ("count_share", "filter_share"):
+        monkeypatch.setattr(part_groups, name, lambda *_: 1 / 0)
     again, _ = selected(tmp_path / "cut", pool, ON_DISK, per_class=50)
     assert again.digest == whole.digest
     assert set(parts) - {parts[1]} < set((folder / "parts").iterdir())
