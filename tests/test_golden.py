@@ -20,9 +20,12 @@ from engine.fit import trainer as fitting
 from engine.fit.loop import train
 from engine.fit.objective import Context, create_objective
 from engine.gather import pipeline as gathering
+from engine.gather.arrange import arrange
 from engine.gather.grouping import group_shards
-from engine.gather.pipeline import gather_group
+from engine.gather.picks import ChosenPicks
+from engine.gather.pipeline import GatherJob, gather_group
 from engine.ground.record import StepRecord
+from engine.ground.run import Run
 from engine.ground.steps import Step, Store
 from engine.images import collection as listing
 from engine.images.collection import Collection
@@ -45,6 +48,7 @@ from engine.select.histogram_step import ScoreHistograms
 from engine.select.rule import PassStatistics, make_rule
 from engine.select.scores import classes_of, scores_of
 from engine.select.select import Selector
+from engine.settings.cluster import ClusterSettings
 from engine.settings.model import ModelSettings
 from engine.settings.predict import PredictSettings
 from engine.settings.select import SelectSettings
@@ -190,12 +194,18 @@ def test_gather(tmp_path: Path) -> None:
         names=["shard", "row", "classes", "weights", "count"],
     )
     step = Step(Store(str(tmp_path / "store")).open(), StepRecord("gather", 0))
+    chosen = step.store.step(StepRecord("select", 0))
+    output = chosen.commit([chosen.put_part(0, picks)], {}, 0.0)
+    collection = Collection("pool", manifest)
+    run = Run(step.store, "run", ClusterSettings())
+    picked = ChosenPicks(arrange(run, "order", output, collection))
+    job = GatherJob(step, Scope(collection), classes, picked, seed=3)
     out = []
-    for group in group_shards(picks, 2, seed=3):
-        part = gather_group(group, step, manifest, classes, 3, True)
+    for group in group_shards(*picked.counts(), 2, seed=3):
+        part = gather_group(group, job)
         table = pq.read_table(f"{step.folder}/parts/{part.name}")
         out += [
-            (group.unit, r["key"], r["classes"], [round(w, 4) for w in r["weights"]], r["count"])
+            (group.unit, r["shard"], r["row"], r["key"], r["classes"], [round(w, 4) for w in r["weights"]], r["count"])
             for r in table.to_pylist()
         ]
     assert len(out) == 4
@@ -259,8 +269,8 @@ GOLDEN: dict[tuple[str, int], dict[str, str]] = {
     ("predict", 2): {
         "classes": "197b6f6d09984f70",
     },
-    ("gather", 1): {
-        "picks": "31a1803e1a937a55",
+    ("gather", 2): {
+        "picks": "ced22607188a88e3",
     },
 }
 SCORES = {

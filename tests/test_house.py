@@ -24,9 +24,6 @@ ALLOWED = {
 
 TOO_MANY = {
     "engine/fit/loop.py:train",
-    "engine/gather/pipeline.py:_gather",
-    "engine/gather/pipeline.py:_on_ray",
-    "engine/gather/pipeline.py:gather_group",
     "engine/images/sources.py:_digest",
     "engine/images/sources.py:list_images",
     "engine/predict/predict_plan.py:decoding_agreement",

@@ -69,7 +69,16 @@ def test_a_changed_setting_reruns_only_what_depends_on_it(
     assert "settings.threshold: 0.6 -> 0.7" in said
     before, after = step_names(finished), step_names(finished, "other")
     changed = {label for label in before if before[label] != after[label]}
-    dependent = ("select", "gather", "fit", "validation predict", "validation", "test predict", "test")
+    dependent = (
+        "select",
+        "gather select order",
+        "gather",
+        "fit",
+        "validation predict",
+        "validation",
+        "test predict",
+        "test",
+    )
     assert changed == {f"generation 1 {step}" for step in dependent}
 
 

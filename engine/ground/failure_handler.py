@@ -62,7 +62,8 @@ class FailureHandler:
 
     def _lost_nodes(self, error: RayError) -> int:
         """How many nodes are gone since the work began. A worker that does not answer may be the first sign: Ray is given time to notice."""
-        deadline = time.monotonic() + (NOTICED_WITHIN if unreachable(error) else 0.0)
+        may_be_lost = unreachable(error) and len(self._alive) > 1  # the only node is the driver's own
+        deadline = time.monotonic() + (NOTICED_WITHIN if may_be_lost else 0.0)
         while not (gone := self._alive - alive_nodes()) and time.monotonic() < deadline:
             time.sleep(1.0)
         self.watch()

@@ -275,6 +275,11 @@ class Step:
         return Output(self.name, self.folder, self.uri, digest, summary)
 
 
+def verb_of(output: Output) -> str:
+    """The verb that made an output."""
+    return output.step.rpartition("-")[0]
+
+
 def read_output(store: Store, name: str) -> Output | None:
     """The output of the step named `name`, or None while it is unfinished."""
     folder = f"{store.root}/steps/{name}"

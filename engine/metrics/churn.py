@@ -29,6 +29,12 @@ class Churn:
         either = self.both + self.gained + self.lost
         return self.both / either if either else 1.0
 
+    def __add__(self, other: "Churn") -> "Churn":
+        """That of the images of both, which have none in common."""
+        return Churn(
+            self.both + other.both, self.changed + other.changed, self.gained + other.gained, self.lost + other.lost
+        )
+
 
 def churn(before: pa.Table, after: pa.Table) -> Churn:
     """Compare two label tables with columns `shard`, `row`, `class`.

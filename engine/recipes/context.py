@@ -1,6 +1,7 @@
 """What every recipe stands on: the run, its collections and classes, and the verbs with the run's settings filled in."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,11 +15,13 @@ from engine.evaluate.evaluate import evaluate, score_of
 from engine.fit.pool_stream import PoolSource
 from engine.fit.source import GatheredSource, Source
 from engine.fit.trainer import FitSpec, fit
-from engine.gather.grouping import PICKS
+from engine.gather.arrange import Arranged, arrange
+from engine.gather.picks import COLUMNS
 from engine.gather.pipeline import gather, gather_labelled, training_set
+from engine.ground.fanout import FanOut
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
-from engine.ground.steps import Output, Step, read_output, read_tables
+from engine.ground.steps import Output, Step, read_output, read_tables, verb_of
 from engine.images.collection import Collection, open_collection
 from engine.images.overlap import ExclusionSet, build_exclusion_set, check_overlaps
 from engine.images.scope import Scope
@@ -29,8 +32,8 @@ from engine.metrics.score import Score
 from engine.predict.pipeline import predict
 from engine.recipes.policy import Verdict
 from engine.select.exclusion import ReferenceSets
-from engine.select.pipeline import SelectSpec, select
-from engine.select.reassign import reassign
+from engine.select.pipeline import SelectSpec, addresses_in, select
+from engine.select.reassign import put_reassigned
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 from engine.settings.run import RunSettings
@@ -98,7 +101,7 @@ class RecipeContext:
         collection = self.collections["labelled"]
         made = self.task.true_targets(self.task.truth(collection))
         if made is not None:
-            targets = self.targets("labelled targets", made, {"images": collection.digest})
+            targets = self.targets("labelled targets", [made], {"images": collection.digest})
             return self.gather("gather labelled", targets, "labelled")
         output = gather_labelled(self.run, "gather labelled", self.scope("labelled"), self.classes)
         return GatheredSource(output, training_set(output, self.run.store, self.classes))
@@ -122,14 +125,15 @@ class RecipeContext:
         spec = FitSpec(settings.models.teacher, settings.seeded(wanted), self.classes)
         return fit(self.run, "pretext fit", spec, streams)
 
-    def targets(self, label: str, table: pa.Table, inputs: dict[str, str]) -> Output:
-        """Targets that the task made, as a step that `gather` reads. `inputs`: digests of what they were made of."""
+    def targets(self, label: str, tables: Iterable[pa.Table], inputs: dict[str, str]) -> Output:
+        """Targets that the task made, a part for each table, as a step that `gather` reads. `inputs`: digests of what they were made of."""
 
         def work(step: Step) -> Output:
-            summary = {"kind": self.task.target_kind, "rows": table.num_rows}
-            expected = schema.targets(len(self.classes), self.classes.hash)
-            part = step.put_part(0, table.select(expected.names).cast(expected))
-            return step.commit([part], summary, time.time())
+            started = time.time()
+            form = schema.targets(len(self.classes), self.classes.hash)
+            parts = [step.put_part(unit, table.select(form.names).cast(form)) for unit, table in enumerate(tables)]
+            summary = {"kind": self.task.target_kind, "rows": sum(part.rows for part in parts)}
+            return step.commit(parts, summary, started)
 
         inputs = {**inputs, "classes": self.task.digest}
         record = StepRecord("targets", TARGETS_REVISION, {"kind": self.task.target_kind}, inputs)
@@ -217,9 +221,11 @@ class RecipeContext:
 
     def selected_images(self, pseudo: Output) -> Subset:
         """The images that a selection holds."""
-        tables = [table for _, table in read_tables(pseudo, self.run.store.fs, ["shard", "row"])]
-        table = pa.concat_tables(tables)
-        return Subset.of(table["shard"].to_numpy(), table["row"].to_numpy())
+        return Subset(np.unique(addresses_in(pseudo, self.run.store)))
+
+    def arranged(self, label: str, pseudo: Output, on: str = "pool") -> Arranged:
+        """A selection from the collection called `on`, in the order of its images: the step that `gather` with this label makes."""
+        return arrange(self.run, f"{label} {verb_of(pseudo)}", pseudo, self.collections[on])
 
     def reassign(self, label: str, predictions: Output, filtered: Output, settings: SelectSettings) -> Output:
         """The images of the selection `filtered` with the labels that `predictions` give them, whatever their scores."""
@@ -228,9 +234,8 @@ class RecipeContext:
 
         def work(step: Step) -> Output:
             started = time.time()
-            tables = [pa.concat_tables(t for _, t in read_tables(one, step.fs)) for one in (filtered, fresh)]
-            table = reassign(*tables)
-            return step.commit([step.put_part(0, table)], {"selected": table.num_rows}, started)
+            part = next(FanOut(self.run, label, step).map(put_reassigned, [filtered], fresh, step))
+            return step.commit([part], {"selected": part.rows}, started)
 
         inputs = {"filtered": filtered.digest, "fresh": fresh.digest}
         return self.run.find_or_run_step(label, StepRecord("reassign", REASSIGN_REVISION, {}, inputs), work)
@@ -239,8 +244,8 @@ class RecipeContext:
         """Training shards of the images of `on` that have targets."""
         check = on != "pool"  # the pool's images were decoded when they were labelled
         if self.task.merges_picks and "kind" not in pseudo.summary:
-            tables = [table for _, table in read_tables(pseudo, self.run.store.fs, list(PICKS))]
-            made = self.task.pseudo_targets(pa.concat_tables(tables))
+            picks = self.arranged(label, pseudo, on).tables(COLUMNS)
+            made = (self.task.pseudo_targets(table) for table in picks)
             pseudo = self.targets(f"{label} targets", made, {"pseudo": pseudo.digest})
         scope = replace(self.scope(on), exclusions=None)  # predictions know none of those that are excluded
         output = gather(self.run, label, pseudo, scope, self.classes, check=check)
@@ -255,11 +260,13 @@ class RecipeContext:
 
     def pseudo_quality(self, pseudo: Output, on: str = "pool") -> dict[str, Any]:
         """How many pseudo-labels there are and, where the truth is known, how many of them are right. For the report, never for training."""
-        table = pa.concat_tables(t for _, t in read_tables(pseudo, self.run.store.fs, ["shard", "row", "class"]))
-        quality: dict[str, Any] = {"kept": table.num_rows, "correct": None, "step": pseudo.step}
+        kept = sum(part.rows for part in pseudo.parts(self.run.store.fs))
+        quality: dict[str, Any] = {"kept": kept, "correct": None, "step": pseudo.step, "on": on}
         images = self.collections[on]
-        if table.num_rows and images.has_labels:
-            quality["correct"] = float(np.mean(self.task.correct(table, self.task.truth(images))))
+        if kept and images.has_labels:
+            truth = self.task.truth(images)
+            tables = read_tables(pseudo, self.run.store.fs, ["shard", "row", "class"])
+            quality["correct"] = sum(int(self.task.correct(table, truth).sum()) for _, table in tables) / kept
         return quality
 
 

@@ -1,13 +1,17 @@
 """The guard rails at work: evidence from what the store holds of two generations, and the one place that acts on the decision."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from engine.evaluate.evaluate import rows_of
 from engine.ground.progress import log_event
-from engine.ground.steps import Output, read_output, read_tables
-from engine.metrics.churn import churn
+from engine.ground.steps import Output, read_output
+from engine.metrics.churn import Churn, churn
 from engine.metrics.score import Score
 from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.policy import Evidence, Verdict, judge_generation
@@ -74,48 +78,54 @@ def make_verdict(evidence: Evidence, selected_share: float | None, limits: Guard
 
 
 def evidence_of(
-    pseudo: pa.Table,
-    pseudo_before: pa.Table | None,
+    pseudo: Iterable[pa.Table],
+    pseudo_before: Iterable[pa.Table] | None,
     teacher: pa.Table | None,
     student: pa.Table | None,
     task: Task,
 ) -> Evidence:
     """What two generations show.
 
-    `pseudo`, `pseudo_before`: what the student and its teacher learned from (shard, row, class, score). `teacher`, `student`: what they
-    predicted for the validation images (rows of the task's measure); None where there are none. They are compared on the images that both
-    could read.
+    `pseudo`, `pseudo_before`: what the student and its teacher learned from (shard, row, class, score), a table per range of shards, the same
+    ranges. `teacher`, `student`: what they predicted for the validation images (rows of the task's measure); None where there are none. They are
+    compared on the images that both could read.
     """
     compared = gap = None
     if teacher is not None and student is not None:
         compared = task.measure.paired(teacher, student)
         gap = task.measure.overconfidence(teacher, student)
-    num_classes = len(task.classes)
+    selected, before = (np.zeros(len(task.classes), np.int64) for _ in range(2))
+    changes = Churn(0, 0, 0, 0)
+    for new, old in zip_longest(pseudo, pseudo_before or ()):
+        selected += _selected(new, len(selected))
+        if old is not None:
+            before += _selected(old, len(before))
+            changes += churn(old, new)
+    is_first = pseudo_before is None
     return Evidence(
-        compared,
-        _selected(pseudo, num_classes),
-        None if pseudo_before is None else _selected(pseudo_before, num_classes),
-        None if pseudo_before is None else churn(pseudo_before, pseudo),
-        gap,
-        task.classes.names,
+        compared, selected, None if is_first else before, None if is_first else changes, gap, task.classes.names
     )
 
 
 def _evidence(setup: RecipeContext, teacher: Generation, student: Generation) -> Evidence:
     """Read back what the two generations left in the store."""
-    pseudo = _table(setup, student.pseudo.get("step"), PICKED)
+    pseudo, before = (_labels(setup, one) for one in (student, teacher))
     assert pseudo is not None, "a student has pseudo-labels"
-    before = _table(setup, teacher.pseudo.get("step"), PICKED)
-    rows = [_table(setup, one.validation.step if one.validation else None) for one in (teacher, student)]
+    validations = [_output(setup, one.validation.step if one.validation else None) for one in (teacher, student)]
+    rows = [None if one is None else rows_of(one, setup.run) for one in validations]
     return evidence_of(pseudo, before, rows[0], rows[1], setup.task)
 
 
-def _table(setup: RecipeContext, step: str | None, columns: list[str] | None = None) -> pa.Table | None:
-    """All parts of a step; None without one."""
-    output = read_output(setup.run.store, step) if step else None
-    if output is None:
+def _labels(setup: RecipeContext, generation: Generation) -> Iterable[pa.Table] | None:
+    """PICKED of the selection that a model learned from, range by range; None for one that learned true labels alone."""
+    pseudo = _output(setup, generation.pseudo.get("step"))
+    if pseudo is None:
         return None
-    return pa.concat_tables(table for _, table in read_tables(output, setup.run.store.fs, columns))
+    return setup.arranged(f"{generation.name} gather", pseudo, generation.pseudo["on"]).tables(PICKED)
+
+
+def _output(setup: RecipeContext, step: str | None) -> Output | None:
+    return read_output(setup.run.store, step) if step else None
 
 
 def _share(student: Generation) -> float | None:
@@ -124,9 +134,6 @@ def _share(student: Generation) -> float | None:
     return student.pseudo["kept"] / labelled if labelled else None
 
 
-def _selected(pseudo: pa.Table, num_classes: int) -> np.ndarray:
-    return np.bincount(_column(pseudo, "class"), minlength=num_classes).astype(np.int64)
-
-
-def _column(table: pa.Table, name: str) -> np.ndarray:
-    return table[name].to_numpy()
+def _selected(pseudo: pa.Table, num_classes: int) -> npt.NDArray[np.int64]:
+    """Pseudo-labels per class (C,)."""
+    return np.bincount(pseudo["class"].to_numpy(), minlength=num_classes).astype(np.int64)

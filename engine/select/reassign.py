@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from engine.ground.steps import Output, Part, Step, read_tables
 from engine.select.addresses import addresses
 from engine.select.ranks import ranked_by_class
 from engine.select.scores import order_of, tie_hash
@@ -27,3 +28,9 @@ def reassign(filtered: pa.Table, fresh: pa.Table) -> pa.Table:
     table = schema.with_column(table, "count", filtered["count"].combine_chunks().take(pa.array(known)))
     tie = tie_hash(table["shard"].to_numpy(), table["row"].to_numpy())
     return ranked_by_class(table, tie, -order_of(table["score"].to_numpy()).astype(np.int64))
+
+
+def put_reassigned(filtered: Output, fresh: Output, step: Step) -> Part:
+    """The one part of a selection that `reassign` made of two others, on a worker: ranks are those of whole classes."""
+    tables = (pa.concat_tables(table for _, table in read_tables(one, step.fs)) for one in (filtered, fresh))
+    return step.put_part(0, reassign(*tables))

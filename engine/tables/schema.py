@@ -127,10 +127,13 @@ def targets(num_classes: int, classes_hash: str) -> pa.Schema:
 
 
 def training(num_classes: int, classes_hash: str, mask: bool = False) -> pa.Schema:
-    """Training images, one per row. `classes`/`weights` are the sparse target: one entry of 1 for a hard label, k entries of 1/k for tags, the top P
-    for a soft label; the residual mass is spread evenly over the classes that are not listed. `mask`: with an encoded target image."""
+    """Training images, one per row, with their address in the collection. `classes`/`weights` are the sparse target: one entry of 1 for a hard
+    label, k entries of 1/k for tags, the top P for a soft label; the residual mass is spread evenly over the classes that are not listed. `mask`:
+    with an encoded target image."""
     index = class_type(num_classes)
     columns = [
+        ("shard", pa.int32()),
+        ("row", pa.int32()),
         ("key", pa.string()),
         ("image", pa.binary()),
         ("classes", pa.list_(index)),

@@ -42,6 +42,8 @@ def make_shards(cifar: Path, folder: Path, size: int, side: int) -> TrainingSet:
         rows = min(ROWS, size - start)
         table = pa.table(
             {
+                "shard": [unit] * rows,
+                "row": list(range(rows)),
                 "key": [f"{start + i}" for i in range(rows)],
                 "image": pa.array([larger[(start + i) % len(larger)] for i in range(rows)], pa.binary()),
                 "classes": [[i % 10] for i in range(rows)],

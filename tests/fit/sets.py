@@ -62,6 +62,8 @@ def write_set(
         weights = rng.dirichlet(np.ones(3), length) * 0.9 if soft else np.ones((length, 1))
         classes = np.stack([(ids + k) % NUM_CLASSES for k in range(weights.shape[1])], 1)
         columns = {
+            "shard": [number] * length,
+            "row": list(range(length)),
             "key": [f"image-{n}" for n in ids],
             "image": images,
             "classes": classes.tolist(),

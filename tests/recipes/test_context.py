@@ -16,7 +16,7 @@ def test_a_selection_looks_around_in_what_was_predicted(
     monkeypatch: pytest.MonkeyPatch, on: str, known: list[str]
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(module, "select", lambda *arguments: seen.append(arguments[-1]))
+    monkeypatch.setattr(module, "select", lambda *arguments: seen.append(arguments[-1].around))
     setup: Any = RecipeContext.__new__(RecipeContext)
     setup.run, setup.classes = None, None
     setup.known = {"labelled": "the labelled", "validation": "the validation"}

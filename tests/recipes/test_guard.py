@@ -10,7 +10,7 @@ import pytest
 
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
-from engine.ground.steps import Output, Store
+from engine.ground.steps import Output, Store, read_tables
 from engine.labels.classes import ClassList
 from engine.recipes.context import Evaluated, Generation, RecipeContext
 from engine.recipes.guard import evidence_of, make_verdict, next_teacher, stop_without_labels
@@ -50,7 +50,7 @@ def labels(classes: list[int]) -> pa.Table:
 
 def test_evidence_is_paired_and_counts_churn() -> None:
     teacher, student = np.array([True, True, False, False]), np.array([True, False, True, True])
-    seen = evidence_of(labels([0, 0, 1, 1]), labels([0, 1, 1]), answers(teacher), answers(student, 0.9), TASK)
+    seen = evidence_of([labels([0, 0, 1, 1])], [labels([0, 1, 1])], answers(teacher), answers(student, 0.9), TASK)
     assert seen.student_against_teacher is not None
     assert seen.student_against_teacher.difference.value == pytest.approx(1 / 4)
     assert seen.selected.tolist() == [2, 2]
@@ -65,20 +65,20 @@ def test_evidence_is_paired_and_counts_churn() -> None:
 def test_two_models_are_compared_on_the_images_that_both_could_read() -> None:
     teacher, student = answers(np.array([True, False, True, True])), answers(np.array([True, True, True, False]))
     without_first = student.slice(1)
-    seen = evidence_of(labels([0, 1]), None, teacher.slice(0, 3), without_first, TASK)
+    seen = evidence_of([labels([0, 1])], None, teacher.slice(0, 3), without_first, TASK)
     assert seen.student_against_teacher is not None
     assert seen.student_against_teacher.images == 2
     assert seen.student_against_teacher.difference.value == 0.5
 
 
 def test_without_validation_or_with_the_rails_off_a_verdict_only_warns() -> None:
-    worse = evidence_of(labels([0, 1]), None, answers(np.ones(400, bool)), answers(np.arange(400) > 100), TASK)
+    worse = evidence_of([labels([0, 1])], None, answers(np.ones(400, bool)), answers(np.arange(400) > 100), TASK)
     assert make_verdict(worse, None, GuardSettings()).rejects
     off = make_verdict(worse, None, GuardSettings(enabled=False))
     assert off.decision.action == "keep_teacher"
     assert not off.rejects
     assert "only" in off.sentence
-    lost = evidence_of(labels([0] * 30), labels([1] * 30), None, None, TASK)
+    lost = evidence_of([labels([0] * 30)], [labels([1] * 30)], None, None, TASK)
     assert make_verdict(lost, None, GuardSettings()).decision.reason == "classes_lost"
     assert not make_verdict(lost, None, GuardSettings()).obeyed
 
@@ -128,6 +128,9 @@ class FakeSetup:
         table = self.pseudo[len(self.fitted)]
         return self.put("select", label, table, {}, selected=table.num_rows)
 
+    def arranged(self, _: str, pseudo: Output, __: str) -> SimpleNamespace:
+        return SimpleNamespace(tables=lambda names: [t for _, t in read_tables(pseudo, self.run.store.fs, names)])
+
     def gather(self, _: str, pseudo: Output) -> SimpleNamespace:
         return SimpleNamespace(output=pseudo)
 
@@ -139,7 +142,7 @@ class FakeSetup:
         return Evaluated(TASK.measure.score(answers(right)), output.step)
 
     def pseudo_quality(self, pseudo: Output) -> dict[str, Any]:
-        return {"kept": pseudo.summary["selected"], "correct": None, "step": pseudo.step}
+        return {"kept": pseudo.summary["selected"], "correct": None, "step": pseudo.step, "on": "pool"}
 
 
 GOOD, BETTER, BAD = (np.arange(1000) < number for number in (700, 800, 500))
