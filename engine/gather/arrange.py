@@ -58,7 +58,7 @@ class Arranged:
 
     def read(self, shards: Ints) -> pa.Table:
         """The rows of some shards (ascending), in order. Raises StoreError for a part that was changed."""
-        firsts = [part.stats["first"] for part in self._parts]
+        firsts = [shards.start for shards in self.ranges]
         wanted = np.unique(np.searchsorted(firsts, shards, side="right") - 1)
         mine = pc.field("shard").isin(pa.array(shards, pa.int32()))
         tables = []
@@ -77,6 +77,11 @@ class Arranged:
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The rows range by range, one table for each."""
         return (table for _, table in read_tables(self.output, self.store.fs, columns))
+
+    @property
+    def ranges(self) -> list[range]:
+        """The shards of each table."""
+        return [range(part.stats["first"], part.stats["end"]) for part in self._parts]
 
     @cached_property
     def _parts(self) -> list[Part]:
@@ -137,7 +142,9 @@ def sort_range(span: ShardRange, step: Step, picks: Output, given: Sequence[Part
     table = in_order(pa.concat_tables(tables))
     shards, rows = np.unique(table["shard"].to_numpy(), return_counts=True)
     step.put_sidecar(COUNTS, span.unit, pa.table([pa.array(shards, pa.int32()), rows], schema=SHARD_COUNTS))
-    return step.put_part(span.unit, table, {"first": span.first}, row_group_size=1 << 16, write_page_checksum=True)
+    return step.put_part(
+        span.unit, table, {"first": span.first, "end": span.end}, row_group_size=1 << 16, write_page_checksum=True
+    )
 
 
 def in_order(table: pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,9 +54,10 @@ class Collection:
         """`positions` of a table's columns `shard` and `row`."""
         return self.positions(table["shard"].to_numpy(), table["row"].to_numpy())
 
-    def class_indices(self, classes: ClassList) -> np.ndarray:
-        """Class indices int64 (N,) of all images in address order. Raises ValueError for an image without a label or with an unknown one."""
-        index = classes.indices(self.manifest.labels()["label"], self.name)
+    def class_indices(self, classes: ClassList, shards: Sequence[int] | None = None) -> np.ndarray:
+        """Class indices int64 (N,) of all images, or of those in `shards`, in address order. Raises ValueError for an image without a label or
+        with an unknown one."""
+        index = classes.indices(self.manifest.labels(shards)["label"], self.name)
         if unlabelled := int((index < 0).sum()):
             raise ValueError(
                 f"{self.name}: {unlabelled} of {index.size} images have no label. Set data.label_column, or use class folders."

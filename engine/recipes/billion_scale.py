@@ -67,7 +67,7 @@ class Pairs(GenerationalRecipe):
             tuned = setup.fit(f"{name} finetune", model, finetune, pretrained, labelled=setup.labelled)
             validation = setup.evaluate(f"{name} validation", tuned, "validation")
             steps = [predictions, pairs, stream.output, pretrained, tuned]
-            student = Generation(name, tuned, steps, validation, pseudo=setup.pseudo_quality(pairs))
+            student = Generation(name, tuned, steps, validation, pseudo=setup.pseudo_quality(f"{name} gather", pairs))
             made.append(student)
             if (successor := next_teacher(setup, number, teacher, student)) is None:
                 break

@@ -258,15 +258,18 @@ class RecipeContext:
         output = evaluate(self.run, label, model, self.scope(on), self.task, self.settings.predict)
         return Evaluated(score_of(output), output.step)
 
-    def pseudo_quality(self, pseudo: Output, on: str = "pool") -> dict[str, Any]:
-        """How many pseudo-labels there are and, where the truth is known, how many of them are right. For the report, never for training."""
+    def pseudo_quality(self, label: str, pseudo: Output, on: str = "pool") -> dict[str, Any]:
+        """How many pseudo-labels there are and, where the truth is known, how many of them are right. For the report, never for
+        training. `label`: that of its `gather`."""
         kept = sum(part.rows for part in pseudo.parts(self.run.store.fs))
         quality: dict[str, Any] = {"kept": kept, "correct": None, "step": pseudo.step, "on": on}
         images = self.collections[on]
         if kept and images.has_labels:
-            truth = self.task.truth(images)
-            tables = read_tables(pseudo, self.run.store.fs, ["shard", "row", "class"])
-            quality["correct"] = sum(int(self.task.correct(table, truth).sum()) for _, table in tables) / kept
+            arranged = self.arranged(label, pseudo, on)
+            right = 0
+            for shards, table in zip(arranged.ranges, arranged.tables(["shard", "row", "class"]), strict=True):
+                right += int(self.task.correct(table, self.task.truth(images, shards)).sum()) if table.num_rows else 0
+            quality["correct"] = right / kept
         return quality
 
 

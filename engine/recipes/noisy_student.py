@@ -96,7 +96,7 @@ class NoisyStudent(GenerationalRecipe):
                 model = setup.fit(f"{name} finetune", final_model, finetune, model, labelled=setup.labelled)
                 steps.append(model)
             validation = setup.evaluate(f"{name} validation", model, "validation")
-            student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(pseudo))
+            student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(f"{name} gather", pseudo))
             generations.append(student)
             if (successor := next_teacher(setup, number, teacher, student)) is None:
                 break

@@ -61,7 +61,7 @@ class SelfDistillation(GenerationalRecipe):
             model = setup.fit(f"{name} fit", settings.models.teacher, again, labelled=stream)
             validation = setup.evaluate(f"{name} validation", model, "validation")
             steps = [predictions, targets, stream.output, model]
-            quality = setup.pseudo_quality(answers, on="labelled")
+            quality = setup.pseudo_quality(f"{name} gather", answers, on="labelled")
             student = Generation(name, model, steps, validation, pseudo=quality)
             rounds.append(student)
             if (successor := next_teacher(setup, number, teacher, student, settles=False)) is None:

@@ -104,8 +104,9 @@ class Classify:
     def digest(self) -> str:
         return self.classes.hash
 
-    def truth(self, collection: Collection) -> Truth:
-        return Truth(collection.manifest.labels().select(["shard", "row"]), collection.class_indices(self.classes))
+    def truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
+        images = collection.manifest.labels(shards).select(["shard", "row"])
+        return Truth(images, collection.class_indices(self.classes, shards))
 
     def class_counts(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.bincount(values, minlength=len(self.classes)).astype(np.int64)

@@ -186,9 +186,9 @@ class Multilabel:
     def digest(self) -> str:
         return f"{self.name}-{self.classes.hash}"
 
-    def truth(self, collection: Collection) -> Truth:
+    def truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
         """bool (N, C). Raises ValueError for an unknown name."""
-        labels = collection.manifest.labels()
+        labels = collection.manifest.labels(shards)
         lists = split(labels["label"])
         index = self.classes.indices(lists.values, collection.name)
         values = np.zeros((labels.num_rows, len(self.classes)), bool)

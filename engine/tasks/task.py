@@ -1,5 +1,6 @@
 """The protocol of a task, and the values that it hands to the verbs. Guard, comparison, search and reports know `Score` and `PairedTest` only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, Self
@@ -109,8 +110,8 @@ class Task(Protocol):
     def digest(self) -> str:
         """Names the task and its classes in the inputs of a step."""
 
-    def truth(self, collection: Collection) -> Truth:
-        """The true labels of a collection. Raises ValueError for an image without a label or with an unknown one."""
+    def truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
+        """The true labels of a collection, or of some of its shards. Raises ValueError for an image without a label or with an unknown one."""
 
     def class_counts(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Images of each class (C,) among true labels, `Truth.values` or some rows of it."""

@@ -141,7 +141,7 @@ class FakeSetup:
         output = self.put("evaluate", label, answers(right), {"model": model.digest})
         return Evaluated(TASK.measure.score(answers(right)), output.step)
 
-    def pseudo_quality(self, pseudo: Output) -> dict[str, Any]:
+    def pseudo_quality(self, _: str, pseudo: Output) -> dict[str, Any]:
         return {"kept": pseudo.summary["selected"], "correct": None, "step": pseudo.step, "on": "pool"}
 
 
