@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Self
 
 import numpy as np
@@ -214,26 +215,29 @@ class Manifest:
                     else table.empty_table()
                 )
         parts: list[pa.Table] = []
-        path, values = "", pa.chunked_array([], pa.string())
-        for shard in wanted:
-            span = {one: self.shards[one][shard].as_py() for one in ("path", "start", "rows")}
-            if span["path"] != path:
-                path, values = span["path"], self._read_column(span["path"], name)
-            numbers = np.arange(span["rows"], dtype=np.int32)
-            part = values.slice(span["start"], span["rows"])
-            parts.append(pa.table([pa.array(np.full(span["rows"], shard, np.int32)), numbers, part], schema=table))
+        for path, group in groupby(wanted, key=lambda shard: self.shards["path"][shard].as_py()):
+            mine = list(group)
+            starts, rows = (self.shards[one].to_numpy()[mine] for one in ("start", "rows"))
+            if not rows.sum():
+                continue
+            span = range(int(starts.min()), int((starts + rows).max()))
+            values = self._read_column(path, name, span)
+            for shard, start, count in zip(mine, starts - span.start, rows, strict=True):
+                number = pa.array(np.full(count, shard, np.int32))
+                part = values.slice(start, count)
+                parts.append(pa.table([number, np.arange(count, dtype=np.int32), part], schema=table))
         return pa.concat_tables(parts) if parts else table.empty_table()
 
-    def _read_column(self, path: str, name: str) -> pa.ChunkedArray:
-        """Keys or labels of all rows of a Parquet file."""
-        ends = pc.add(self.shards["start"], self.shards["rows"]).filter(pc.equal(self.shards["path"], path))
+    def _read_column(self, path: str, name: str, rows: range) -> pa.ChunkedArray:
+        """Keys or labels of some rows of a Parquet file."""
         chosen = self.columns.key if name == "key" else self.columns.label
         if chosen is not None:
-            column = parquet.column(self._location, path, chosen).combine_chunks()
+            column = parquet.column(self._location, path, chosen, rows).combine_chunks()
             values = column.cast(pa.string()) if name == "key" else cols.labels(column, self.columns.names, path)
+        elif name == "key":
+            values = parquet.positional(path, np.arange(rows.start, rows.stop))
         else:
-            rows = pc.max(ends).as_py()
-            values = parquet.positional(path, np.arange(rows)) if name == "key" else pa.nulls(rows, pa.string())
+            values = pa.nulls(len(rows), pa.string())
         return pa.chunked_array([values])
 
 

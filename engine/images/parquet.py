@@ -99,11 +99,17 @@ def shards(found: pa.Table, all_footers: list[Footer], rows_per_shard: int) -> p
     return pa.table([pa.array(range(len(listed)), pa.int32()), *arrays], schema=schema.SHARDS)
 
 
-def column(location: Location, path: str, name: str) -> pa.ChunkedArray:
-    """One column of a file."""
+def column(location: Location, path: str, name: str, rows: range | None = None) -> pa.ChunkedArray:
+    """One column of a file, or some of its rows; row groups without any of them are not read."""
     try:
         with pq.ParquetFile(location.fs.open_input_file(location.path(path))) as file:
-            return file.read(columns=[name], use_threads=False).column(name)
+            if rows is None:
+                return file.read(columns=[name], use_threads=False).column(name)
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            bounds = np.concatenate([[0], np.cumsum(sizes)])
+            first, last = np.searchsorted(bounds, [rows.start, rows.stop - 1], side="right") - 1
+            read = file.read_row_groups(list(range(first, last + 1)), columns=[name], use_threads=False).column(name)
+            return read.slice(rows.start - bounds[first], len(rows))
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
 

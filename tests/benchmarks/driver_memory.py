@@ -9,6 +9,7 @@ import argparse
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -125,7 +126,7 @@ def main() -> None:
     with connect(run.cluster):
         for number, pseudo in enumerate(chosen, 1):
             label = f"generation {number} gather"
-            phase(label, lambda label=label, pseudo=pseudo: gather(run, label, pseudo, Scope(collection), CLASSES))
+            phase(label, partial(gather, run, label, pseudo, Scope(collection), CLASSES))
         learned = [
             Generation(f"generation {n}", one, [one], pseudo={"step": one.step, "on": "pool", "kept": given.picks})
             for n, one in enumerate(chosen, 1)
