@@ -5,15 +5,19 @@ python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos 
 python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos/test 'corruptions=[all]'   (robustness, 75 passes)
 """
 
+from collections.abc import Mapping, Sequence
+
+from engine.dedup.hashing import hash_excluded
 from engine.evaluate.evaluate import evaluate, score_of
 from engine.evaluate.robustness import chosen_corruptions, robustness
 from engine.evaluate.soft import evaluate_soft
 from engine.ground.run import Run
 from engine.ground.session import connect
 from engine.ground.steps import Store
-from engine.images.collection import open_collection
+from engine.images.collection import open_collection, open_masks
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
+from engine.metrics.score import Score
 from engine.models.checkpoint import class_names
 from engine.models.fetch import fetch_model
 from engine.models.imported import find_model
@@ -29,25 +33,33 @@ def main() -> None:
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     model = find_model(run, settings.model)
-    images = open_collection(run, "images", settings.images.uri, settings.images, labelled=settings.soft is None)
-    scope = Scope(images, max_rejected_percent=settings.images.max_rejected_percent)
-    if settings.soft is not None:
-        with connect(settings.cluster):
-            summary = evaluate_soft(run, "evaluate", model, scope, settings.predict, settings.soft).summary
-        for name, value in summary.items():
-            print(f"{name}: {value}")
-        return
+    is_labelled = settings.soft is None and settings.masks is None
+    images = open_collection(run, "images", settings.images.uri, settings.images, labelled=is_labelled)
+    if settings.masks is not None:
+        images = open_masks(run, images, settings.masks, settings.images)
     corruptions = chosen_corruptions(settings.corruptions, settings.severities)
     task = find_task(settings.task)(ClassList(tuple(class_names(fetch_model(model, run.store.fs)))))
     with connect(settings.cluster):
+        scope = Scope(
+            images, hash_excluded(run, settings.images), max_rejected_percent=settings.images.max_rejected_percent
+        )
+        if settings.soft is not None:
+            summary = evaluate_soft(run, "evaluate", model, scope, settings.predict, settings.soft).summary
+            print("\n".join(f"{name}: {value}" for name, value in summary.items()))
+            return
         score = score_of(evaluate(run, "evaluate", model, scope, task, settings.predict))
         errors = robustness(run, model, scope, task, settings.predict, corruptions)
+    show(score, errors, settings.severities)
+
+
+def show(score: Score, errors: Mapping[str, float], severities: Sequence[int]) -> None:
+    """Print a score, that of each class, and what each family of corruptions costs."""
     for name, value in score.per_class.items():
         print(f"  {name:<24} {value:7.2%}")
     calibration = "" if score.calibration is None else f", calibration error {score.calibration:.3f}"
     print(f"{score}{calibration}")
     for family, error in errors.items():
-        print(f"  {family:<24} {error:7.2%} lost, mean of severities {settings.severities}")
+        print(f"  {family:<24} {error:7.2%} lost, mean of severities {severities}")
     if errors:
         print(f"mean corruption error {sum(errors.values()) / len(errors):.2%} of {len(errors)} families")
 

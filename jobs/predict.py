@@ -5,18 +5,20 @@
 After a kill, run it again: finished shards are not predicted twice.
 """
 
-from engine.dedup.hashing import hash_images
+from engine.dedup.hashing import hash_excluded
 from engine.ground.progress import log_event
 from engine.ground.run import Run
 from engine.ground.session import connect
 from engine.ground.steps import Store
 from engine.images.collection import open_collection
-from engine.images.overlap import build_exclusion_set
 from engine.images.scope import Scope
+from engine.models.checkpoint import describe
+from engine.models.fetch import fetch_model
 from engine.models.imported import find_model
 from engine.predict.pipeline import predict
 from engine.settings.block import load
 from engine.settings.jobs import PredictJobSettings
+from engine.tasks.registry import find_answers
 from jobs import cli
 
 
@@ -28,12 +30,10 @@ def main() -> None:
     model = find_model(run, settings.model)
     images = open_collection(run, "images", settings.images.uri, settings.images)
     with connect(settings.cluster):
-        hashes = {
-            uri: hash_images(run, open_collection(run, uri, uri, settings.images)) for uri in settings.images.exclude
-        }
-        exclusions = build_exclusion_set(hashes) if hashes else None
+        exclusions = hash_excluded(run, settings.images)
         scope = Scope(images, exclusions=exclusions, max_rejected_percent=settings.images.max_rejected_percent)
-        output = predict(run, "predict", model, scope, settings.predict)
+        answers = find_answers(describe(fetch_model(model, run.store.fs)).settings)
+        output = predict(run, "predict", model, scope, settings.predict, answers)
     log_event("done", f"{output.summary['images']} images predicted; to select from them: predictions={output.step}")
 
 

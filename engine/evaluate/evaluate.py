@@ -7,7 +7,7 @@ import pyarrow as pa
 from engine.ground.progress import log_event
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
-from engine.ground.steps import Output, Step, read_tables
+from engine.ground.steps import Output, Step, read_sidecar, read_tables
 from engine.images.lost_classes import check_counts
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
@@ -28,12 +28,17 @@ def evaluate(run: Run, label: str, model: Output, scope: Scope, task: Task, sett
     """
     measure = task.measure
     stored = task.predict_settings(settings.for_evaluation()).model_copy(update={"top_p": measure.top_p})
-    predictions = predict(run, f"{label} predict", model, scope, stored)
+    predictions = predict(run, f"{label} predict", model, scope, stored, task.answers)
 
     def work(step: Step) -> Output:
         started = time.time()
         truth = task.truth(scope.collection)
-        rows = measure.rows(read_all(predictions, run, task.classes), truth)
+        by_shard = {part.unit: part for part in predictions.parts(run.store.fs)}
+
+        def sidecar(folder: str, shard: int) -> pa.Table:
+            return read_sidecar(predictions, run.store.fs, folder, by_shard[shard])
+
+        rows = measure.rows(read_all(predictions, run, task.classes), truth, sidecar)
         before, after = (task.class_counts(values) for values in (truth.within(scope), truth.of(rows)))
         check_counts(scope.name, task.classes, before, after, predictions.step)
         score = measure.score(rows, predictions.summary["rejected"])

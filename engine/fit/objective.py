@@ -133,6 +133,7 @@ class Objective(ABC):
 
 OBJECTIVES: dict[str, str | type[Objective]] = {
     "supervised": "engine.fit.supervised:Supervised",
+    "segmentation": "engine.fit.segmentation:Segmentation",
     "rotation": "engine.fit.rotation:Rotation",
     "patches": "engine.fit.patches:Patches",
     "inpainting": "engine.fit.restoration:Inpainting",

@@ -45,9 +45,19 @@ class StreamViews:
 
     def __call__(self, name: str, batch: Batch, number: int = 0) -> Tensor:
         """View `number` of a batch of the stream `name`: normalised float32 (b, 3, S, S)."""
+        return self.view(name, number)(batch.pictures(number), self._seeds(name, batch, number))[0]
+
+    def _seeds(self, name: str, batch: Batch, number: int = 0) -> npt.NDArray[np.uint64]:
         seeds = self._drawn[name][number].seeds
-        draws = view_seeds(batch.seeds, seeds) if seeds else batch.seeds
-        return self.view(name, number)(batch.pictures(number), draws)[0]
+        return view_seeds(batch.seeds, seeds) if seeds else batch.seeds
+
+    def masked(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The first view of a batch and its mask in the same geometry, uint8 (b, S, S). Raises ValueError for a stream without masks."""
+        if batch.mask is None:
+            raise ValueError(f"stream {name!r} has no masks: set data.masks and task=segment")
+        images, mask = self.view(name)(batch.pictures(0), self._seeds(name, batch), batch.mask)
+        assert mask is not None, "a view keeps the mask"
+        return images, mask[:, 0]
 
     def joined(self, batches: Mapping[str, Batch]) -> tuple[Tensor, npt.NDArray[np.uint64]]:
         """The first views of all batches, one after the other, normalised float32 (B, 3, S, S), and seeds uint64 (B,) for later draws."""

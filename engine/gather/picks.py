@@ -8,9 +8,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine.gather.arrange import Arranged
+from engine.images.masks import Masks
 from engine.images.scope import Scope
 from engine.labels import targets
 from engine.labels.classes import ClassList
+from engine.select.addresses import addresses, isin_sorted
 
 Ints = npt.NDArray[np.int64]
 COLUMNS = ["shard", "row", "classes", "weights", "count"]
@@ -23,7 +25,7 @@ class Picks(Protocol):
         """Shards (n,) that have picks, ascending, and the number of picks of each."""
 
     def read(self, shards: Ints) -> pa.Table:
-        """The picks of some shards (ascending) with COLUMNS, in address order; an image may have several."""
+        """The picks of some shards (ascending) with COLUMNS and, where there are masks, `mask`, in address order; an image may have several."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,22 @@ class ChosenPicks:
     """A selection, or another table of targets, in the order of its collection."""
 
     arranged: Arranged
+    masks: Masks | None = None
 
     def counts(self) -> tuple[Ints, Ints]:
         return self.arranged.counts()
 
     def read(self, shards: Ints) -> pa.Table:
-        return self.arranged.read(shards).select(COLUMNS)
+        picked = self.arranged.read(shards).select(COLUMNS)
+        return picked if self.masks is None else with_masks(picked, self.masks.read(shards.tolist()))
+
+
+def with_masks(picked: pa.Table, masks: pa.Table) -> pa.Table:
+    """`picked` with the column `mask` of its images. Raises ValueError for an image that has none."""
+    wanted, known = addresses(picked), addresses(masks)
+    if missing := int((~isin_sorted(wanted, known)).sum()):
+        raise ValueError(f"{missing} picked images have no mask: predict and select them again")
+    return picked.append_column("mask", masks["mask"].take(pa.array(np.searchsorted(known, wanted))))
 
 
 @dataclass(frozen=True)

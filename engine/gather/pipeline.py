@@ -16,7 +16,8 @@ from engine.ground.progress import Progress, log_event
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, Store, verb_of
-from engine.images.decode import Frame, RejectedImageError, decode
+from engine.images.decode import Frame, RejectedImageError, decode, decode_full_size, decode_mask_full_size
+from engine.images.randaugment import IGNORE
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
 from engine.tables import schema
@@ -54,7 +55,9 @@ def gather(run: Run, label: str, pseudo: Output, scope: Scope, classes: ClassLis
     settings = {"seed": SEED, "group_rows": GROUP_ROWS, **({"check": True} if check else {}), **kind}
 
     def work(step: Step) -> Output:
-        picks = ChosenPicks(arrange(run, f"{label} {verb_of(pseudo)}", pseudo, scope.collection))
+        picks = ChosenPicks(
+            arrange(run, f"{label} {verb_of(pseudo)}", pseudo, scope.collection), scope.collection.masks
+        )
         return _gather(run, label, GatherJob(step, scope, classes, picks, check=check), kind)
 
     record = StepRecord("gather", REVISION, settings, inputs)
@@ -130,7 +133,7 @@ def _gather(run: Run, label: str, job: GatherJob, kind: dict[str, str]) -> Outpu
 def gather_group(group: ShardGroup, job: GatherJob) -> Part:
     """Read the picked images of one group's shards, shuffle them, and put them as one training shard."""
     picked = job.picks.read(group.shards)
-    form = schema.training(len(job.classes), job.classes.hash)
+    form = schema.training(len(job.classes), job.classes.hash, mask="mask" in picked.column_names)
     kept = [form.empty_table()]
     left_out: list[tuple[int, int, str, str]] = []
     shards = picked["shard"].to_numpy()
@@ -145,8 +148,11 @@ def gather_group(group: ShardGroup, job: GatherJob) -> Part:
         table = pa.table([columns[name] for name in form.names], schema=form)
         if job.check:
             reasons = [
-                reason_against(job.scope, *one) for one in zip(images["key"].to_pylist(), images["image"], strict=True)
+                reason_against(job, *one) for one in zip(*(table[name] for name in ("key", "image")), strict=True)
             ]
+            if "mask" in picked.column_names:
+                pairs = zip(reasons, table["image"], table["mask"], strict=True)
+                reasons = [reason or mask_reason(image, mask, len(job.classes)) for reason, image, mask in pairs]
             left_out += [
                 (int(shard), int(row), key, reason)
                 for row, key, reason in zip(rows, images["key"].to_pylist(), reasons, strict=True)
@@ -167,10 +173,22 @@ def gather_group(group: ShardGroup, job: GatherJob) -> Part:
     )
 
 
-def reason_against(scope: Scope, key: str, image: pa.Scalar) -> str | None:
+def reason_against(job: GatherJob, key: pa.Scalar, image: pa.Scalar) -> str | None:
     """Why an encoded image is rejected or excluded; None for one that can be learned from."""
     try:
         decode(image.as_buffer(), CHECK_FRAME)
     except RejectedImageError as rejected:
         return str(rejected)
-    return scope.reason(key, image.as_buffer())
+    return job.scope.reason(key.as_py(), image.as_buffer())
+
+
+def mask_reason(image: pa.Scalar, mask: pa.Scalar, num_classes: int) -> str | None:
+    """Why a true mask is rejected; None for one that belongs to its image."""
+    try:
+        values = decode_mask_full_size(mask.as_buffer())
+    except RejectedImageError as rejected:
+        return str(rejected)
+    if strange := sorted(set(np.unique(values).tolist()) - {*range(num_classes), IGNORE}):
+        return f"mask of other classes: index {strange[0]}, and there are {num_classes} classes"
+    size = decode_full_size(image.as_buffer()).shape[:2]
+    return None if values.shape == size else f"mask of another size: {values.shape} for an image of {size}"

@@ -212,11 +212,14 @@ class Step:
         storage.put(self.fs, f"{self.folder}/parts/{name}", data)
         return Part(unit, name, table.num_rows, len(data), hashlib.sha256(data).hexdigest(), stats)
 
-    def put_sidecar(self, folder: str, unit: int, table: pa.Table) -> None:
-        """Write a table that belongs to a unit next to its part (its quarantine)."""
+    def put_sidecar(self, folder: str, unit: int, table: pa.Table) -> str:
+        """Write a table that belongs to a unit next to its part (its quarantine). Returns the SHA-256 of the file in hex, for the part's statistics
+        where later steps read the sidecar.
+        """
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd", row_group_size=SIDECAR_ROWS)
         storage.put(self.fs, f"{self.folder}/{folder}/{unit:08d}.parquet", buffer.getbuffer())
+        return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
     def sidecar_units(self, folder: str) -> set[int]:
         """Units with a sidecar in `folder`."""
@@ -308,6 +311,15 @@ def read_part(output: Output | Step, fs: storage.FileSystem, part: Part, columns
     table = pq.read_table(io.BytesIO(data), columns=columns)
     metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != STATS}
     return table.replace_schema_metadata(metadata)
+
+
+def read_sidecar(output: Output, fs: storage.FileSystem, folder: str, part: Part) -> pa.Table:
+    """The sidecar of a part of a finished step, checked against the digest in the part's statistics. Raises StoreError for one that was changed."""
+    path = f"{output.folder}/{folder}/{part.unit:08d}.parquet"
+    data = storage.get(fs, path)
+    if hashlib.sha256(data).hexdigest() != part.stats[folder]:
+        raise StoreError(f"{path}: the contents changed after the commit. Delete the folder of the step and run again.")
+    return pq.read_table(io.BytesIO(data))
 
 
 def _write_parts(parts: list[Part]) -> memoryview:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ from engine.ground.record import StepRecord, fingerprint
 from engine.ground.run import Run
 from engine.images.file_listing import without_credentials
 from engine.images.manifest import Manifest
+from engine.images.masks import Masks, MaskSet
 from engine.images.sources import list_images
 from engine.labels.classes import ClassList
 from engine.settings.data import SourceSettings
@@ -30,10 +31,12 @@ class Collection:
 
     name: str
     manifest: Manifest
+    masks: Masks | None = None
+    """What task=segment learns of the images."""
 
     @property
     def digest(self) -> str:
-        return self.manifest.digest
+        return self.manifest.digest if self.masks is None else f"{self.manifest.digest}-{self.masks.digest}"
 
     @cached_property
     def label_names(self) -> list[str]:
@@ -43,7 +46,7 @@ class Collection:
     @property
     def has_labels(self) -> bool:
         """Whether any image has a label; labels of a pool are used only in reports."""
-        return bool(self.label_names)
+        return bool(self.label_names) or self.masks is not None
 
     def positions(self, shard: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Positions int64 (n,) in address order of the images at (shard, row)."""
@@ -95,3 +98,9 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
     manifest = Manifest.load(fs, step.folder, uri)
     log_event(name, f"{manifest.num_rows:,} images, {manifest.num_shards} shards, {without_credentials(uri)}")
     return Collection(name, manifest)
+
+
+def open_masks(run: Run, collection: Collection, uri: str, source: SourceSettings) -> Collection:
+    """`collection` with the masks at `uri`, listed like images."""
+    masks = open_collection(run, f"{collection.name} masks", uri, source).manifest
+    return replace(collection, masks=MaskSet(collection.manifest, masks))

@@ -12,6 +12,7 @@ from torch import nn
 
 from engine.ground.progress import log_event
 from engine.models import cifar as _registers_networks  # noqa: F401
+from engine.models.unet import UNet
 from engine.settings.model import ModelSettings
 
 OWN_SETTINGS = {
@@ -35,7 +36,8 @@ class Normalisation(NamedTuple):
 
 
 def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) -> nn.Module:
-    """The network of `settings`, randomly initialised, or with timm's weights if `settings.pretrained`.
+    """The network of `settings`, randomly initialised, or with timm's weights if `settings.pretrained`: logits (B, C) of images, or with a
+    decoder (B, C, H, W) of their pixels.
 
     Raises ValueError for an unknown name, an argument that the architecture does not accept, and regularisation that it
     would ignore.
@@ -43,7 +45,12 @@ def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) ->
     _check_name(settings.model)
     if taken := settings.model_args.keys() & OWN_SETTINGS.keys():
         raise ValueError("; ".join(f"model_args.{name}: {OWN_SETTINGS[name]} instead" for name in sorted(taken)))
-    arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, **settings.model_args}
+    of_pixels = settings.decoder is not None and num_classes > 0
+    arguments: dict[str, Any] = {
+        "num_classes": 0 if of_pixels else num_classes,
+        "in_chans": in_chans,
+        **settings.model_args,
+    }
     if get_pretrained_cfg(settings.model).fixed_input_size:
         arguments["img_size"] = settings.img_size
     if settings.drop:
@@ -60,7 +67,7 @@ def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) ->
     for name, rate, acts in (("drop", settings.drop, _drops), ("drop_path", settings.drop_path, _drops_paths)):
         if rate and not any(acts(module, rate) for module in model.modules()):
             raise ValueError(_unsupported_message(settings.model, name, rate))
-    return model
+    return UNet(model, num_classes, settings.decoder_width) if of_pixels else model
 
 
 def normalisation(settings: ModelSettings, model: nn.Module) -> Normalisation:

@@ -22,6 +22,7 @@ from engine.ground import storage
 from engine.images.decode import Frame
 from engine.labels.classes import ClassList
 from engine.models.build import build_model, normalisation
+from engine.models.unet import UNet
 from engine.settings.model import ModelSettings
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -159,6 +160,8 @@ def initialise(model: nn.Module, folder: Path, class_names: Sequence[str] | None
     fits.
     """
     weights = _read_weights(folder)
+    if isinstance(model, UNet) and not any(name.startswith("encoder.") for name in weights):
+        model = model.encoder  # weights of the network without a decoder
     report = _compare(model, weights)
     if class_names is not None and _names(folder) not in (None, list(class_names)):
         heads = _heads(model)

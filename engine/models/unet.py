@@ -27,6 +27,12 @@ class UNet(nn.Module):
             self.joins.append(_block(deeper + skip, max(width, skip)))
             deeper = max(width, skip)
         self.last = nn.Sequential(_block(deeper + 3, width), nn.Conv2d(width, outputs, 1))
+        self.num_features = width
+        self.pretrained_cfg = {**getattr(encoder, "pretrained_cfg", {}), "classifier": "last.1", "crop_pct": 1.0}
+
+    def get_classifier(self) -> nn.Module:
+        """The layer that tells the classes of pixels apart."""
+        return self.last[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, outputs, H, W) of normalised images (B, 3, H, W)."""

@@ -295,6 +295,6 @@ def build(
     ) as error:  # compilers and converters raise what they like; none of it may end a job that eager can do
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnavailableError(f"{type(error).__name__}: {first[:200]}") from error
-    if logits.ndim != 2 or len(logits) != shape[0]:
+    if logits.ndim not in (2, 4) or len(logits) != shape[0]:
         raise UnavailableError(f"gave {tuple(logits.shape)} for a batch of {shape[0]}")
     return forward

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from engine.ground.steps import Output, Step
 from engine.images.scope import Scope
+from engine.predict.predictor import CLASSES
 from engine.settings.predict import PredictSettings
+from engine.tasks.answers import Answers
 
 
 @dataclass(frozen=True)
@@ -20,3 +22,5 @@ class PredictJob:
     """torch's, inside one worker."""
     decode_threads: int = 0
     """Threads that read and decode ahead of the network; 0: none."""
+    answers: Answers = CLASSES
+    """What is kept of the network's outputs."""

@@ -37,10 +37,11 @@ from engine.predict.bottleneck import bottleneck
 from engine.predict.int8 import load_quantised
 from engine.predict.job import PredictJob
 from engine.predict.predict_plan import FEW_IMAGES, is_worth_measuring, log_plan, make_plan, unmeasured_plan
-from engine.predict.predictor import Predictor
+from engine.predict.predictor import CLASSES, Predictor
 from engine.predict.shard_predictor import PredictedShard, ShardPredictor
 from engine.settings.block import identity
 from engine.settings.predict import PredictSettings
+from engine.tasks.answers import Answers
 
 __all__ = ["REVISION", "PredictActor", "TooManyRejectsError", "predict"]
 
@@ -68,7 +69,7 @@ class PredictActor:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             torch.set_num_threads(1 if job.decode_threads else job.threads)  # decoders are threads of their own
             quantised = load_quantised(job.step) if job.settings.backend == "int8" else None
-            predictor = Predictor(fetch_model(job.model, job.step.fs), job.settings, device, quantised)
+            predictor = Predictor(fetch_model(job.model, job.step.fs), job.settings, device, quantised, job.answers)
             self.labeller = ShardPredictor(job.scope, predictor, job.decode_threads)
             allocator.keep_freed()
         except Exception as error:
@@ -88,7 +89,11 @@ class PredictActor:
     def _commit(self, labelled: PredictedShard) -> Part:
         if labelled.quarantine.num_rows:
             self.step.put_sidecar("quarantine", labelled.shard, labelled.quarantine)
-        stats = {"reasons": labelled.reasons, "rejected": labelled.rejected, "excluded": labelled.excluded}
+        sidecar = {}
+        if labelled.sidecar is not None:
+            folder, rows = labelled.sidecar
+            sidecar = {folder: self.step.put_sidecar(folder, labelled.shard, rows)}
+        stats = {"reasons": labelled.reasons, "rejected": labelled.rejected, "excluded": labelled.excluded, **sidecar}
         labelled.seconds.write = self.write  # a part's own writing ends after its name is made
         started = time.perf_counter()
         part = self.step.put_part(labelled.shard, labelled.predictions, stats, vars(labelled.seconds), **PARQUET)
@@ -103,7 +108,9 @@ def predict_shards(shards: list[int], job: PredictJob) -> list[dict[str, Any]]:
         return [worker._label(shard) for shard in shards]
 
 
-def predict(run: Run, label: str, model: Output, scope: Scope, settings: PredictSettings) -> Output:
+def predict(
+    run: Run, label: str, model: Output, scope: Scope, settings: PredictSettings, answers: Answers = CLASSES
+) -> Output:
     """Predictions of `model` for every image of `scope` that is neither rejected nor excluded: one part per shard (schema.predictions).
 
     What was predicted until a failure stays. Raises TooManyRejectsError when more than `scope.max_rejected_percent` of the images seen are
@@ -114,9 +121,9 @@ def predict(run: Run, label: str, model: Output, scope: Scope, settings: Predict
     corruption = {} if scope.corruption is None else {"corruption": list(scope.corruption)}
 
     def work(step: Step) -> Output:
-        return _Labelling(run, label, PredictJob(step, scope, model, settings)).work()
+        return _Labelling(run, label, PredictJob(step, scope, model, settings, answers=answers)).work()
 
-    record = StepRecord("predict", REVISION, {**identity(settings), **corruption}, inputs)
+    record = StepRecord("predict", REVISION, {**identity(settings), **answers.identity, **corruption}, inputs)
     output = run.find_or_run_step(label, record, work)
     found = output.summary  # the limit is no part of the step, and may have been another when it was made
     limit = RejectLimit.of_step(scope.max_rejected_percent, label, output.step)
@@ -170,7 +177,7 @@ class _Labelling:
 
     def _start(self, actors: ActorPoolSpec) -> dict[str, Any]:
         """The plan; where it is measured, by a task on a worker's resources."""
-        if not is_worth_measuring(self.scope, self.job.settings):
+        if not is_worth_measuring(self.job):
             return unmeasured_plan(self.job)
         return next(self._tasks(actors).map(make_plan, [replace(self.job, threads=actors.threads)], actors.count))
 

@@ -68,8 +68,11 @@ def make_plan(job: PredictJob, workers: int) -> dict[str, Any]:
     return plan
 
 
-def is_worth_measuring(scope: Scope, settings: PredictSettings) -> bool:
+def is_worth_measuring(job: PredictJob) -> bool:
     """Whether a step's backend is measured: not for few images, unless something must be prepared or compared for it."""
+    scope, settings = job.scope, job.settings
+    if not job.answers.is_measured:
+        return False
     return scope.num_images > FEW_IMAGES or settings.decode != "full" or settings.backend == "int8"
 
 

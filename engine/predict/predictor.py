@@ -1,9 +1,10 @@
-"""A teacher's forward pass: decoded images in, top-P classes and float16 log-odds out. Torch only."""
+"""A teacher's forward pass: decoded images in, answers out. Torch only."""
 
 import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,39 +13,30 @@ from torch import Tensor
 
 from engine.models.checkpoint import Loaded, load
 from engine.predict.backends import BACKENDS, Norm, Quantised, UnavailableError, build
-from engine.predict.extra_scores import extra_score_columns
 from engine.settings.predict import PredictSettings
-
-
-def top_log_odds(logits: Tensor, top_p: int) -> tuple[Tensor, Tensor]:
-    """The `top_p` best classes of each row and their log-odds log p - log(1-p), best first.
-
-    logits: float (N, C), or log-probabilities (the same thing up to a constant a row). Returns int64 (N, P) and float32 (N, P).
-    For every class but the best, 1-p is at least one half and log1p(-p) is exact enough. For the best, 1-p is summed from the others, so that a
-    p that rounds to 1 still has its place in the order.
-    """
-    logits = logits.float()
-    log_p, classes = torch.log_softmax(logits, dim=1).topk(top_p, dim=1)
-    log_rest = torch.log1p(-log_p.exp().clamp(max=1 - 2**-24))
-    others = logits.scatter(1, classes[:, :1], -torch.inf)
-    log_rest[:, 0] = torch.logsumexp(others, dim=1) - torch.logsumexp(logits, dim=1)
-    return classes, log_p - log_rest
-
-
-def _mean(log_p: list[Tensor]) -> Tensor:
-    """The mean of one or two tensors of probabilities, all as logarithms."""
-    return log_p[0] if len(log_p) == 1 else torch.logaddexp(*log_p) - float(np.log(2))
+from engine.tasks.answers import Answered, Answers, ClassAnswers
 
 
 @dataclass
 class Pending:
-    """A batch that the device works on: classes (N, P), log-odds (N, P) and extra scores (N, F) there, and what times it."""
+    """A batch that the device works on: its answers there, and what times it."""
 
-    classes: Tensor
-    odds: Tensor
-    extra: Tensor
+    answered: Answered
     started: float
     events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+
+
+class Fetched(NamedTuple):
+    """A batch's answers: classes int64 (n, P), log-odds float16 (n, P), extra scores float16 (n, F), the sidecar's rows (n or none)."""
+
+    classes: np.ndarray
+    odds: np.ndarray
+    extra: np.ndarray
+    more: list[dict[str, Any]]
+    seconds: float
+
+
+CLASSES = ClassAnswers()
 
 
 class Predictor:
@@ -60,11 +52,13 @@ class Predictor:
         settings: PredictSettings,
         device: str = "cpu",
         quantised: Quantised | None = None,
+        answers: Answers = CLASSES,
     ) -> None:
+        self.answers = answers
         self.loaded: Loaded = load(model_folder)
         self.settings = settings
         self.device = torch.device(device)
-        self.top_p = min(settings.top_p, len(self.loaded.class_names))
+        self.top_p = answers.top_p(settings.top_p, len(self.loaded.class_names))
         self.backend = BACKENDS["channels_last" if settings.backend == "auto" else settings.backend]
         shape = (settings.batch_size, 3, self.loaded.img_size, self.loaded.img_size)
         norm = Norm(self.loaded.mean, self.loaded.std)
@@ -90,33 +84,12 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> list[Tensor]:
-        """Logits float32 (N, C) of uint8 images (N, 3, S, S), one for each of the views asked for."""
+        """The network's outputs, float32 (N, C) or (N, C, S, S), for uint8 images (N, 3, S, S), one for each of the views asked for."""
         there = self._there(images)
         if self.backend.fixed_shape and len(images) < self.settings.batch_size:
             there = F.pad(there, (0, 0, 0, 0, 0, 0, 0, self.settings.batch_size - len(images)))
         views = [there, there.flip(3)] if self.settings.views == "flip" else [there]
         return [self.forward(view)[: len(images)].float() for view in views]
-
-    @torch.inference_mode()
-    def answers(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The top-P classes int64 (N, P) of uint8 images (N, 3, S, S), their log-odds float32 (N, P), best first, and the extra
-        columns float32 (N, F) that the settings ask for. Views are averaged as probabilities.
-        """
-        views, temperature, columns = self.logits(images), self.settings.temperature, self.settings.columns
-        if self.settings.activation == "sigmoid":
-            views = [logits / temperature for logits in views]
-            odds = _mean([F.logsigmoid(z) for z in views]) - _mean(
-                [F.logsigmoid(-z) for z in views]
-            )  # one view: z itself
-            scores, classes = odds.topk(self.top_p, dim=1)
-            return classes, scores, scores.new_empty((len(scores), 0))
-        log_p = _mean([torch.log_softmax(logits, dim=1) for logits in views]) / temperature
-        classes, scores = top_log_odds(log_p, self.top_p)
-        if not columns:
-            return classes, scores, scores.new_empty((len(scores), 0))
-        log_sum = torch.stack([torch.logsumexp(logits, dim=1) for logits in views]).mean(dim=0)
-        extra = extra_score_columns(torch.log_softmax(log_p, dim=1), log_sum / temperature, columns)
-        return classes, scores, extra
 
     def start(self, images: Tensor) -> Pending:
         """Set the device to work on at most a batch of images; on a GPU this returns at once."""
@@ -125,24 +98,27 @@ class Predictor:
         if self.device.type == "cuda":
             events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             events[0].record()
-        classes, odds, extra = self.answers(images)
+        with torch.inference_mode():
+            answered = self.answers.of(self.logits(images), self.settings, self.top_p)
         if events:
             events[1].record()
         else:
             started -= time.perf_counter()  # a CPU is done: minus the seconds it took
-        return Pending(classes, odds, extra, started, events)
+        return Pending(answered, started, events)
 
-    def finish(self, pending: Pending) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """Classes int64 (n, P), scores float16 (n, P), extra scores float16 (n, F), and the seconds for which the device was busy."""
-        classes = pending.classes.cpu().numpy()
-        odds, extra = (tensor.cpu().numpy().astype(np.float16) for tensor in (pending.odds, pending.extra))
+    def finish(self, pending: Pending) -> Fetched:
+        """A batch's answers in memory, and the seconds for which the device was busy."""
+        answered = pending.answered
+        classes = answered.classes.cpu().numpy()
+        odds, extra = (tensor.cpu().numpy().astype(np.float16) for tensor in (answered.odds, answered.extra))
+        more = self.answers.encode(tuple(tensor.cpu().numpy() for tensor in answered.more))
         seconds = -pending.started
         if pending.events:
             pending.events[1].synchronize()
             seconds = pending.events[0].elapsed_time(pending.events[1]) / 1000
-        return classes, odds, extra, seconds
+        return Fetched(classes, odds, extra, more, seconds)
 
     def __call__(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Classes int64 (N, P) and scores float16 (N, P) of uint8 images (N, 3, S, S), in batches of the plan's size."""
-        done = [self.finish(self.start(batch))[:2] for batch in images.split(self.settings.batch_size)]
-        return np.concatenate([classes for classes, _ in done]), np.concatenate([scores for _, scores in done])
+        done = [self.finish(self.start(batch)) for batch in images.split(self.settings.batch_size)]
+        return np.concatenate([one.classes for one in done]), np.concatenate([one.odds for one in done])

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from engine.images.decode import Pixels, RejectedImageError, decode_array
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
 from engine.predict.batch_decoder import BatchDecoder, DecodedBatch
-from engine.predict.predictor import Pending, Predictor
+from engine.predict.predictor import Fetched, Pending, Predictor
 from engine.select.scores import pack
 from engine.tables import schema
 
@@ -41,6 +42,8 @@ class PredictedShard:
     shard: int
     predictions: pa.Table
     quarantine: pa.Table
+    sidecar: tuple[str, pa.Table] | None = None
+    """Folder and rows of what is too large for a prediction's row."""
     seconds: Seconds = field(default_factory=Seconds)
 
     @property
@@ -75,16 +78,19 @@ class ShardPredictor:
     def __call__(self, shard: int) -> PredictedShard:
         result = PredictedShard(shard, self.schema.empty_table(), schema.QUARANTINE.empty_table())
         parts: list[tuple[np.ndarray, ...]] = []
+        more: list[dict[str, Any]] = []
         skipped: list[tuple[int, str, str]] = []
         batches = self.scope.read(shard, self.predictor.settings.batch_size)
-        for fed, *answers in self._answers(self.feed(iter(batches)), result.seconds, skipped):
-            parts.append((fed.rows, *answers))
+        for fed, found in self._answers(self.feed(iter(batches)), result.seconds, skipped):
+            parts.append((fed.rows, found.classes, found.odds, found.extra))
+            more += [{"row": int(row), **one} for row, one in zip(fed.rows, found.more, strict=bool(found.more))]
         if parts:
             columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
             order = np.argsort(columns[0], kind="stable")  # threads finish in any order; a part is in address order
             rows, classes, scores, extra = (column[order] for column in columns)
             shards = np.full(rows.size, shard, np.int32)
             result.predictions = pack(shards, rows, classes, scores, self.schema, list(extra.T))
+            result.sidecar = self.predictor.answers.sidecar(sorted(more, key=lambda one: one["row"]))
         if skipped:
             rows_aside, keys, reasons = zip(*sorted(skipped), strict=True)
             result.quarantine = pa.table(
@@ -94,7 +100,7 @@ class ShardPredictor:
 
     def _answers(
         self, feed: Iterator[DecodedBatch], seconds: Seconds, skipped: list[tuple[int, str, str]]
-    ) -> Iterator[tuple[DecodedBatch, np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[DecodedBatch, Fetched]]:
         """Batches with their answers. The device is given a batch before the answers of the one before are fetched, so it is not idle in between."""
         before: tuple[DecodedBatch, Pending] | None = None
         threads = max(1, self.feed.threads)
@@ -109,9 +115,9 @@ class ShardPredictor:
                 skipped += fed.skipped
             now = (fed, self.predictor.start(fed.pixels)) if fed is not None and fed.rows.size else None
             if before is not None:
-                classes, scores, extra, busy = self.predictor.finish(before[1])
-                seconds.infer += busy
-                yield before[0], classes, scores, extra
+                found = self.predictor.finish(before[1])
+                seconds.infer += found.seconds
+                yield before[0], found
             before = now
             if fed is None:
                 return

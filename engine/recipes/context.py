@@ -22,7 +22,8 @@ from engine.ground.fanout import FanOut
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, read_output, read_tables, verb_of
-from engine.images.collection import Collection, open_collection
+from engine.images.collection import Collection, open_collection, open_masks
+from engine.images.masks import Masks
 from engine.images.overlap import ExclusionSet, build_exclusion_set, check_overlaps
 from engine.images.scope import Scope
 from engine.images.subset import Subset
@@ -34,6 +35,7 @@ from engine.recipes.policy import Verdict
 from engine.select.exclusion import ReferenceSets
 from engine.select.pipeline import SelectSpec, addresses_in, select
 from engine.select.reassign import put_reassigned
+from engine.settings.data import DataSettings
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 from engine.settings.run import RunSettings
@@ -77,9 +79,7 @@ class RecipeContext:
         data = settings.data
         wanted = {"labelled": data.labelled, "validation": data.validation, "test": data.test, "pool": data.pool}
         self.collections: dict[str, Collection] = {
-            name: open_collection(run, name, uri, data, labelled=name != "pool")
-            for name, uri in wanted.items()
-            if uri is not None
+            name: open_set(run, name, uri, data) for name, uri in wanted.items() if uri is not None
         }
         self.task: Task = kind.of(self.collections["labelled"], data.classes)
         self.classes = self.task.classes
@@ -170,7 +170,7 @@ class RecipeContext:
             fitted = calibrate(self.run, f"{label} calibrate", model, self.scope("validation"), self.classes, settings)
             settings = settings.model_copy(update={"temperature": fitted.summary["temperature"]})
         settings = self.task.predict_settings(settings)
-        return predict(self.run, label, model, replace(self.scope(on), chosen=only), settings)
+        return predict(self.run, label, model, replace(self.scope(on), chosen=only), settings, self.task.answers)
 
     def scope(self, on: str) -> Scope:
         """The images of the collection called `on`; the pool's without those that stand in a labelled or evaluation set."""
@@ -248,8 +248,19 @@ class RecipeContext:
             made = (self.task.pseudo_targets(table) for table in picks)
             pseudo = self.targets(f"{label} targets", made, {"pseudo": pseudo.digest})
         scope = replace(self.scope(on), exclusions=None)  # predictions know none of those that are excluded
+        if (masks := self._predicted_masks(pseudo)) is not None:
+            scope = replace(scope, collection=replace(scope.collection, masks=masks))
         output = gather(self.run, label, pseudo, scope, self.classes, check=check)
         return GatheredSource(output, training_set(output, self.run.store, self.classes))
+
+    def _predicted_masks(self, pseudo: Output) -> Masks | None:
+        """What a selection's images are to be learned as, pixel by pixel; None for targets that are no selection, and for whole images."""
+        store = self.run.store
+        predictions = read_output(store, pseudo.summary["predictions"]) if "predictions" in pseudo.summary else None
+        if predictions is None:
+            return None
+        chosen = store.step_json(pseudo.step, "record.json")["settings"]
+        return self.task.predicted_masks(predictions, store, chosen.get("pixel_threshold", 0.0))
 
     def evaluate(self, label: str, model: Output, on: str) -> Evaluated | None:
         """The score of `model` on the collection called `on`; None when the run has no such collection."""
@@ -271,6 +282,13 @@ class RecipeContext:
                 right += int(self.task.correct(table, self.task.truth(images, shards)).sum()) if table.num_rows else 0
             quality["correct"] = right / kept
         return quality
+
+
+def open_set(run: Run, name: str, uri: str, data: DataSettings) -> Collection:
+    """The collection `name` of a run, with the masks that `data.masks` gives it. Raises ValueError for a labelled one without labels or masks."""
+    uris = {str(split): masks for split, masks in data.masks.items()}
+    collection = open_collection(run, name, uri, data, labelled=name != "pool" and name not in uris)
+    return open_masks(run, collection, uris[name], data) if name in uris else collection
 
 
 def class_list(labelled: Collection, given: list[str] | None) -> ClassList:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import ray
 
-from engine.ground.fanout import FanOut
+from engine.ground.fanout import FanOut, TaskResources, task_slots
 from engine.ground.progress import log_event
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
@@ -83,7 +82,12 @@ def select(run: Run, label: str, predictions: Output, spec: SelectSpec) -> Outpu
             log_event(label, f"{number} images left out: {reason}")
         selected = sum(part.rows for part in pieces)
         log_event(label, f"{selected} pseudo-labels from {sum(part.rows for part in parts)} predictions")
-        summary = {"selected": selected, "report": report.as_dict(), **({"left out": counts} if counts else {})}
+        summary = {
+            "selected": selected,
+            "predictions": predictions.step,
+            "report": report.as_dict(),
+            **({"left out": counts} if counts else {}),
+        }
         output = step.commit(pieces, summary, started)
         part_groups.forget(step)
         return output
@@ -123,7 +127,7 @@ def _payload_bytes(predictions: Output, parts: Sequence[Part], step: Step, empty
 
 def _shares(parts: Sequence[Part]) -> list[list[Part]]:
     """The parts of each leaf of the tree."""
-    leaves = max(1, min(len(parts), 2 * int(ray.cluster_resources().get("CPU", 1))))
+    leaves = max(1, min(len(parts), 2 * task_slots(TaskResources())))
     return [[parts[i] for i in share] for share in np.array_split(np.arange(len(parts)), leaves)]
 
 

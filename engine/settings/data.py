@@ -1,5 +1,7 @@
 """Settings of where images lie and how they are read."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from engine.settings.block import Block
@@ -34,6 +36,10 @@ class DataSettings(SourceSettings):
     pool: str | None = Field(None, description="unlabelled collection (default: none)")
     validation: str | None = Field(None, description="labelled collection that guides decisions (default: none)")
     test: str | None = Field(None, description="labelled collection for the final score alone (default: none)")
+    masks: dict[Literal["labelled", "validation", "test"], str] = Field(
+        default_factory=dict,
+        description="task=segment: masks of each labelled collection, images of class indices (255 is ignored) with the names of their images",
+    )
     classes: list[str] | None = Field(
         None, description="class names in index order (default: the sorted names of the labelled set)"
     )

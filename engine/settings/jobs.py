@@ -117,8 +117,9 @@ class EvaluateJobSettings(PredictJobSettings):
 
     task: str = Field(
         "classify",
-        description="classify: one class per image; multilabel: any number of them; module:Class for another",
+        description="classify: one class per image; multilabel: any number of them; segment: one per pixel; module:Class for another",
     )
+    masks: str | None = Field(None, description="task=segment: masks of the images, with their names (default: none)")
     soft: SoftSettings | None = Field(
         None,
         description="table of soft labels to compare with: KL of distributions, average precision of labels (default: class labels)",

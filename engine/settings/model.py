@@ -1,6 +1,6 @@
 """Settings of networks."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,11 @@ class ModelSettings(Block):
     )
     pretrained: bool = Field(False, description="start from timm's pretrained weights")
     model_args: dict[str, Any] = Field(default_factory=dict, description="other arguments of timm.create_model")
+    decoder: Literal["unet"] | None = Field(
+        None,
+        description="what follows the feature maps; unet: a class for each pixel (default: a classifier of images)",
+    )
+    decoder_width: int = Field(32, ge=1, description="channels of the decoder at full size")
     mean: tuple[float, float, float] | None = Field(
         None, description="mean of the pixels in 0-1, per channel (default: timm's of the architecture)"
     )

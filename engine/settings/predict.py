@@ -42,6 +42,12 @@ class PredictSettings(Block):
         default_factory=list,
         description="temperatures of exact soft targets, 2 bytes per image each, e.g. [0.5], for select.temperature",
     )
+    pixel_confidence: float = Field(
+        0.8,
+        ge=0,
+        lt=1,
+        description="task=segment: probability above which a pixel counts as confident; their share is the score of an image",
+    )
     activation: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="sigmoid: an image may have several labels, each class has a probability of its own"
     )

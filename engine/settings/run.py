@@ -42,7 +42,7 @@ class RunSettings(Block):
     recipe: SerializeAsAny[RecipeSettings] = Field(description="recipe and its own options")
     task: str = Field(
         "classify",
-        description="classify: one class per image; multilabel: any number of them; module:Class for another",
+        description="classify: one class per image; multilabel: any number of them; segment: one per pixel; module:Class for another",
     )
     run: str = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")

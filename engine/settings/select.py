@@ -52,6 +52,9 @@ class SelectSettings(Block):
         gt=0,
         description="soft targets are p^(1/temperature), normalised over all classes: predict.log_sum_exp or all classes must be stored",
     )
+    pixel_threshold: float = Field(
+        0.0, ge=0, lt=1, description="task=segment: probability below which a pixel of a pseudo-mask is ignored"
+    )
     exclude_keys: str | None = Field(
         None,
         description="text file of keys of excluded images, one per line (default: none)",

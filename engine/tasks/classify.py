@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from engine.ground.steps import Output, Store
 from engine.images.collection import Collection
 from engine.labels.classes import ClassList
 from engine.labels.soft_tables import TargetKind
@@ -15,10 +16,12 @@ from engine.metrics.calibration import expected_calibration_error, gap_change
 from engine.metrics.interval import Interval, wilson
 from engine.metrics.paired import PairedTest, mcnemar
 from engine.metrics.score import Score
+from engine.select.addresses import addresses
 from engine.select.scores import classes_of, probability, scores_of
 from engine.settings.predict import PredictSettings
 from engine.settings.run import RunSettings
-from engine.tasks.task import Truth, addresses, check_scored, known_classes, shared_rows
+from engine.tasks.answers import ClassAnswers
+from engine.tasks.task import Sidecar, Truth, check_scored, known_classes, shared_rows
 
 ROWS = pa.schema(
     [
@@ -39,7 +42,7 @@ class AccuracyMeasure:
     names: Sequence[str]
     top_p: int = 1
 
-    def rows(self, predictions: pa.Table, truth: Truth) -> pa.Table:
+    def rows(self, predictions: pa.Table, truth: Truth, sidecar: Sidecar | None = None) -> pa.Table:  # noqa: ARG002
         """ROWS of predictions with at least one class per image."""
         order = np.argsort(addresses(predictions), kind="stable")
         ordered = predictions.take(pa.array(order))
@@ -121,6 +124,13 @@ class Classify:
     def correct(self, pseudo: pa.Table, truth: Truth) -> npt.NDArray[np.bool_]:
         right: npt.NDArray[np.bool_] = truth.of(pseudo) == pseudo["class"].to_numpy()
         return right
+
+    @property
+    def answers(self) -> ClassAnswers:
+        return ClassAnswers()
+
+    def predicted_masks(self, predictions: Output, store: Store, least: float) -> None:
+        """A student learns classes of whole images."""
 
     @property
     def measure(self) -> AccuracyMeasure:

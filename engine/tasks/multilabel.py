@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.ground.steps import Output, Store
 from engine.images.collection import Collection
 from engine.labels import targets
 from engine.labels.classes import ClassList
@@ -23,11 +24,13 @@ from engine.metrics.paired import PairedTest
 from engine.metrics.ranking import AveragePrecision, f1_per_class, mean_over_known
 from engine.metrics.resampling import RESAMPLES, Floats, Weights, bootstrap, permutation_p_value
 from engine.metrics.score import Score
+from engine.select.addresses import addresses
 from engine.select.scores import classes_of, probability, scores_of
 from engine.settings.block import SettingsError
 from engine.settings.predict import PredictSettings
 from engine.settings.run import RunSettings
-from engine.tasks.task import Truth, addresses, check_scored, known_classes, shared_rows, targets_table
+from engine.tasks.answers import ClassAnswers
+from engine.tasks.task import Sidecar, Truth, check_scored, known_classes, shared_rows, targets_table
 
 SEPARATORS = r"\s*[;,]\s*"
 DECISION = 0.5
@@ -48,7 +51,7 @@ class AveragePrecisionMeasure:
     def top_p(self) -> int:
         return len(self.names)
 
-    def rows(self, predictions: pa.Table, truth: Truth) -> pa.Table:
+    def rows(self, predictions: pa.Table, truth: Truth, sidecar: Sidecar | None = None) -> pa.Table:  # noqa: ARG002
         """Columns shard, row, `truth` (list of true classes) and `scores` (float16 log-odds of all classes, in class order)."""
         ordered = predictions.take(pa.array(np.argsort(addresses(predictions), kind="stable")))
         if (stored := classes_of(ordered).shape[1]) != len(self.names):
@@ -224,6 +227,13 @@ class Multilabel:
         values = truth.of(pseudo)
         right: npt.NDArray[np.bool_] = values[np.arange(len(values)), pseudo["class"].to_numpy().astype(np.int64)]
         return right
+
+    @property
+    def answers(self) -> ClassAnswers:
+        return ClassAnswers()
+
+    def predicted_masks(self, predictions: Output, store: Store, least: float) -> None:
+        """A student learns classes of whole images."""
 
     @property
     def measure(self) -> AveragePrecisionMeasure:

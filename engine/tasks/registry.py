@@ -3,11 +3,20 @@
 import importlib
 
 from engine.settings.block import SettingsError
+from engine.settings.model import ModelSettings
+from engine.tasks.answers import Answers, ClassAnswers
 from engine.tasks.classify import Classify
+from engine.tasks.mask_answers import MaskAnswers
 from engine.tasks.multilabel import Multilabel
+from engine.tasks.segment import Segment
 from engine.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"classify": Classify, "multilabel": Multilabel}
+TASKS: dict[str, type[Task]] = {"classify": Classify, "multilabel": Multilabel, "segment": Segment}
+
+
+def find_answers(model: ModelSettings) -> Answers:
+    """What is kept of the outputs of a network, where no task is named."""
+    return ClassAnswers() if model.decoder is None else MaskAnswers()
 
 
 def find_task(name: str) -> type[Task]:

@@ -1,28 +1,27 @@
 """The protocol of a task, and the values that it hands to the verbs. Guard, comparison, search and reports know `Score` and `PairedTest` only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from engine.ground.steps import Output, Store
 from engine.images.collection import Collection
+from engine.images.masks import Masks
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
 from engine.labels.soft_tables import TargetKind
 from engine.metrics.interval import Interval
 from engine.metrics.paired import PairedTest
 from engine.metrics.score import Score
+from engine.select.addresses import addresses
 from engine.settings.predict import PredictSettings
 from engine.settings.run import RunSettings
-
-
-def addresses(table: pa.Table) -> npt.NDArray[np.int64]:
-    """The columns `shard` and `row` as one integer per image, in address order where the table is."""
-    return (table["shard"].to_numpy().astype(np.int64) << 32) | table["row"].to_numpy().astype(np.int64)
+from engine.tasks.answers import Answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +59,10 @@ class Truth:
         return self.values[place]
 
 
+Sidecar: TypeAlias = Callable[[str, int], pa.Table]
+"""The sidecar of predictions in a folder, of a shard."""
+
+
 class Measure(Protocol):
     """How answers are scored against the truth: one row per image, so that any two models can be compared on the images that both answered."""
 
@@ -67,8 +70,10 @@ class Measure(Protocol):
     def top_p(self) -> int:
         """Classes per image that the predictions must hold."""
 
-    def rows(self, predictions: pa.Table, truth: Truth) -> pa.Table:
-        """One row per predicted image, sorted by `shard` and `row`, with what `score` and `paired` need of it."""
+    def rows(self, predictions: pa.Table, truth: Truth, sidecar: Sidecar | None = None) -> pa.Table:
+        """One row per predicted image, sorted by `shard` and `row`, with what `score` and `paired` need of it. `sidecar`: what was stored beside the
+        predictions.
+        """
 
     def score(self, rows: pa.Table, unreadable: int = 0) -> Score:
         """The score of N rows. `unreadable`: labelled images without an answer. Raises ValueError when there is no row."""
@@ -128,6 +133,15 @@ class Task(Protocol):
 
     def correct(self, pseudo: pa.Table, truth: Truth) -> npt.NDArray[np.bool_]:
         """Whether each pseudo-label (rows of shard, row, class) is right."""
+
+    @property
+    def answers(self) -> Answers:
+        """What is kept of the network's outputs."""
+
+    def predicted_masks(self, predictions: Output, store: Store, least: float) -> Masks | None:
+        """The pixels that a student learns of the images of a selection from `predictions`, those below probability `least` ignored; None for a task
+        of whole images.
+        """
 
     @property
     def measure(self) -> Measure: ...

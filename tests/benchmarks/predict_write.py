@@ -17,10 +17,10 @@ from engine.ground.record import StepRecord
 from engine.ground.steps import Store
 from engine.labels.classes import ClassList
 from engine.predict.pipeline import PARQUET
-from engine.predict.predictor import top_log_odds
 from engine.select.histogram import Histogram
 from engine.select.scores import classes_of, pack, scores_of
 from engine.tables import schema
+from engine.tasks.answers import top_log_odds
 
 WARM_UP = 5
 """Shards before the clock starts: Arrow imports what it needs when it is first used."""

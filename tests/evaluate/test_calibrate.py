@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from engine.evaluate.calibrate import fit_on
-from engine.predict.predictor import top_log_odds
 from engine.recipes.registry import SelfTrainSettings
 from engine.select.scores import pack, probability, scores_of
 from engine.settings.block import SettingsError, identity, parse
 from engine.settings.predict import PredictSettings
 from engine.tables import schema
+from engine.tasks.answers import top_log_odds
 from tests.select.tables import manifest
 
 

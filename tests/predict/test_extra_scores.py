@@ -9,12 +9,12 @@ import torch
 from engine.images.collection import Collection
 from engine.images.manifest import Manifest
 from engine.images.scope import Scope
-from engine.predict.extra_scores import certainty, extra_score_columns
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import ShardPredictor
 from engine.select.scores import probability, scores_of
 from engine.settings.block import identity
 from engine.settings.predict import PredictSettings
+from engine.tasks.extra_scores import certainty, extra_score_columns
 from tests.predict.test_shard_predictor import manifest, teacher
 
 __all__ = ["manifest", "teacher"]  # fixtures

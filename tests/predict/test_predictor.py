@@ -7,9 +7,10 @@ import torch
 
 from engine.models.build import build_model
 from engine.models.checkpoint import save
-from engine.predict.predictor import Predictor, top_log_odds
+from engine.predict.predictor import Predictor
 from engine.settings.model import ModelSettings
 from engine.settings.predict import PredictSettings
+from engine.tasks.answers import top_log_odds
 
 
 def test_log_odds_match_high_precision() -> None:
