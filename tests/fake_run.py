@@ -128,6 +128,7 @@ def fake_run(folder: Path, scores: list[list[Image]]) -> FakeRun:
             inputs,
             settings=SELECT.model_dump(),
             selected=chosen.num_rows,
+            predictions=predictions.step,
             report=report.as_dict(),
         )
         inputs = {"pseudo": pseudo.digest, "images": pool.digest, "classes": CLASSES.hash}

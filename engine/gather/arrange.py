@@ -111,7 +111,7 @@ def arrange(run: Run, label: str, picks: Output, collection: Collection) -> Arra
         step.drop_sidecars(SCATTERED)
         return output
 
-    inputs = {"picks": picks.digest, "images": collection.digest}
+    inputs = {"picks": picks.digest, "images": collection.manifest.digest}
     record = StepRecord("arrange", REVISION, {"range_rows": RANGE_ROWS}, inputs)
     return Arranged(run.find_or_run_step(title, record, work), run.store)
 

@@ -10,6 +10,7 @@ from engine.gather.arrange import arrange
 from engine.gather.grouping import ShardGroup, group_shards
 from engine.gather.picks import ChosenPicks, Picks, TruePicks
 from engine.gather.rejects import check_labelled, check_rejected
+from engine.gather.same_images import check_same_classes, check_same_images
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.ground.fanout import FanOut
 from engine.ground.progress import Progress, log_event
@@ -46,8 +47,10 @@ def gather(run: Run, label: str, pseudo: Output, scope: Scope, classes: ClassLis
     """Training shards (schema.training) of the images that have targets: one pass over the shards that hold any.
 
     `pseudo`: a selection, or another step of targets (`schema.targets`), of images of `scope`. `check`: as in `GatherJob`; the images left out are
-    counted. Raises TooManyRejectsError when more of them were rejected than the scope's limit.
+    counted. Raises ValueError for targets of other images or classes; TooManyRejectsError when more images were rejected than the scope's limit.
     """
+    check_same_images(run.store, pseudo, scope.collection)
+    check_same_classes(run.store, pseudo, classes)
     inputs = {"pseudo": pseudo.digest, "images": scope.collection.digest, "classes": classes.hash}
     if scope.exclusions is not None:
         inputs["held"] = scope.exclusions.digest

@@ -235,7 +235,7 @@ class RecipeContext:
         def work(step: Step) -> Output:
             started = time.time()
             part = next(FanOut(self.run, label, step).map(put_reassigned, [filtered], fresh, step))
-            return step.commit([part], {"selected": part.rows}, started)
+            return step.commit([part], {"selected": part.rows, "predictions": predictions.step}, started)
 
         inputs = {"filtered": filtered.digest, "fresh": fresh.digest}
         return self.run.find_or_run_step(label, StepRecord("reassign", REASSIGN_REVISION, {}, inputs), work)

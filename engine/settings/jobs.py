@@ -111,6 +111,28 @@ class FitJobSettings(Block):
     init: str | None = Field(None, description="fitted step or model folder to start from (default: random weights)")
     cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
+    @model_validator(mode="after")
+    def _streams_are_given_and_drawn(self) -> Self:
+        """Every source is drawn from, and every stream has one: what is left out of `fit.batch` would not be learned, without a word."""
+        given = {"labelled": True, "pseudo": self.pseudo is not None, "soft": self.soft is not None, "pool": None}
+        for stream, is_given in given.items():
+            if is_given and stream not in self.fit.batch and stream != "labelled":
+                example = ", ".join(f"{name}: {size}" for name, size in {**self.fit.batch, stream: 64}.items())
+                raise ValueError(
+                    f"{stream} is set, but fit.batch draws nothing from it: set fit.batch={{{example}}}, or leave out {stream}"
+                )
+            if is_given is False and stream in self.fit.batch:
+                raise ValueError(
+                    f"fit.batch has a stream {stream}, and nothing gives its images: set {stream}, or take it out of fit.batch"
+                )
+        if unknown := sorted(self.fit.batch.keys() - given.keys()):
+            raise ValueError(f"fit.batch has a stream {unknown[0]}; the streams are {', '.join(given)}")
+        if self.data.pool is None and (
+            drawn := [name for name in ("pseudo", "soft", "pool") if name in self.fit.batch]
+        ):
+            raise ValueError(f"fit.batch.{drawn[0]} draws images of data.pool: set data.pool")
+        return self
+
 
 class EvaluateJobSettings(PredictJobSettings):
     """`jobs.evaluate`: the score of a model on a labelled collection."""
