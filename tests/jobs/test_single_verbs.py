@@ -83,7 +83,7 @@ def test_predict_select_fit_and_evaluate_one_by_one(start: Start, finished: str,
 def test_a_student_learns_from_soft_labels_of_another_tool(
     start: Start, finished: str, digits: Path, tmp_path: Path
 ) -> None:
-    """Twenty pool images have a distribution; gather copies these, with their targets, and fit draws from them. One is a test image: it is not learned."""
+    """Twenty pool images have a distribution; gather copies these, with their targets, and fit draws from them. One is a test image: not learned."""
     store = Store(finished)
     pool = pq.read_table(digits / "pool.parquet", columns=["key", "image"]).slice(0, 100).to_pylist()[::5]
     keys = [row["key"] for row in pool]
