@@ -13,6 +13,7 @@ from engine.ground.progress import CountProgress, log_event
 from engine.ground.run import Run
 from engine.ground.steps import Step, fingerprint
 from engine.images.file_listing import without_credentials
+from engine.images.formats import explain_ignored
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
 from engine.labels.classes import ClassList
@@ -70,6 +71,8 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
     """
     uri = storage.absolute(uri)
     wanted = source.model_dump(include={"image_column", "key_column", "label_column", "rows_per_shard", "shard_bytes"})
+    if source.extensions is not None:
+        wanted["extensions"] = source.extensions
     listing_path = f"{run.store.root}/listings/{fingerprint({'uri': uri, **wanted})}.json"
     fs = run.store.fs
     if storage.exists(fs, listing_path):
@@ -94,4 +97,6 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
     )
     manifest = Manifest.load(fs, step.folder, uri)
     log_event(name, f"{manifest.num_rows:,} images, {manifest.num_shards} shards, {without_credentials(uri)}")
+    if listing.ignored:
+        log_event(name, explain_ignored(listing.ignored))
     return Collection(name, manifest)

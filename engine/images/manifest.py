@@ -35,7 +35,7 @@ class Manifest:
     columns: Columns
     digest: str
     label_counts: dict[str, int]
-    ignored: int
+    ignored: dict[str, int]
     shards: pa.Table = field(repr=False)
 
     @classmethod
@@ -88,7 +88,7 @@ class Manifest:
             columns,
             about["digest"],
             about["label_counts"],
-            about["ignored"],
+            about["ignored"] if isinstance(about["ignored"], dict) else {},  # a number in older listings
             shards,
         )
 

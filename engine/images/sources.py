@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.images import columns as cols
-from engine.images import loose, parquet, tables, tars
+from engine.images import formats, loose, parquet, tables, tars
 from engine.images.columns import Columns
 from engine.images.file_listing import (
     LISTING_THREADS,
+    Found,
     Location,
     Progress,
     list_image_files,
@@ -45,8 +46,10 @@ class Listing:
     columns: Columns = field(default_factory=Columns)
     label_counts: dict[str, int] = field(default_factory=dict)
     """Number of images per class, in class order; empty without labels."""
-    ignored: int = 0
-    """Number of visible files that are not part of the collection."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Number of files and members of tars that are neither images nor labels of the collection, by ending or other reason."""
+    labels_read: int = 0
+    """Number of members of tars that hold the label of a sample."""
 
     @property
     def num_rows(self) -> int:
@@ -59,6 +62,7 @@ def list_images(
     image_column: str | None = None,
     key_column: str | None = None,
     label_column: str | None = None,
+    extensions: list[str] | None = None,
     rows_per_shard: int = 2048,
     shard_bytes: int = 64 * 2**20,
     labelled: bool = False,
@@ -72,8 +76,11 @@ def list_images(
     """
     location = locate(uri)
     where = without_credentials(uri)
-    found, folders = list_image_files(location, progress)
-    kind, files = _kind(found, where)
+    found = list_image_files(location, progress)
+    endings = formats.with_dots(extensions)
+    kind, files = _kind(found, endings, where)
+    ignored = found.ignored + _endings(found.files, files)
+    labels_read = 0
     names = files["path"].to_pylist() if kind != "folder" else []
     columns = Columns()
     counts: dict[str, int] = {}
@@ -96,7 +103,10 @@ def list_images(
         if kind == "folder":
             items, containers, result = [loose.from_folders(files)], [""], "folder"
         elif kind == "tars":
-            items, containers, result = tars.index(location, names, label_column, progress), names, "webdataset"
+            every = tars.index(location, files, tars.Labelling(endings, label_column), progress)
+            items, containers, result = [one.items for one in every], names, "webdataset"
+            ignored += sum((one.ignored for one in every), Counter())
+            labels_read = sum(one.labels for one in every)
         else:
             items, result = [tables.items(location, name, columns) for name in names], "uris"
             items, containers = [pa.concat_tables(items)], [""]
@@ -110,19 +120,32 @@ def list_images(
         if progress:
             progress(table.num_rows)
     if not listed.num_rows:
-        raise ValueError(f"{where}: {files.num_rows} files without any image. Check the path of the collection.")
+        raise ValueError(
+            f"{where}: {files.num_rows} files without any image. Check the path of the collection. {_explained(ignored)}"
+        )
     if labelled:
-        _check_labels(where, result, table, listed, counts, folders)
+        _check_labels(where, result, table, listed, counts, found.folders)
     digest = _digest(result, columns, files, identity, listed, table, counts)
-    return Listing(result, uri, listed, table, digest, columns, counts, found.num_rows - files.num_rows)
+    return Listing(result, uri, listed, table, digest, columns, counts, formats.shorten(ignored), labels_read)
 
 
-def _kind(found: pa.Table, where: str) -> tuple[Literal["folder", "tables", "tars"], pa.Table]:
+def _endings(found: pa.Table, files: pa.Table) -> Counter[str]:
+    """Number of the files in `found` that are not in `files`, by ending."""
+    other = found["path"].filter(pc.invert(pc.is_in(found["path"], value_set=files["path"])))
+    return Counter(formats.ending(path) for path in other.to_pylist())
+
+
+def _explained(ignored: Counter[str]) -> str:
+    return formats.explain_ignored(formats.shorten(ignored)) + "." if ignored else ""
+
+
+def _kind(looked: Found, endings: tuple[str, ...], where: str) -> tuple[Literal["folder", "tables", "tars"], pa.Table]:
     """The kind of the collection and its files. Raises ValueError for no images, or files of more than one kind."""
+    found = looked.files
     present = {
         "Parquet files": with_extension(found, (".parquet",)),
         "tars": with_extension(found, (".tar",)),
-        "image files": with_extension(found, loose.EXTENSIONS),
+        "image files": with_extension(found, endings),
     }
     kinds = {name: files for name, files in present.items() if files.num_rows}
     if not kinds:
@@ -133,7 +156,8 @@ def _kind(found: pa.Table, where: str) -> tuple[Literal["folder", "tables", "tar
     if not kinds:
         packed = with_extension(found, (".tar.gz", ".tgz", ".tar.zst", ".zip")).num_rows
         remedy = "unpack the archives" if packed else "expected images, .parquet, .csv or .tar files"
-        raise ValueError(f"{where}: no images among {found.num_rows} files; {remedy}")
+        ignored = _explained(looked.ignored + _endings(found, found.slice(0, 0)))
+        raise ValueError(f"{where}: no images among {found.num_rows} files; {remedy}. {ignored}")
     name, files = next(iter(kinds.items()))
     return {"image files": "folder", "tars": "tars"}.get(name, "tables"), files  # type: ignore[return-value]
 

@@ -11,6 +11,10 @@ class SourceSettings(Block):
     image_column: str | None = Field(None, description="Parquet column of encoded bytes (default: one of a usual name)")
     key_column: str | None = Field(None, description="column of the images' keys (default: file and row)")
     label_column: str | None = Field(None, description="column of the labels (default: one of a usual name)")
+    extensions: list[str] | None = Field(
+        None,
+        description="endings of the images' file names, `input.jpg` or `` (no ending) too (default: those of known formats)",
+    )
     rows_per_shard: int = Field(2048, ge=1, description="rows per shard, the unit of prediction work")
     shard_bytes: int = Field(64 * 2**20, ge=1, description="size of a shard of loose files in bytes, about")
     max_rejected_percent: float = Field(
