@@ -99,4 +99,6 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
     log_event(name, f"{manifest.num_rows:,} images, {manifest.num_shards} shards, {without_credentials(uri)}")
     if listing.ignored:
         log_event(name, explain_ignored(listing.ignored))
+    for note in listing.notes:
+        log_event(name, note)
     return Collection(name, manifest)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from engine.ground import storage
+from engine.ground.uri import without_credentials
 
 Progress = Callable[[int], None]
 """Called repeatedly with the number of files or images found so far."""
@@ -52,13 +53,6 @@ def locate(uri: str) -> Location:
     if kind == pafs.FileType.Directory:
         return Location(fs, path.rstrip("/") or "/")
     return Location(fs, posixpath.dirname(path), posixpath.basename(path))
-
-
-def without_credentials(uri: str) -> str:
-    """`uri` without user name and password, for messages and files."""
-    scheme, mark, rest = uri.partition("://")
-    authority, slash, path = rest.partition("/")
-    return scheme + mark + authority.rpartition("@")[2] + slash + path if mark else uri
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class Listing:
     """Number of files and members of tars that are neither images nor labels of the collection, by ending or other reason."""
     labels_read: int = 0
     """Number of members of tars that hold the label of a sample."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what is odd about the collection."""
 
     @property
     def num_rows(self) -> int:
@@ -81,6 +83,7 @@ def list_images(
     kind, files = _kind(found, endings, where)
     ignored = found.ignored + _endings(found.files, files)
     labels_read = 0
+    notes: list[str] = []
     names = files["path"].to_pylist() if kind != "folder" else []
     columns = Columns()
     counts: dict[str, int] = {}
@@ -110,6 +113,7 @@ def list_images(
         else:
             items, result = [tables.items(location, name, columns) for name in names], "uris"
             items, containers = [pa.concat_tables(items)], [""]
+            notes += tables.unusable(items[0])
         listed, table = loose.shards(items, containers, rows_per_shard, shard_bytes)
         counts = _count(table["label"])
         if repeated := loose.find_repeated(table["key"]):
@@ -126,7 +130,9 @@ def list_images(
     if labelled:
         _check_labels(where, result, table, listed, counts, found.folders)
     digest = _digest(result, columns, files, identity, listed, table, counts)
-    return Listing(result, uri, listed, table, digest, columns, counts, formats.shorten(ignored), labels_read)
+    return Listing(
+        result, uri, listed, table, digest, columns, counts, formats.shorten(ignored), labels_read, tuple(notes)
+    )
 
 
 def _endings(found: pa.Table, files: pa.Table) -> Counter[str]:

@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
+from engine.ground.uri import ALIASES, SCHEMES
 from engine.images import columns as cols
 from engine.images.columns import Columns
 from engine.images.file_listing import Location
@@ -37,13 +38,30 @@ def items(location: Location, path: str, columns: Columns) -> pa.Table:
     if (row := pc.index(empty, True).as_py()) >= 0:
         raise ValueError(f"{path}: row {row} has no {columns.uri}. Fill it in or remove the row.")
     folder = path.rpartition("/")[0]
-    relative = pc.invert(pc.match_substring_regex(uri, r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)"))
+    relative = pc.invert(pc.match_substring_regex(uri, r"^(/|~/|(?i:file):/|[A-Za-z][A-Za-z0-9+.-]*://)"))
     at = pc.if_else(relative, pc.binary_join_element_wise(folder, uri, "/"), uri) if folder else uri
     key = uri if columns.key is None else table[columns.key].cast(pa.string())
     label = pa.nulls(len(uri), pa.string())
     if columns.label is not None:
         label = cols.labels(table[columns.label].combine_chunks(), columns.names, path)
     return pa.table([key, at, pa.nulls(len(uri), pa.int64()), label], schema=ITEMS)
+
+
+def unusable(table: pa.Table) -> list[str]:
+    """Sentences on URIs of ITEMS that cannot be opened: of an unknown scheme, or with a character that no path has."""
+    scheme = pc.struct_field(pc.extract_regex(table["path"], r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"), "scheme")
+    scheme = pc.fill_null(scheme, "")
+    known = pa.array([*SCHEMES, *ALIASES])
+    unknown = pc.invert(pc.is_in(pc.utf8_lower(scheme), value_set=known))
+    found = []
+    for why, mask in (("of an unknown scheme", unknown), ("with a control character", _has_control(table["path"]))):
+        if bad := table.filter(mask)["path"].to_pylist():
+            found.append(f"{len(bad):,} URIs {why} cannot be read, first {bad[0]!r}")
+    return found
+
+
+def _has_control(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.match_substring_regex(column, r"[\x00-\x1f\x7f]")
 
 
 def _dialect(path: str) -> pcsv.ParseOptions:
