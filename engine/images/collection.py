@@ -20,6 +20,7 @@ from engine.labels.classes import ClassList
 from engine.settings.data import SourceSettings
 
 REVISION = 1
+CLASSES_SHOWN = 20
 LIST_AGAIN = 100_000
 """Number of loose files up to which a collection is listed at each start, so that new files are found; larger ones are listed once."""
 
@@ -44,6 +45,12 @@ class Collection:
     def has_labels(self) -> bool:
         """Whether any image has a label; labels of a pool are used only in reports."""
         return bool(self.label_names)
+
+    @property
+    def labels_by_key(self) -> dict[str, str | None]:
+        """The label of every image by its key."""
+        keys, labels = self.manifest.keys()["key"], self.manifest.labels()["label"]
+        return dict(zip(keys.to_pylist(), labels.to_pylist(), strict=True))
 
     def positions(self, shard: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Positions int64 (n,) in address order of the images at (shard, row)."""
@@ -101,4 +108,17 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
         log_event(name, explain_ignored(listing.ignored))
     for note in listing.notes:
         log_event(name, note)
+    if manifest.label_counts:
+        log_event(name, shown_classes(manifest.label_counts, manifest.num_rows))
     return Collection(name, manifest)
+
+
+def shown_classes(counts: dict[str, int], images: int) -> str:
+    """`2 classes: cat 15, dog 8`, the smallest and largest of many."""
+    if len(counts) <= CLASSES_SHOWN:
+        named = ", ".join(f"{label} {count:,}" for label, count in counts.items())
+    else:
+        least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        named = f"{counts[least]:,} ({least}) to {counts[most]:,} ({most}) images each"
+    without = images - sum(counts.values())
+    return f"{len(counts)} classes: {named}" + (f"; {without:,} images without a label" if without else "")

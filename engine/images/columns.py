@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +26,7 @@ URI_NAMES = (
     "filepath",
 )
 KEY_NAMES = ("key", "__key__")
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 LABEL_NAMES = ("label", "class", "class_name", "cls", "category", "labels", "target")
 
 
@@ -71,6 +73,20 @@ def choose(schema: pa.Schema, image: str | None, key: str | None, label: str | N
             "Encoded bytes, a struct with `bytes`, or a path or URI are required."
         )
     raise ValueError(f"{where}: no column of encoded images or URIs among {_shown(schema)}. Set data.image_column.")
+
+
+def partitions(path: str) -> dict[str, str | None]:
+    """The values that the folders of a file spell, as Hive, Spark and pandas write them: `label=cat/part-0.parquet`."""
+    pairs = [part.partition("=") for part in path.split("/")[:-1] if "=" in part]
+    return {unquote(name): None if value == HIVE_NULL else unquote(value) for name, _, value in pairs}
+
+
+def with_partitions(schema: pa.Schema, path: str) -> pa.Schema:
+    """The schema of a file with its partitions as columns of text."""
+    for name in partitions(path):
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.string()))
+    return schema
 
 
 def leaf(schema: pa.Schema, image: str) -> str:

@@ -10,15 +10,6 @@ ITEMS = pa.schema([("key", pa.string()), ("path", pa.string()), ("bytes", pa.int
 """Loose images, before they have addresses."""
 
 
-def from_folders(images: pa.Table) -> pa.Table:
-    """ITEMS of image files: the key is the relative path, the label its first folder (null for a file at the root)."""
-    path = images["path"]
-    slash = pc.find_substring(path, "/")
-    folder = pc.list_element(pc.split_pattern(path, "/", max_splits=1), 0) if len(path) else path
-    label = pc.if_else(pc.greater_equal(slash, 0), folder, pa.scalar(None, pa.string()))
-    return pa.table([path, path, images["bytes"], label], schema=ITEMS)
-
-
 def shard_bounds(sizes: np.ndarray, rows_per_shard: int, shard_bytes: int) -> np.ndarray:
     """Bounds of the shards, int64 (shards + 1,): consecutive rows of at most `shard_bytes` bytes (but at least one row) and
     at most `rows_per_shard` rows."""

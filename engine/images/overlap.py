@@ -54,6 +54,20 @@ def check_overlaps(sets: Mapping[str, ContentHashes]) -> None:
         raise ValueError("\n".join([*problems, remedy]))
 
 
+def contradictions(hashes: ContentHashes, labels: Mapping[str, str | None]) -> str:
+    """A sentence on pictures that a set holds under several labels (by key); empty without any."""
+    first: dict[bytes, str] = {}
+    pairs: dict[bytes, str] = {}
+    for content, key in zip(hashes.hashes, hashes.keys, strict=True):
+        other = first.setdefault(content, key)
+        if labels.get(key) != labels.get(other):
+            pairs.setdefault(content, f"{other} ({labels.get(other)}) = {key} ({labels.get(key)})")
+    if not pairs:
+        return ""
+    shown = ", ".join(list(pairs.values())[:3])
+    return f"{len(pairs)} picture{'s' * (len(pairs) > 1)} with several labels: {shown}. Remove the wrong ones."
+
+
 def _shared(one: str, first: ContentHashes, other: str, second: ContentHashes) -> str:
     """A sentence that lists the images in both sets; empty without any."""
     by_hash = dict(zip(first.hashes, first.keys, strict=True))

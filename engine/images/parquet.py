@@ -100,12 +100,19 @@ def shards(found: pa.Table, all_footers: list[Footer], rows_per_shard: int) -> p
 
 
 def column(location: Location, path: str, name: str) -> pa.ChunkedArray:
-    """One column of a file."""
+    """One column of a file, or of the folders above it."""
     try:
         with pq.ParquetFile(location.fs.open_input_file(location.path(path))) as file:
+            if name not in file.schema_arrow.names:
+                return pa.chunked_array([constant(cols.partitions(path)[name], file.metadata.num_rows)])
             return file.read(columns=[name], use_threads=False).column(name)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
+
+
+def constant(value: str | None, rows: int) -> pa.Array:
+    """The same text in every row."""
+    return pa.repeat(pa.scalar(value, pa.string()), rows)
 
 
 class RowReader:
@@ -152,12 +159,11 @@ class RowReader:
         """A batch of the file as schema.IMAGES; `rows`: row numbers in the file."""
         columns = self.columns
         keys = positional(path, rows) if columns.key is None else batch.column(columns.key).cast(pa.string())
-        labelled = columns.label is not None
-        labels = (
-            cols.labels(batch.column(columns.label), columns.names, path)
-            if labelled
-            else pa.nulls(len(rows), pa.string())
-        )
+        labels = pa.nulls(len(rows), pa.string())
+        if columns.label in batch.schema.names:
+            labels = cols.labels(batch.column(columns.label), columns.names, path)
+        elif columns.label is not None:
+            labels = constant(cols.partitions(path)[columns.label], len(rows))
         image = cols.images(batch.column(columns.image))
         return pa.record_batch([pa.array(rows - start, pa.int32()), keys, image, labels], schema=schema.IMAGES)
 
@@ -172,7 +178,8 @@ class _Open:
         meta = self.file.metadata
         self.ends = np.cumsum([0, *(meta.row_group(index).num_rows for index in range(meta.num_row_groups))])
         self.leaves = [cols.leaf(self.file.schema_arrow, columns.image or "")]
-        self.leaves += dict.fromkeys(name for name in (columns.key, columns.label) if name is not None)
+        own = self.file.schema_arrow.names
+        self.leaves += dict.fromkeys(name for name in (columns.key, columns.label) if name is not None and name in own)
         self.stream: Iterator[pa.RecordBatch] = iter(())
         self.streams: tuple[int, int] | None = None
         self.batch: pa.RecordBatch | None = None

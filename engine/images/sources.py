@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.images import columns as cols
-from engine.images import formats, loose, parquet, tables, tars
+from engine.images import folder_labels, formats, loose, parquet, tables, tars
 from engine.images.columns import Columns
 from engine.images.file_listing import (
     LISTING_THREADS,
@@ -95,7 +95,7 @@ def list_images(
             else []
         )
         first = foots[0].schema if foots else tables.csv_schema(location, names[0])
-        columns = cols.choose(first, image_column, key_column, label_column, names[0])
+        columns = cols.choose(cols.with_partitions(first, names[0]), image_column, key_column, label_column, names[0])
         _same_columns(names, foots, columns)
         identity = [foot.digest for foot in foots]
     if columns.image is not None:
@@ -104,7 +104,11 @@ def list_images(
         result: Kind = "parquet"
     else:
         if kind == "folder":
-            items, containers, result = [loose.from_folders(files)], [""], "folder"
+            made = folder_labels.label_files(files, found.files, location, label_column)
+            items, containers, result = [made.items], [""], "folder"
+            notes += made.notes
+            labels_read = len(made.metadata)
+            ignored -= Counter(formats.ending(path) for path in made.metadata)
         elif kind == "tars":
             every = tars.index(location, files, tars.Labelling(endings, label_column), progress)
             items, containers, result = [one.items for one in every], names, "webdataset"
@@ -128,7 +132,9 @@ def list_images(
             f"{where}: {files.num_rows} files without any image. Check the path of the collection. {_explained(ignored)}"
         )
     if labelled:
-        _check_labels(where, result, table, listed, counts, found.folders)
+        if kind == "folder":
+            _check_folders(where, found.folders, counts, bool(labels_read))
+        _check_labels(where, result, table, listed, counts)
     digest = _digest(result, columns, files, identity, listed, table, counts)
     return Listing(
         result, uri, listed, table, digest, columns, counts, formats.shorten(ignored), labels_read, tuple(notes)
@@ -173,8 +179,9 @@ def _same_columns(names: list[str], foots: list[parquet.Footer], columns: Column
     used = [name for name in (columns.image, columns.uri, columns.key, columns.label) if name is not None]
     for path, foot in zip(names, foots, strict=False):
         for name in used:
-            wanted = foots[0].schema.field(name).type
-            if name not in foot.schema.names or foot.schema.field(name).type != wanted:
+            first, own = (cols.with_partitions(*pair) for pair in ((foots[0].schema, names[0]), (foot.schema, path)))
+            wanted = first.field(name).type
+            if name not in own.names or own.field(name).type != wanted:
                 raise ValueError(
                     f"{path}: has no column {name} of type {wanted}, unlike {names[0]}. "
                     "List them as separate collections."
@@ -203,17 +210,24 @@ def _count(labels: pa.Array | pa.ChunkedArray) -> dict[str, int]:
     return {name: counts[name] for name in cols.ordered(counts)}
 
 
-def _check_labels(
-    where: str, kind: Kind, files: pa.Table | None, shards: pa.Table, counts: dict[str, int], folders: list[str]
-) -> None:
+def _check_folders(where: str, folders: list[str], counts: dict[str, int], has_metadata: bool) -> None:
+    """Raise ValueError for folders that are splits, and for class folders without an image."""
+    if splits := folder_labels.splits_among(folders):
+        raise ValueError(
+            f"{where}: the folders {', '.join(splits)} are splits, not classes. Give one of them: {where}/{splits[-1]}"
+        )
+    classes = [name for name in folders if name.lower() not in folder_labels.UNLABELLED]
+    if not has_metadata and counts and (empty := [name for name in classes if name not in counts]):
+        raise ValueError(
+            f"{where}: class folders without an image: {', '.join(empty[:10])}. Add images or remove the folder."
+        )
+
+
+def _check_labels(where: str, kind: Kind, files: pa.Table | None, shards: pa.Table, counts: dict[str, int]) -> None:
     total = pc.sum(shards["rows"]).as_py() or 0
     if not counts:
         remedy = "put the images into one folder per class" if kind == "folder" else "set data.label_column"
         raise ValueError(f"{where}: no image has a label; {remedy}")
-    if kind == "folder" and (empty := [name for name in folders if name not in counts]):
-        raise ValueError(
-            f"{where}: class folders without an image: {', '.join(empty[:10])}. Add images or remove the folder."
-        )
     if (without := total - sum(counts.values())) > 0:
         named = "" if files is None else f", such as {files.filter(pc.is_null(files['label']))['key'][0].as_py()}"
         raise ValueError(

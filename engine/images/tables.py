@@ -1,15 +1,19 @@
 """Tables of URIs: CSV or Parquet files that refer to images stored elsewhere."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
+from engine.ground import storage
 from engine.ground.uri import ALIASES, SCHEMES
 from engine.images import columns as cols
 from engine.images.columns import Columns
 from engine.images.file_listing import Location
 from engine.images.loose import ITEMS
+from engine.images.parquet import constant
 
 EXTENSIONS = (".csv", ".tsv")
 
@@ -83,9 +87,37 @@ def _read_csv(location: Location, path: str, names: list[str]) -> pa.Table:
         raise ValueError(f"{path}: columns {', '.join(names)} cannot be read ({error})") from None
 
 
+def read_text(location: Location, path: str) -> pa.Table:
+    """All columns of a CSV or JSON lines file as text. Raises ValueError when it cannot be read."""
+    if not path.lower().endswith(".jsonl"):
+        return _read_csv(location, path, csv_schema(location, path).names)
+    return _read_json_lines(storage.get(location.fs, location.path(path)).decode(), path)
+
+
+def _read_json_lines(text: str, path: str) -> pa.Table:
+    """A table of text from JSON objects, one per line; values that are not text or a whole number are null. Raises ValueError naming the line."""
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: line {number} is not a JSON object ({error}). Correct it.") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}: line {number} is not a JSON object. Correct it.")
+        if row:
+            rows.append({name: str(value) for name, value in row.items() if isinstance(value, str | int)})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in names})
+
+
 def _read_parquet(location: Location, path: str, names: list[str]) -> pa.Table:
     try:
         with location.fs.open_input_file(location.path(path)) as file:
-            return pq.read_table(file, columns=names)
+            parts = {name: value for name, value in cols.partitions(path).items() if name in names}
+            own = [name for name in names if name not in parts or name in pq.read_schema(file).names]
+            table = pq.read_table(file, columns=own)
+            for name in [name for name in names if name not in own]:
+                table = table.append_column(name, constant(parts[name], table.num_rows))
+            return table
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: columns {', '.join(names)} cannot be read ({error})") from None

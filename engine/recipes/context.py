@@ -16,10 +16,11 @@ from engine.fit.source import GatheredSource, Source
 from engine.fit.trainer import FitSpec, fit
 from engine.gather.grouping import PICKS
 from engine.gather.pipeline import gather, gather_labelled, training_set
+from engine.ground.progress import log_event
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, read_output, read_tables
 from engine.images.collection import Collection, open_collection
-from engine.images.overlap import ExclusionSet, build_exclusion_set, check_overlaps
+from engine.images.overlap import ExclusionSet, build_exclusion_set, check_overlaps, contradictions
 from engine.images.scope import Scope
 from engine.images.subset import Subset
 from engine.labels.classes import ClassList
@@ -85,6 +86,9 @@ class RecipeContext:
             self.task.truth(self.collections[name])  # a wrong label is reported before anything is trained
         self.fingerprints = {name: hash_images(run, collection) for name, collection in self.known.items()}
         check_overlaps(self.fingerprints)
+        for name, collection in self.known.items():
+            if said := contradictions(self.fingerprints[name], collection.labels_by_key):
+                log_event(name, said)
 
     @cached_property
     def exclusions(self) -> ExclusionSet:
