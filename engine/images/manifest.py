@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.ground import storage
-from engine.images import columns as cols
 from engine.images import parquet
 from engine.images.byte_reader import FileReader
 from engine.images.columns import Columns
@@ -226,12 +225,12 @@ class Manifest:
 
     def _read_column(self, path: str, name: str) -> pa.ChunkedArray:
         """Keys or labels of all rows of a Parquet file."""
-        ends = pc.add(self.shards["start"], self.shards["rows"]).filter(pc.equal(self.shards["path"], path))
-        chosen = self.columns.key if name == "key" else self.columns.label
-        if chosen is not None:
-            column = parquet.column(self._location, path, chosen).combine_chunks()
-            values = column.cast(pa.string()) if name == "key" else cols.labels(column, self.columns.names, path)
+        if name == "key" and self.columns.key is not None:
+            values = parquet.keys(self._location, path, self.columns.key)
+        elif name == "label" and self.columns.label is not None:
+            values = parquet.labels(self._location, path, self.columns)
         else:
+            ends = pc.add(self.shards["start"], self.shards["rows"]).filter(pc.equal(self.shards["path"], path))
             rows = pc.max(ends).as_py()
             values = parquet.positional(path, np.arange(rows)) if name == "key" else pa.nulls(rows, pa.string())
         return pa.chunked_array([values])

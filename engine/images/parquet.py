@@ -99,13 +99,26 @@ def shards(found: pa.Table, all_footers: list[Footer], rows_per_shard: int) -> p
     return pa.table([pa.array(range(len(listed)), pa.int32()), *arrays], schema=schema.SHARDS)
 
 
-def column(location: Location, path: str, name: str) -> pa.ChunkedArray:
-    """One column of a file, or of the folders above it."""
+def keys(location: Location, path: str, name: str) -> pa.Array:
+    """The column of the keys of a file, as text."""
+    return cols.as_text(_column(location, path, name)[0]).combine_chunks()
+
+
+def labels(location: Location, path: str, columns: Columns) -> pa.Array:
+    """The labels of a file, or of the folders above it, as class names; those that the file itself gives to its numbers come first."""
+    assert columns.label is not None
+    column, own = _column(location, path, columns.label)
+    return cols.labels(column.combine_chunks(), cols.class_names(own, columns.label) or columns.names, path)
+
+
+def _column(location: Location, path: str, name: str) -> tuple[pa.ChunkedArray, pa.Schema]:
+    """One column of a file, and its schema."""
     try:
         with pq.ParquetFile(location.fs.open_input_file(location.path(path))) as file:
-            if name not in file.schema_arrow.names:
-                return pa.chunked_array([constant(cols.partitions(path)[name], file.metadata.num_rows)])
-            return file.read(columns=[name], use_threads=False).column(name)
+            own = file.schema_arrow
+            if name not in own.names:
+                return pa.chunked_array([constant(cols.partitions(path)[name], file.metadata.num_rows)]), own
+            return file.read(columns=[name], use_threads=False).column(name), own
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
 
@@ -144,7 +157,7 @@ class RowReader:
             for group in np.unique(np.searchsorted(file.ends, wanted, "right") - 1).tolist():
                 low, high = np.searchsorted(wanted, file.ends[group : group + 2])
                 for row, batch in file.read(group, wanted[low:high] - file.ends[group], batch_rows):
-                    yield self._images(batch, row + file.ends[group], start, path)
+                    yield self._images(batch, row + file.ends[group] - start, start, file)
             self._last = file
         except (OSError, pa.ArrowException) as error:
             if storage.is_transient(error):
@@ -155,17 +168,17 @@ class RowReader:
         last, self._last = self._last, None  # taken, not shared: a concurrent thread opens its own
         return last if last is not None and last.path == path else _Open(self.location, path, self.columns)
 
-    def _images(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, path: str) -> pa.RecordBatch:
-        """A batch of the file as schema.IMAGES; `rows`: row numbers in the file."""
-        columns = self.columns
-        keys = positional(path, rows) if columns.key is None else batch.column(columns.key).cast(pa.string())
+    def _images(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, file: "_Open") -> pa.RecordBatch:
+        """A batch of the file as schema.IMAGES; `rows`: row numbers counted from `start`."""
+        columns, path, names = self.columns, file.path, file.class_names
+        keys = positional(path, rows + start) if columns.key is None else cols.as_text(batch.column(columns.key))
         labels = pa.nulls(len(rows), pa.string())
         if columns.label in batch.schema.names:
-            labels = cols.labels(batch.column(columns.label), columns.names, path)
+            labels = cols.labels(batch.column(columns.label), names or columns.names, path)
         elif columns.label is not None:
             labels = constant(cols.partitions(path)[columns.label], len(rows))
         image = cols.images(batch.column(columns.image))
-        return pa.record_batch([pa.array(rows - start, pa.int32()), keys, image, labels], schema=schema.IMAGES)
+        return pa.record_batch([pa.array(rows, pa.int32()), keys, image, labels], schema=schema.IMAGES)
 
 
 class _Open:
@@ -179,6 +192,7 @@ class _Open:
         self.ends = np.cumsum([0, *(meta.row_group(index).num_rows for index in range(meta.num_row_groups))])
         self.leaves = [cols.leaf(self.file.schema_arrow, columns.image or "")]
         own = self.file.schema_arrow.names
+        self.class_names = cols.class_names(self.file.schema_arrow, columns.label)
         self.leaves += dict.fromkeys(name for name in (columns.key, columns.label) if name is not None and name in own)
         self.stream: Iterator[pa.RecordBatch] = iter(())
         self.streams: tuple[int, int] | None = None

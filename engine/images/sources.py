@@ -94,9 +94,11 @@ def list_images(
             if names[0].lower().endswith(".parquet")
             else []
         )
-        first = foots[0].schema if foots else tables.csv_schema(location, names[0])
-        columns = cols.choose(cols.with_partitions(first, names[0]), image_column, key_column, label_column, names[0])
-        _same_columns(names, foots, columns)
+        schemas = [cols.with_partitions(foot.schema, path) for foot, path in zip(foots, names, strict=False)]
+        common = cols.common_schema(schemas or [tables.csv_schema(location, names[0])])
+        columns = cols.choose(common, image_column, key_column, label_column, names[0])
+        for own, path in zip(schemas, names, strict=False):
+            cols.check_part(own, columns, common, path, names[0])
         identity = [foot.digest for foot in foots]
     if columns.image is not None:
         listed, table = parquet.shards(files, foots, rows_per_shard), None
@@ -174,28 +176,14 @@ def _kind(looked: Found, endings: tuple[str, ...], where: str) -> tuple[Literal[
     return {"image files": "folder", "tars": "tars"}.get(name, "tables"), files  # type: ignore[return-value]
 
 
-def _same_columns(names: list[str], foots: list[parquet.Footer], columns: Columns) -> None:
-    """Raise ValueError unless all Parquet files have the columns of the first, with the same types."""
-    used = [name for name in (columns.image, columns.uri, columns.key, columns.label) if name is not None]
-    for path, foot in zip(names, foots, strict=False):
-        for name in used:
-            first, own = (cols.with_partitions(*pair) for pair in ((foots[0].schema, names[0]), (foot.schema, path)))
-            wanted = first.field(name).type
-            if name not in own.names or own.field(name).type != wanted:
-                raise ValueError(
-                    f"{path}: has no column {name} of type {wanted}, unlike {names[0]}. "
-                    "List them as separate collections."
-                )
-
-
 def _parquet_labels(location: Location, names: list[str], columns: Columns) -> dict[str, int]:
     """Number of images per class over all files; reads only the label column."""
     if columns.label is None:
         return {}
-    label, total = columns.label, Counter[str]()
+    total = Counter[str]()
 
     def counted(path: str) -> dict[str, int]:
-        return _count(cols.labels(parquet.column(location, path, label).combine_chunks(), columns.names, path))
+        return _count(parquet.labels(location, path, columns))
 
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         for one in pool.map(counted, names):

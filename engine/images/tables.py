@@ -33,21 +33,21 @@ def items(location: Location, path: str, columns: Columns) -> pa.Table:
 
     Raises ValueError naming the row of an empty URI.
     """
-    names = list(dict.fromkeys(name for name in (columns.uri, columns.key, columns.label) if name is not None))
-    table = (
-        _read_csv(location, path, names) if path.lower().endswith(EXTENSIONS) else _read_parquet(location, path, names)
-    )
-    uri = table[columns.uri].cast(pa.string())
+    used = list(dict.fromkeys(name for name in (columns.uri, columns.key, columns.label) if name is not None))
+    read = _read_csv if path.lower().endswith(EXTENSIONS) else _read_parquet
+    table = read(location, path, used)
+    uri = cols.as_text(table[columns.uri])
     empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(uri), ""), True)
     if (row := pc.index(empty, True).as_py()) >= 0:
         raise ValueError(f"{path}: row {row} has no {columns.uri}. Fill it in or remove the row.")
     folder = path.rpartition("/")[0]
     relative = pc.invert(pc.match_substring_regex(uri, r"^(/|~/|(?i:file):/|[A-Za-z][A-Za-z0-9+.-]*://)"))
     at = pc.if_else(relative, pc.binary_join_element_wise(folder, uri, "/"), uri) if folder else uri
-    key = uri if columns.key is None else table[columns.key].cast(pa.string())
+    key = uri if columns.key is None else cols.as_text(table[columns.key])
     label = pa.nulls(len(uri), pa.string())
     if columns.label is not None:
-        label = cols.labels(table[columns.label].combine_chunks(), columns.names, path)
+        names = cols.class_names(table.schema, columns.label) or columns.names
+        label = cols.labels(table[columns.label].combine_chunks(), names, path)
     return pa.table([key, at, pa.nulls(len(uri), pa.int64()), label], schema=ITEMS)
 
 
