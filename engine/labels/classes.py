@@ -45,6 +45,9 @@ class ClassList:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._indices
+
     @cached_property
     def hash(self) -> str:
         """16 hex digits of the SHA-256 of the names in order."""

@@ -81,6 +81,7 @@ class RecipeContext:
         self.task: Task = kind.of(self.collections["labelled"], data.classes)
         self.classes = self.task.classes
         settings.check_selections(self.classes.names)
+        self.count_unknown()
         self.known = {name: c for name, c in self.collections.items() if name != "pool"}
         for name in self.known:
             self.task.truth(self.collections[name])  # a wrong label is reported before anything is trained
@@ -261,8 +262,22 @@ class RecipeContext:
         quality: dict[str, Any] = {"kept": table.num_rows, "correct": None, "step": pseudo.step}
         images = self.collections[on]
         if table.num_rows and images.has_labels:
-            quality["correct"] = float(np.mean(self.task.correct(table, self.task.truth(images))))
+            truth = self.task.known_truth(images)
+            table = table.filter(pa.array(truth.holds(table)))
+            if table.num_rows:
+                quality["correct"] = float(np.mean(self.task.correct(table, truth)))
         return quality
+
+    def count_unknown(self) -> None:
+        """Say how many labels of the pool are no classes: such images count as unlabelled, in reports too."""
+        if "pool" not in self.collections:
+            return
+        counts = self.collections["pool"].manifest.label_counts
+        unknown = {name: count for name, count in counts.items() if not self.task.knows(name)}
+        if unknown:
+            first = ", ".join(repr(name) for name in list(unknown)[:3])
+            text = f"{sum(unknown.values()):,} of {sum(counts.values()):,} labels are none of the {len(self.classes)} classes (first: {first})"
+            log_event("pool", f"{text}: unknown, not in reports")
 
 
 def class_list(labelled: Collection, given: list[str] | None) -> ClassList:

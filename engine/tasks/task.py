@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.images.collection import Collection
 from engine.images.scope import Scope
@@ -38,6 +39,10 @@ class Truth:
     @cached_property
     def _addresses(self) -> npt.NDArray[np.int64]:
         return addresses(self.images)
+
+    def holds(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which images of a table with `shard` and `row` have a true label, bool (N,)."""
+        return np.isin(addresses(table), self._addresses)
 
     def within(self, scope: Scope) -> npt.NDArray[Any]:
         """The labels of the images that a scope reads."""
@@ -112,6 +117,12 @@ class Task(Protocol):
     def truth(self, collection: Collection) -> Truth:
         """The true labels of a collection. Raises ValueError for an image without a label or with an unknown one."""
 
+    def knows(self, label: str) -> bool:
+        """Whether a label of a collection says which of the classes an image has. Labels of a pool may say something else: a folder, a caption."""
+
+    def known_truth(self, collection: Collection) -> Truth:
+        """The true labels of those images of a collection whose labels the task `knows`."""
+
     def class_counts(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Images of each class (C,) among true labels, `Truth.values` or some rows of it."""
 
@@ -146,6 +157,12 @@ def check_scored(rows: pa.Table, unreadable: int) -> None:
         raise ValueError(
             f"no image could be scored: {unreadable} labelled images are unreadable; check the collection, its quarantine lists the reasons"
         )
+
+
+def labelled_with(collection: Collection, labels: list[str]) -> pa.Table:
+    """Rows of shard, row, label of the images whose label is one of `labels`."""
+    table = collection.manifest.labels()
+    return table.filter(pc.is_in(table["label"], value_set=pa.array(labels, pa.string())))
 
 
 def known_classes(seen: list[str], classes: list[str] | None) -> ClassList:
