@@ -78,8 +78,7 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
     """
     uri = storage.absolute(uri)
     wanted = source.model_dump(include={"image_column", "key_column", "label_column", "rows_per_shard", "shard_bytes"})
-    if source.extensions is not None:
-        wanted["extensions"] = source.extensions
+    wanted |= source.model_dump(include={"extensions", "encoding"}, exclude_none=True)
     listing_path = f"{run.store.root}/listings/{fingerprint({'uri': uri, **wanted})}.json"
     fs = run.store.fs
     if storage.exists(fs, listing_path):

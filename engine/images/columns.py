@@ -1,5 +1,6 @@
 """Columns of a table that hold the image, its key and its label, and conversion of their values."""
 
+import codecs
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +10,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
+
+from engine.ground.encodings import compose
+from engine.images.formats import EXTENSIONS
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "image_bytes", "bytes", "content", "data")
 URI_NAMES = (
@@ -46,6 +50,21 @@ class Columns:
 
     def dump(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How files that are not tables say what they are: endings of images, the field of a label, the encoding of text (default: UTF-8)."""
+
+    extensions: tuple[str, ...] = EXTENSIONS
+    field: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            raise ValueError(f"data.encoding={self.encoding!r} is no known encoding. Try latin-1 or cp1252.") from None
 
 
 def choose(schema: pa.Schema, image: str | None, key: str | None, label: str | None, where: str) -> Columns:
@@ -181,12 +200,12 @@ def labels(column: pa.Array, names: tuple[str, ...] | None, where: str) -> pa.Ar
         except pa.ArrowInvalid:
             raise ValueError(f"{where}: labels of type {column.type} that are not whole numbers") from None
     if names is None or not pt.is_integer(column.type):
-        return column.cast(pa.string())
+        return compose(column.cast(pa.string()))
     index = column.cast(pa.int64())
     largest = pc.max(index).as_py()
     if largest is not None and largest >= len(names):
         raise ValueError(f"{where}: label {largest}, but the column has only {len(names)} class names")
-    return pa.array(names, pa.string()).take(pc.if_else(pc.less(index, 0), None, index))
+    return compose(pa.array(names, pa.string())).take(pc.if_else(pc.less(index, 0), None, index))
 
 
 def ordered(names: Iterable[str]) -> list[str]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.ground.encodings import compose
 from engine.images import tables
-from engine.images.columns import LABEL_NAMES
+from engine.images.columns import LABEL_NAMES, Labelling
 from engine.images.file_listing import Location
 from engine.images.loose import ITEMS
 
@@ -31,10 +32,10 @@ class Labelled:
     notes: list[str]
 
 
-def label_files(images: pa.Table, found: pa.Table, location: Location, field: str | None) -> Labelled:
+def label_files(images: pa.Table, found: pa.Table, location: Location, how: Labelling) -> Labelled:
     """ITEMS of image files: the key is the relative path, the label that of a metadata file, else the first folder (null at the root).
 
-    `found`: all files; `field`: the column of the labels in a metadata file (default: one with a usual name). Raises ValueError for a metadata file
+    `found`: all files. Raises ValueError for a metadata file
     that cannot be read or names an image twice.
     """
     path, notes = images["path"], list[str]()
@@ -47,7 +48,7 @@ def label_files(images: pa.Table, found: pa.Table, location: Location, field: st
     label = pc.if_else(pc.is_in(label, value_set=pa.array(without, pa.string())), None, label)
     used = []
     for one in [one for one in found["path"].to_pylist() if posixpath.basename(one) in METADATA]:
-        rows = _metadata(location, one, field)
+        rows = _metadata(location, one, how)
         if isinstance(rows, str):
             notes.append(rows)
             continue
@@ -58,7 +59,7 @@ def label_files(images: pa.Table, found: pa.Table, location: Location, field: st
         if missing := len(rows) - len(pc.unique(at.drop_null())):
             notes.append(f"{one}: {missing} rows name no image")
         notes.append(f"{one}: labels of {len(rows) - missing} images")
-    return Labelled(pa.table([path, path, images["bytes"], label], schema=ITEMS), used, notes)
+    return Labelled(pa.table([path, path, images["bytes"], compose(label)], schema=ITEMS), used, notes)
 
 
 def first_folders(path: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -74,10 +75,10 @@ def splits_among(names: list[str]) -> list[str]:
     return classes if all(name.lower() in SPLITS for name in classes) else []
 
 
-def _metadata(location: Location, path: str, field: str | None) -> dict[str, str | None] | str:
+def _metadata(location: Location, path: str, how: Labelling) -> dict[str, str | None] | str:
     """Label by path relative to the collection; a sentence when the file has no labels."""
-    table = tables.read_text(location, path)
-    label = field or next((name for name in LABEL_NAMES if name in table.column_names), None)
+    table = tables.read_columns(location, path, how.encoding)
+    label = how.field or next((name for name in LABEL_NAMES if name in table.column_names), None)
     if FILE_NAME not in table.column_names or label not in table.column_names:
         shown = ", ".join(table.column_names)
         return f"{path}: not used, no column {FILE_NAME} or none of labels among {shown} (data.label_column names it)"

@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
+from engine.ground.encodings import composed
 from engine.images.decode import content_hash
 from engine.images.file_listing import Progress
 from engine.images.manifest import Manifest
@@ -73,8 +74,8 @@ def _shared(one: str, first: ContentHashes, other: str, second: ContentHashes) -
     by_hash = dict(zip(first.hashes, first.keys, strict=True))
     pairs = {(by_hash[h], key): "" for h, key in zip(second.hashes, second.keys, strict=True) if h in by_hash}
     if first.has_keys and second.has_keys:
-        known = {key for key in first.keys if _names(key)}
-        twins = [(key, key) for key in second.keys if key in known]
+        known = {composed(key): key for key in first.keys if _names(key)}
+        twins = [(known[composed(key)], key) for key in second.keys if composed(key) in known]
         pairs |= {twin: " (same key, other bytes)" for twin in twins if twin not in pairs}
     if not pairs:
         return ""
@@ -123,7 +124,7 @@ def build_exclusion_set(sets: Mapping[str, ContentHashes]) -> ExclusionSet:
 
 
 def _key_hash(key: str) -> bytes:
-    return content_hash(key.encode())
+    return content_hash(composed(key).encode())
 
 
 class _Lookup:

@@ -176,7 +176,7 @@ class RowReader:
         if columns.label in batch.schema.names:
             labels = cols.labels(batch.column(columns.label), names or columns.names, path)
         elif columns.label is not None:
-            labels = constant(cols.partitions(path)[columns.label], len(rows))
+            labels = cols.labels(constant(cols.partitions(path)[columns.label], len(rows)), names, path)
         image = cols.images(batch.column(columns.image))
         return pa.record_batch([pa.array(rows, pa.int32()), keys, image, labels], schema=schema.IMAGES)
 

@@ -10,9 +10,10 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.ground.encodings import composed
 from engine.images import columns as cols
 from engine.images import folder_labels, formats, loose, parquet, tables, tars
-from engine.images.columns import Columns
+from engine.images.columns import Columns, Labelling
 from engine.images.file_listing import (
     LISTING_THREADS,
     Found,
@@ -65,6 +66,7 @@ def list_images(
     key_column: str | None = None,
     label_column: str | None = None,
     extensions: list[str] | None = None,
+    encoding: str | None = None,
     rows_per_shard: int = 2048,
     shard_bytes: int = 64 * 2**20,
     labelled: bool = False,
@@ -79,8 +81,8 @@ def list_images(
     location = locate(uri)
     where = without_credentials(uri)
     found = list_image_files(location, progress)
-    endings = formats.with_dots(extensions)
-    kind, files = _kind(found, endings, where)
+    how = Labelling(formats.with_dots(extensions), label_column, encoding)
+    kind, files = _kind(found, how.extensions, where)
     ignored = found.ignored + _endings(found.files, files)
     labels_read = 0
     notes: list[str] = []
@@ -95,7 +97,7 @@ def list_images(
             else []
         )
         schemas = [cols.with_partitions(foot.schema, path) for foot, path in zip(foots, names, strict=False)]
-        common = cols.common_schema(schemas or [tables.csv_schema(location, names[0])])
+        common = cols.common_schema(schemas or [tables.csv_schema(location, names[0], encoding)])
         columns = cols.choose(common, image_column, key_column, label_column, names[0])
         for own, path in zip(schemas, names, strict=False):
             cols.check_part(own, columns, common, path, names[0])
@@ -106,18 +108,18 @@ def list_images(
         result: Kind = "parquet"
     else:
         if kind == "folder":
-            made = folder_labels.label_files(files, found.files, location, label_column)
+            made = folder_labels.label_files(files, found.files, location, how)
             items, containers, result = [made.items], [""], "folder"
             notes += made.notes
             labels_read = len(made.metadata)
             ignored -= Counter(formats.ending(path) for path in made.metadata)
         elif kind == "tars":
-            every = tars.index(location, files, tars.Labelling(endings, label_column), progress)
+            every = tars.index(location, files, how, progress)
             items, containers, result = [one.items for one in every], names, "webdataset"
             ignored += sum((one.ignored for one in every), Counter())
             labels_read = sum(one.labels for one in every)
         else:
-            items, result = [tables.items(location, name, columns) for name in names], "uris"
+            items, result = [tables.items(location, name, columns, encoding) for name in names], "uris"
             items, containers = [pa.concat_tables(items)], [""]
             notes += tables.unusable(items[0])
         listed, table = loose.shards(items, containers, rows_per_shard, shard_bytes)
@@ -135,7 +137,7 @@ def list_images(
         )
     if labelled:
         if kind == "folder":
-            _check_folders(where, found.folders, counts, bool(labels_read))
+            _check_folders(where, [composed(name) for name in found.folders], counts, bool(labels_read))
         _check_labels(where, result, table, listed, counts)
     digest = _digest(result, columns, files, identity, listed, table, counts)
     return Listing(

@@ -8,6 +8,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from engine.ground import storage
+from engine.ground.encodings import encoding_of, find_undecodable, read_text
 from engine.ground.uri import ALIASES, SCHEMES
 from engine.images import columns as cols
 from engine.images.columns import Columns
@@ -18,24 +19,30 @@ from engine.images.parquet import constant
 EXTENSIONS = (".csv", ".tsv")
 
 
-def csv_schema(location: Location, path: str) -> pa.Schema:
+def csv_schema(location: Location, path: str, encoding: str | None = None) -> pa.Schema:
     """Schema of a CSV (or tab-separated) file, from its header and first rows. Raises ValueError when it cannot be read."""
+    at = location.path(path)
     try:
-        with location.fs.open_input_stream(location.path(path)) as stream:
-            return pcsv.open_csv(stream, parse_options=_dialect(path)).schema
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: not a readable CSV file with a header ({error})") from None
+        options = _reading(location, path, encoding)
+        with location.fs.open_input_stream(at) as stream:
+            found = pcsv.open_csv(stream, read_options=options, parse_options=_dialect(path)).schema
+            # a header in another encoding raises here; values in one are binary for Arrow, and named when they are read
+            text = [field.with_type(pa.string()) if pa.types.is_binary(field.type) else field for field in found]
+            return pa.schema([(field.name, field.type) for field in text])
+    except (OSError, LookupError, ValueError, pa.ArrowException) as error:
+        why = find_undecodable(location.fs, at, encoding) if storage.exists(location.fs, at) else None
+        raise ValueError(why or f"{path}: not a readable CSV file with a header ({error})") from None
 
 
-def items(location: Location, path: str, columns: Columns) -> pa.Table:
+def items(location: Location, path: str, columns: Columns, encoding: str | None = None) -> pa.Table:
     """ITEMS of one table. Without a key column, the key is the URI as written; a relative URI is relative to the folder
     of the table.
 
     Raises ValueError naming the row of an empty URI.
     """
     used = list(dict.fromkeys(name for name in (columns.uri, columns.key, columns.label) if name is not None))
-    read = _read_csv if path.lower().endswith(EXTENSIONS) else _read_parquet
-    table = read(location, path, used)
+    is_text = path.lower().endswith(EXTENSIONS)
+    table = _read_csv(location, path, used, encoding) if is_text else _read_parquet(location, path, used)
     uri = cols.as_text(table[columns.uri])
     empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(uri), ""), True)
     if (row := pc.index(empty, True).as_py()) >= 0:
@@ -72,7 +79,13 @@ def _dialect(path: str) -> pcsv.ParseOptions:
     return pcsv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
 
 
-def _read_csv(location: Location, path: str, names: list[str]) -> pa.Table:
+def _reading(location: Location, path: str, encoding: str | None) -> pcsv.ReadOptions:
+    with location.fs.open_input_stream(location.path(path)) as stream:
+        found = encoding_of(stream.read(4), encoding)
+    return pcsv.ReadOptions(encoding="utf8" if found.startswith("utf-8") else found)
+
+
+def _read_csv(location: Location, path: str, names: list[str], encoding: str | None = None) -> pa.Table:
     """Columns of a CSV as text, so that a key or label such as 007 is kept."""
     convert = pcsv.ConvertOptions(
         include_columns=names,
@@ -81,17 +94,20 @@ def _read_csv(location: Location, path: str, names: list[str]) -> pa.Table:
         null_values=[""],
     )
     try:
+        options = _reading(location, path, encoding)
         with location.fs.open_input_stream(location.path(path)) as stream:
-            return pcsv.read_csv(stream, parse_options=_dialect(path), convert_options=convert)
-    except (OSError, KeyError, pa.ArrowException) as error:
+            return pcsv.read_csv(stream, read_options=options, parse_options=_dialect(path), convert_options=convert)
+    except (OSError, LookupError, ValueError, pa.ArrowException) as error:
+        if why := find_undecodable(location.fs, location.path(path), encoding):
+            raise ValueError(why) from None
         raise ValueError(f"{path}: columns {', '.join(names)} cannot be read ({error})") from None
 
 
-def read_text(location: Location, path: str) -> pa.Table:
+def read_columns(location: Location, path: str, encoding: str | None) -> pa.Table:
     """All columns of a CSV or JSON lines file as text. Raises ValueError when it cannot be read."""
     if not path.lower().endswith(".jsonl"):
-        return _read_csv(location, path, csv_schema(location, path).names)
-    return _read_json_lines(storage.get(location.fs, location.path(path)).decode(), path)
+        return _read_csv(location, path, csv_schema(location, path, encoding).names, encoding)
+    return _read_json_lines(read_text(location.fs, location.path(path), encoding), path)
 
 
 def _read_json_lines(text: str, path: str) -> pa.Table:

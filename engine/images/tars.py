@@ -11,24 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from engine.ground.encodings import composed, encoding_of
 from engine.images import formats
-from engine.images.columns import LABEL_NAMES
+from engine.images.columns import LABEL_NAMES, Labelling
 from engine.images.file_listing import LISTING_THREADS, SYSTEM, Location, Progress
-from engine.images.formats import EXTENSIONS, split_member
+from engine.images.formats import split_member
 from engine.images.loose import ITEMS
 
 LABEL_EXTENSIONS = (".cls", ".json", ".txt")
 """Endings of members that may hold the label of a sample, in order of precedence."""
 
 MAX_LABEL_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """What of a tar's members is an image, and which field of a `.json` is the label."""
-
-    extensions: tuple[str, ...] = EXTENSIONS
-    field: str | None = None
 
 
 @dataclass
@@ -67,7 +60,10 @@ def members(location: Location, path: str, size: int, how: Labelling) -> Members
             if local
             else location.fs.open_input_stream(location.path(path))
         )
-        with source, tarfile.open(fileobj=source, mode="r:" if local else "r|") as tar:
+        with (
+            source,
+            tarfile.open(fileobj=source, mode="r:" if local else "r|", encoding=how.encoding or "utf-8") as tar,
+        ):
             for member in tar:
                 reader.add(tar, member)
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError) as error:
@@ -135,7 +131,7 @@ class _Reader:
     def _add_label(self, tar: tarfile.TarFile, member: tarfile.TarInfo, sample: str, ending: str) -> None:
         precedence = LABEL_EXTENSIONS.index(ending)
         file = tar.extractfile(member)
-        text = _label(file.read() if file else b"", ending, self.how.field)
+        text = _label(file.read() if file else b"", ending, self.how)
         if text is None:
             self.ignored[f"{ending} without a label"] += 1
             return
@@ -173,9 +169,9 @@ def _text(name: str) -> str:
     return name
 
 
-def _label(data: bytes, extension: str, field: str | None) -> str | None:
+def _label(data: bytes, extension: str, how: Labelling) -> str | None:
     """The class name in the bytes of a member, or None."""
-    text = data.decode("utf-8", errors="replace").strip()
+    text = composed(_text(data.decode(encoding_of(data[:4], how.encoding), errors="surrogateescape")).strip())
     if extension != ".json":
         return text if text and "\n" not in text else None
     try:
@@ -184,6 +180,6 @@ def _label(data: bytes, extension: str, field: str | None) -> str | None:
         return None
     if not isinstance(tree, dict):
         return None
-    name = field if field is not None else next((name for name in LABEL_NAMES if name in tree), "")
+    name = how.field if how.field is not None else next((name for name in LABEL_NAMES if name in tree), "")
     value = tree.get(name)
     return str(value) if isinstance(value, str | int) else None

@@ -15,6 +15,10 @@ class SourceSettings(Block):
         None,
         description="endings of the images' file names, `input.jpg` or `` (no ending) too (default: those of known formats)",
     )
+    encoding: str | None = Field(
+        None,
+        description="encoding of CSV files and of names in tars, such as latin-1 (default: UTF-8, or as a mark says)",
+    )
     rows_per_shard: int = Field(2048, ge=1, description="rows per shard, the unit of prediction work")
     shard_bytes: int = Field(64 * 2**20, ge=1, description="size of a shard of loose files in bytes, about")
     max_rejected_percent: float = Field(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.ground.encodings import composed
 from engine.images.collection import Collection
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
@@ -172,7 +173,7 @@ def known_classes(seen: list[str], classes: list[str] | None) -> ClassList:
             "labelled: no image has a label; use class folders (class/x.jpg) or name the column with data.label_column"
         )
     found = ClassList(tuple(classes)) if classes else ClassList.from_names(seen)
-    names = set(seen)
+    names = {composed(name) for name in seen}
     if empty := [name for name in found.names if name not in names]:
         raise ValueError(
             f"labelled: no image for the classes {empty[:10]}; label some or take them out of data.classes"
