@@ -8,6 +8,7 @@ python -m jobs.evaluate jobs/configs/evaluate.yaml model=… images.uri=/photos/
 from engine.evaluate.evaluate import evaluate, score_of
 from engine.evaluate.robustness import chosen_corruptions, robustness
 from engine.evaluate.soft import evaluate_soft
+from engine.ground.progress import printable
 from engine.ground.run import Run
 from engine.ground.session import connect
 from engine.ground.steps import Store
@@ -43,7 +44,7 @@ def main() -> None:
         score = score_of(evaluate(run, "evaluate", model, scope, task, settings.predict))
         errors = robustness(run, model, scope, task, settings.predict, corruptions)
     for name, value in score.per_class.items():
-        print(f"  {name:<24} {value:7.2%}")
+        print(f"  {printable(name):<24} {value:7.2%}")
     calibration = "" if score.calibration is None else f", calibration error {score.calibration:.3f}"
     print(f"{score}{calibration}")
     for family, error in errors.items():

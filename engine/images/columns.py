@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from engine.ground.encodings import compose
-from engine.images.formats import EXTENSIONS
+from engine.images.formats import EXTENSIONS, MAX_NAME_BYTES
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "image_bytes", "bytes", "content", "data")
 URI_NAMES = (
@@ -200,12 +200,18 @@ def labels(column: pa.Array, names: tuple[str, ...] | None, where: str) -> pa.Ar
         except pa.ArrowInvalid:
             raise ValueError(f"{where}: labels of type {column.type} that are not whole numbers") from None
     if names is None or not pt.is_integer(column.type):
-        return compose(column.cast(pa.string()))
+        text = column.cast(pa.string())
+        return compose(pc.if_else(too_long(text), None, text))
     index = column.cast(pa.int64())
     largest = pc.max(index).as_py()
     if largest is not None and largest >= len(names):
         raise ValueError(f"{where}: label {largest}, but the column has only {len(names)} class names")
     return compose(pa.array(names, pa.string())).take(pc.if_else(pc.less(index, 0), None, index))
+
+
+def too_long(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Which texts cannot be names."""
+    return pc.fill_null(pc.greater(pc.binary_length(text), MAX_NAME_BYTES), False)
 
 
 def ordered(names: Iterable[str]) -> list[str]:

@@ -49,8 +49,9 @@ UNREADABLE = {
 
 NO_ENDING, OTHER_ENDING = "no ending", "other endings"
 MAX_REASONS, SHOWN = 50, 6
-MAX_NAME_BYTES = 4096
-"""Longest name of an image: longer ones are no names, and would be copied into every table."""
+MAX_NAME_BYTES = 8192
+"""Longest name of an image and longest label: longer ones are no names, and would be copied into every table."""
+TOO_LONG = f"name of more than {MAX_NAME_BYTES:,} bytes"
 
 
 def with_dots(extensions: Sequence[str] | None) -> tuple[str, ...]:

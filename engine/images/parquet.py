@@ -101,7 +101,17 @@ def shards(found: pa.Table, all_footers: list[Footer], rows_per_shard: int) -> p
 
 def keys(location: Location, path: str, name: str) -> pa.Array:
     """The column of the keys of a file, as text."""
-    return cols.as_text(_column(location, path, name)[0]).combine_chunks()
+    column = _column(location, path, name)[0]
+    return _keys(column, path, np.arange(len(column)))[0].combine_chunks()
+
+
+def _keys(
+    column: pa.Array | pa.ChunkedArray, path: str, rows: np.ndarray
+) -> tuple[pa.Array | pa.ChunkedArray, pa.Array | pa.ChunkedArray]:
+    """Keys as text, and which of them are too long to be names: these rows go by their numbers, without an image."""
+    text = cols.as_text(column)
+    long = cols.too_long(text)
+    return (pc.if_else(long, positional(path, rows), text) if pc.any(long).as_py() else text), long
 
 
 def labels(location: Location, path: str, columns: Columns) -> pa.Array:
@@ -171,13 +181,17 @@ class RowReader:
     def _images(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, file: "_Open") -> pa.RecordBatch:
         """A batch of the file as schema.IMAGES; `rows`: row numbers counted from `start`."""
         columns, path, names = self.columns, file.path, file.class_names
-        keys = positional(path, rows + start) if columns.key is None else cols.as_text(batch.column(columns.key))
+        image = cols.images(batch.column(columns.image))
+        if columns.key is None:
+            keys = positional(path, rows + start)
+        else:
+            keys, long = _keys(batch.column(columns.key), path, rows + start)
+            image = pc.if_else(long, None, image) if pc.any(long).as_py() else image
         labels = pa.nulls(len(rows), pa.string())
         if columns.label in batch.schema.names:
             labels = cols.labels(batch.column(columns.label), names or columns.names, path)
         elif columns.label is not None:
             labels = cols.labels(constant(cols.partitions(path)[columns.label], len(rows)), names, path)
-        image = cols.images(batch.column(columns.image))
         return pa.record_batch([pa.array(rows, pa.int32()), keys, image, labels], schema=schema.IMAGES)
 
 

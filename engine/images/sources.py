@@ -120,7 +120,9 @@ def list_images(
             labels_read = sum(one.labels for one in every)
         else:
             items, result = [tables.items(location, name, columns, encoding) for name in names], "uris"
-            items, containers = [pa.concat_tables(items)], [""]
+            every_row = pa.concat_tables(items)
+            items, containers = [every_row.filter(pc.invert(cols.too_long(every_row["key"])))], [""]
+            ignored += Counter({formats.TOO_LONG: every_row.num_rows - items[0].num_rows})
             notes += tables.unusable(items[0])
         listed, table = loose.shards(items, containers, rows_per_shard, shard_bytes)
         counts = _count(table["label"])

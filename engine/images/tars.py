@@ -66,6 +66,10 @@ def members(location: Location, path: str, size: int, how: Labelling) -> Members
         ):
             for member in tar:
                 reader.add(tar, member)
+                if member.size < 0:  # the next header would be one that was read before
+                    raise tarfile.ReadError("negative size")
+        if _has_rest(location, path, tar.offset, size):
+            reader.ignored[DAMAGED] += 1
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError) as error:
         if not reader.seen:
             raise ValueError(
@@ -76,6 +80,15 @@ def members(location: Location, path: str, size: int, how: Labelling) -> Members
 
 
 DAMAGED = "rest of a damaged tar"
+
+PADDING = 20 * 1024
+"""Bytes of zeros that may end a tar; another tar behind them is not read."""
+
+
+def _has_rest(location: Location, path: str, end: int, size: int) -> bool:
+    """Whether there is more after the last member than zeros: `tarfile` ends at a broken header without a word."""
+    with location.fs.open_input_file(location.path(path)) as file:
+        return end < size and any(file.read_at(min(PADDING, size - end), end))
 
 
 @dataclass
@@ -116,8 +129,8 @@ class _Reader:
             self.ignored[ending if ending.count(".") > 1 else formats.ending(base)] += 1
 
     def _unusable(self, member: tarfile.TarInfo, name: str, stem: str) -> str | None:
-        if len(name) > formats.MAX_NAME_BYTES:
-            return f"name of more than {formats.MAX_NAME_BYTES} characters"
+        if len(name.encode()) > formats.MAX_NAME_BYTES:
+            return formats.TOO_LONG
         if not stem or any(part.startswith("._") for part in name.split("/")):
             return "hidden"
         if part := next((part for part in name.split("/")[:-1] if part in SYSTEM), None):
@@ -173,7 +186,7 @@ def _label(data: bytes, extension: str, how: Labelling) -> str | None:
     """The class name in the bytes of a member, or None."""
     text = composed(_text(data.decode(encoding_of(data[:4], how.encoding), errors="surrogateescape")).strip())
     if extension != ".json":
-        return text if text and "\n" not in text else None
+        return text if text and "\n" not in text and len(text) <= formats.MAX_NAME_BYTES else None
     try:
         tree: Any = json.loads(text)
     except (ValueError, RecursionError):
