@@ -1,6 +1,7 @@
 """Read the bytes of loose images: files, members of tars, and URIs of any scheme. An image that cannot be read is null,
 not an exception."""
 
+import http.client
 import posixpath
 import re
 import time
@@ -26,6 +27,10 @@ READING_THREADS = 16
 TIMEOUT = 30.0
 """Seconds to wait for data from a web server."""
 
+MAX_SECONDS = 300.0
+"""Longest that one download takes: a server that sends a byte now and then never times out."""
+
+CHUNK = 256 * 2**10
 MAX_DOWNLOAD = 256 * 2**20
 """Most bytes that are read from a web server, whose responses are untrusted."""
 
@@ -118,16 +123,16 @@ def read_file(fs: storage.FileSystem, path: str) -> bytes | None:
 
 
 def _with_retries(read: Callable[[], T]) -> T | None:
-    """The result of `read`, repeated after transient failures; None if it fails."""
+    """The result of `read`, repeated after transient failures, broken and short responses among them; None if it fails."""
     for pause in (*PAUSES, None):
         try:
             return read()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+        except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, http.client.InvalidURL):
             return None
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
                 return None
-        except (OSError, ValueError):
+        except (OSError, http.client.HTTPException):
             pass
         if pause is not None:
             time.sleep(pause)
@@ -135,10 +140,19 @@ def _with_retries(read: Callable[[], T]) -> T | None:
 
 
 def _download(uri: str) -> bytes:
+    """The body at a web address. Raises ValueError for one that is too long or takes too long, and HTTPException for a short one."""
     # a browser's leniency: blanks and letters of other scripts are encoded, what is encoded stays
     server, slash, path = uri.partition("://")[2].partition("/")
     path = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", quote(path, safe="%/:?#@!$&'()*+,;=~"))
     address = f"{uri.partition('://')[0].lower()}://{server}{slash}{path}"
     request = urllib.request.Request(address, headers={"User-Agent": "self-training-engine"})
+    deadline = time.monotonic() + MAX_SECONDS
+    body = bytearray()
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        return response.read(MAX_DOWNLOAD)
+        while part := response.read1(CHUNK):
+            body += part
+            if len(body) > MAX_DOWNLOAD or time.monotonic() > deadline:
+                raise ValueError(f"{uri}: more than {MAX_DOWNLOAD} bytes or {MAX_SECONDS} s")
+        if response.length:  # what the server promised and did not send
+            raise http.client.IncompleteRead(bytes(body), response.length)
+    return bytes(body)
