@@ -15,6 +15,7 @@ import pyarrow.fs as pafs
 
 from engine.ground import storage
 from engine.ground.uri import without_credentials
+from engine.images import globs
 
 Progress = Callable[[int], None]
 """Called repeatedly with the number of files or images found so far."""
@@ -34,6 +35,8 @@ class Location:
     root: str
     file: str | None = None
     """Name of the file if the URI is that of a file, else None."""
+    pattern: str | None = None
+    """Pattern (`globs`) of paths below the root, if the URI has one, else None."""
 
     def path(self, relative: str) -> str:
         return posixpath.join(self.root, relative)
@@ -46,6 +49,10 @@ def locate(uri: str) -> Location:
         kind = fs.get_file_info(path).type
     except OSError as error:
         raise ValueError(f"{without_credentials(uri)}: cannot be reached: {error}") from None
+    if kind == pafs.FileType.NotFound and globs.MAGIC.search(path):
+        root, pattern = globs.split_root(path)
+        if fs.get_file_info(root).type == pafs.FileType.Directory:
+            return Location(fs, root, pattern=pattern)
     if kind == pafs.FileType.NotFound:
         raise ValueError(
             f"{without_credentials(uri)}: no such file or folder. Check the path, or the bucket and its credentials."
@@ -65,6 +72,8 @@ class Found:
     """Names of the visible folders directly below the root."""
     ignored: Counter[str]
     """Number of files and folders that were not looked at, by reason."""
+    is_file: bool = False
+    """Whether the URI is that of a file."""
 
 
 SYSTEM = frozenset(
@@ -92,7 +101,7 @@ def list_image_files(location: Location, progress: Progress | None = None) -> Fo
     """
     if location.file is not None:
         size = location.fs.get_file_info(location.path(location.file)).size
-        return Found(pa.table([[location.file], [size]], schema=FOUND), [], Counter())
+        return Found(pa.table([[location.file], [size]], schema=FOUND), [], Counter(), is_file=True)
     local = isinstance(location.fs, pafs.LocalFileSystem)
     level = _Level(location.root)
     folders = level.scan("", _identity(location.root)) if local else level.select(location.fs, "", recursive=False)
@@ -116,6 +125,9 @@ def list_image_files(location: Location, progress: Progress | None = None) -> Fo
             if progress:
                 progress(count)
     files = pa.concat_tables(tables).combine_chunks().sort_by("path")
+    if location.pattern is not None:
+        mask = globs.matching(files["path"].to_pylist(), location.pattern)
+        return Found(files.filter(pa.array(mask, pa.bool_())), [], Counter())
     return Found(files, sorted(name for name, _ in folders), ignored)
 
 

@@ -44,7 +44,8 @@ def label_files(images: pa.Table, found: pa.Table, location: Location, how: Labe
     if splits := splits_among(names):
         notes.append(f"folders {', '.join(splits)} are splits, not classes: the images have no labels")
         label = pa.chunked_array([pa.nulls(len(path), pa.string())])
-    without = [name for name in names if name.lower() in UNLABELLED]
+    numbered = _described(found["path"].to_pylist())  # img2dataset's folders are no classes
+    without = [name for name in names if name.lower() in UNLABELLED or name in numbered]
     label = pc.if_else(pc.is_in(label, value_set=pa.array(without, pa.string())), None, label)
     used = []
     for one in [one for one in found["path"].to_pylist() if posixpath.basename(one) in METADATA]:
@@ -67,6 +68,18 @@ def first_folders(path: pa.ChunkedArray) -> pa.ChunkedArray:
     slash = pc.find_substring(path, "/")
     folder = pc.list_element(pc.split_pattern(path, "/", max_splits=1), 0) if len(path) else path
     return pc.if_else(pc.greater_equal(slash, 0), folder, pa.scalar(None, pa.string()))
+
+
+def is_img2dataset(found: pa.Table) -> bool:
+    """Whether every Parquet file describes a tar or a folder of its name, as img2dataset writes them: the images are there."""
+    paths = found["path"].to_pylist()
+    tars = {path.removesuffix(".tar") for path in paths if path.endswith(".tar")}
+    folders = {posixpath.dirname(path) for path in paths}
+    return all(stem in tars or stem in folders for stem in _described(paths))
+
+
+def _described(paths: list[str]) -> set[str]:
+    return {path.removesuffix(".parquet") for path in paths if path.endswith(".parquet")}
 
 
 def splits_among(names: list[str]) -> list[str]:

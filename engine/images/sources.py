@@ -166,6 +166,10 @@ def _kind(looked: Found, endings: tuple[str, ...], where: str) -> tuple[Literal[
         "image files": with_extension(found, endings),
     }
     kinds = {name: files for name, files in present.items() if files.num_rows}
+    if len(kinds) == 2 and "Parquet files" in kinds and folder_labels.is_img2dataset(found):
+        del kinds["Parquet files"]
+    if not kinds and found.num_rows == 1 and looked.is_file:
+        kinds = {"lists": files} if (files := with_extension(found, (tables.LIST,))).num_rows else {}
     if not kinds:
         kinds = {"CSV files": files} if (files := with_extension(found, tables.EXTENSIONS)).num_rows else {}
     if len(kinds) > 1:
@@ -174,6 +178,8 @@ def _kind(looked: Found, endings: tuple[str, ...], where: str) -> tuple[Literal[
     if not kinds:
         packed = with_extension(found, (".tar.gz", ".tgz", ".tar.zst", ".zip")).num_rows
         remedy = "unpack the archives" if packed else "expected images, .parquet, .csv or .tar files"
+        if with_extension(found, (".arrow",)).num_rows:
+            remedy = "files of datasets.save_to_disk: write them with dataset.to_parquet(...)"
         ignored = _explained(looked.ignored + _endings(found, found.slice(0, 0)))
         raise ValueError(f"{where}: no images among {found.num_rows} files; {remedy}. {ignored}")
     name, files = next(iter(kinds.items()))

@@ -17,11 +17,15 @@ from engine.images.loose import ITEMS
 from engine.images.parquet import constant
 
 EXTENSIONS = (".csv", ".tsv")
+LIST = ".txt"
+"""Ending of a file with a path or URI per line and no header."""
 
 
 def csv_schema(location: Location, path: str, encoding: str | None = None) -> pa.Schema:
     """Schema of a CSV (or tab-separated) file, from its header and first rows. Raises ValueError when it cannot be read."""
     at = location.path(path)
+    if path.lower().endswith(LIST):
+        return pa.schema([("uri", pa.string())])
     try:
         options = _reading(location, path, encoding)
         with location.fs.open_input_stream(at) as stream:
@@ -41,7 +45,7 @@ def items(location: Location, path: str, columns: Columns, encoding: str | None 
     Raises ValueError naming the row of an empty URI.
     """
     used = list(dict.fromkeys(name for name in (columns.uri, columns.key, columns.label) if name is not None))
-    is_text = path.lower().endswith(EXTENSIONS)
+    is_text = path.lower().endswith((*EXTENSIONS, LIST))
     table = _read_csv(location, path, used, encoding) if is_text else _read_parquet(location, path, used)
     uri = cols.as_text(table[columns.uri])
     empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(uri), ""), True)
@@ -87,6 +91,9 @@ def _reading(location: Location, path: str, encoding: str | None) -> pcsv.ReadOp
 
 def _read_csv(location: Location, path: str, names: list[str], encoding: str | None = None) -> pa.Table:
     """Columns of a CSV as text, so that a key or label such as 007 is kept."""
+    if path.lower().endswith(LIST):
+        lines = read_text(location.fs, location.path(path), encoding).splitlines()
+        return pa.table({"uri": pa.array([line.strip() for line in lines if line.strip()], pa.string())})
     convert = pcsv.ConvertOptions(
         include_columns=names,
         column_types=dict.fromkeys(names, pa.string()),

@@ -6,7 +6,8 @@ from engine.settings.block import Block
 
 
 class SourceSettings(Block):
-    """How a collection of images is read: a folder, Parquet file(s) or a table of URIs, local or on any pyarrow filesystem."""
+    """How a collection of images is read: a folder, Parquet file(s), tars or a table of URIs, local or on any pyarrow filesystem. A pattern such as
+    `/images/{00..99}.tar` or `s3://bucket/*/train-*.parquet` is one collection; a `.txt` file lists a path or URI per line."""
 
     image_column: str | None = Field(None, description="Parquet column of encoded bytes (default: one of a usual name)")
     key_column: str | None = Field(None, description="column of the images' keys (default: file and row)")
