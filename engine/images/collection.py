@@ -88,7 +88,9 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
                 name,
                 f"{stored['files']:,} files listed on {stored['listed']}. Delete {listing_path} to list them again.",
             )
-            return Collection(name, Manifest.load(fs, stored["folder"], uri))
+            manifest = Manifest.load(fs, stored["folder"], uri)
+            log_classes(name, manifest)
+            return Collection(name, manifest)
     listing = list_images(uri, **wanted, labelled=labelled, progress=CountProgress(name, "images listed"))
     step = Step(
         run.store, {"verb": "list", "revision": REVISION, "settings": wanted, "inputs": {"listing": listing.digest}}
@@ -107,9 +109,14 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
         log_event(name, explain_ignored(listing.ignored))
     for note in listing.notes:
         log_event(name, note)
+    log_classes(name, manifest)
+    return Collection(name, manifest)
+
+
+def log_classes(name: str, manifest: Manifest) -> None:
+    """Say what the classes of a collection with labels are, before anything is computed of them."""
     if manifest.label_counts:
         log_event(name, shown_classes(manifest.label_counts, manifest.num_rows))
-    return Collection(name, manifest)
 
 
 def shown_classes(counts: dict[str, int], images: int) -> str:
