@@ -7,7 +7,7 @@ from collections.abc import Callable
 from engine.ground import storage
 from engine.ground.budget import TooManyRejectsError
 from engine.ground.failures import StalledError, classify_worker_error
-from engine.ground.progress import log_event
+from engine.ground.progress import log_event, printable
 from engine.ground.steps import Store
 from engine.settings.block import Block
 from engine.settings.describe import help_text
@@ -47,13 +47,13 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except USER_ERRORS as error:
-        print(f"\nerror: {error}", file=sys.stderr)
+        print(f"\nerror: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         failure = classify_worker_error(error, "the store")
         if failure.kind != "store":
             raise
-        print(f"\nerror: {failure.detail}", file=sys.stderr)
+        print(f"\nerror: {printable(failure.detail)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         log_event("stopped", "run the same command again to resume")

@@ -9,13 +9,13 @@ Exit code 1 if any finding is an error; 0 for warnings only.
 import argparse
 import sys
 
-from rich.console import Console
 from rich.table import Table
 
 from engine.cluster.checks import Finding, check_cluster
 from engine.cluster.probe import probe
 from engine.ground.session import connect
 from engine.ground.steps import Store
+from engine.report.console import Console
 from engine.report.table import WIDTH
 from engine.settings.cluster import ClusterSettings
 from jobs import cli

@@ -11,6 +11,7 @@ from engine.dedup.hashing import hash_excluded
 from engine.evaluate.evaluate import evaluate, score_of
 from engine.evaluate.robustness import chosen_corruptions, robustness
 from engine.evaluate.soft import evaluate_soft
+from engine.ground.progress import printable
 from engine.ground.run import Run
 from engine.ground.session import connect
 from engine.ground.steps import Store
@@ -55,7 +56,7 @@ def main() -> None:
 def show(score: Score, errors: Mapping[str, float], severities: Sequence[int]) -> None:
     """Print a score, that of each class, and what each family of corruptions costs."""
     for name, value in score.per_class.items():
-        print(f"  {name:<24} {value:7.2%}")
+        print(f"  {printable(name):<24} {value:7.2%}")
     calibration = "" if score.calibration is None else f", calibration error {score.calibration:.3f}"
     print(f"{score}{calibration}")
     for family, error in errors.items():

@@ -7,6 +7,7 @@ Reads only the store (and, for Parquet pools with a key column, the keys of the 
 
 import argparse
 
+from engine.ground.progress import printable
 from engine.report.explain import explain, lineage, read_history
 from jobs import cli
 
@@ -22,12 +23,12 @@ def main() -> None:
     store = cli.open_store(arguments.store)
     history = read_history(store, arguments.run)
     for line in explain(history, arguments.key):
-        print(line)
+        print(printable(line))
     last = [output for _, output in history.of("select")][-1:]
     for output in last:
         print("\nlineage of the last selection")
         for line in lineage(history, output):
-            print(f"  {line}")
+            print(f"  {printable(line)}")
 
 
 if __name__ == "__main__":

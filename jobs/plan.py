@@ -9,7 +9,6 @@ estimated: their length is a setting, and their log shows the rate within a minu
 from typing import Any
 
 import ray
-from rich.console import Console
 from rich.table import Table
 
 from engine.ground.progress import format_duration, log_event
@@ -29,6 +28,7 @@ from engine.plan.estimate import (
     format_bytes,
 )
 from engine.plan.measure import measure
+from engine.report.console import Console
 from engine.settings.block import load
 from engine.settings.jobs import PlanJobSettings, PlanSettings
 from jobs import cli

@@ -7,12 +7,11 @@
 
 import argparse
 
-from rich.console import Console
-
 from engine.ground import storage
 from engine.ground.progress import log_event
 from engine.ground.steps import read_output
 from engine.models.fetch import teacher_classes
+from engine.report.console import Console
 from engine.report.figures import preview_svg
 from engine.report.preview import preview_table, preview_thresholds
 from engine.report.table import WIDTH

@@ -6,11 +6,11 @@ python -m jobs.status STORE RUN        the steps of a run
 
 import argparse
 
-from rich.console import Console
 from rich.table import Table
 
 from engine.ground import storage
 from engine.ground.run import pointers
+from engine.report.console import Console
 from engine.report.status import step_status
 from engine.report.table import WIDTH
 from jobs import cli

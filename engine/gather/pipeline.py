@@ -46,7 +46,7 @@ class GatherJob:
 def gather(run: Run, label: str, pseudo: Output, scope: Scope, classes: ClassList, check: bool = False) -> Output:
     """Training shards (schema.training) of the images that have targets: one pass over the shards that hold any.
 
-    `pseudo`: a selection, or another step of targets (`schema.targets`), of images of `scope`. `check`: as in `GatherJob`; the images left out are
+    `pseudo`: a selection, or another step of targets (`schema.targets`), of images of `scope`. `check`: as in `GatherJob`; the images not used are
     counted. Raises ValueError for targets of other images or classes; TooManyRejectsError when more images were rejected than the scope's limit.
     """
     check_same_images(run.store, pseudo, scope.collection)

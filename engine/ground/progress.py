@@ -32,7 +32,14 @@ _configure()
 
 def log_event(title: str, text: str) -> None:
     """Log one line: time, title of the step, text."""
-    logger.info("%s", text, extra={"title": title})
+    logger.info("%s", printable(text), extra={"title": printable(title)})
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: control characters, which may come from names in data, as escapes; line breaks stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def format_duration(seconds: float) -> str:

@@ -9,8 +9,11 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias, TypeVar
+from urllib.parse import unquote
 
 import pyarrow.fs as pafs
+
+from engine.ground.uri import STORES, Uri, split_uri, without_credentials
 
 FileSystem: TypeAlias = pafs.FileSystem
 
@@ -20,17 +23,30 @@ WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
 
 def absolute(uri: str) -> str:
     """`uri` with a local path made absolute: workers do not share the working directory of the driver."""
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    return uri if split_uri(uri).scheme else str(Path(uri).expanduser().absolute())
 
 
 def resolve(uri: str) -> tuple[FileSystem, str]:
-    """The filesystem of `uri` and the path inside it. Relative local paths are made absolute."""
-    if "://" not in uri:
+    """The filesystem of `uri` and the path inside it. Relative local paths are made absolute, `%20` in a URI is a blank."""
+    parts = split_uri(uri)
+    if not parts.scheme:
         return pafs.LocalFileSystem(), absolute(uri)
+    fs, root = open_root(parts)
+    path = parts.decoded if parts.scheme == "file" else f"{root}/{unquote(parts.path)}".rstrip("/")
+    return fs, path.lstrip("/") if parts.scheme in STORES else path
+
+
+def open_root(parts: Uri) -> tuple[FileSystem, str]:
+    """The filesystem of a URI, and the path of its bucket inside it. Raises ValueError."""
+    if parts.scheme == "file" and parts.authority in ("", "localhost"):
+        return pafs.LocalFileSystem(), ""
     try:
-        return pafs.FileSystem.from_uri(uri)
+        fs, root = pafs.FileSystem.from_uri(parts.root)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{uri}: cannot be opened as a path or URI: {error}") from None
+        shown = without_credentials(parts.root)
+        why = str(error).replace(parts.root, shown)
+        raise ValueError(f"{shown}: cannot be opened as a path or URI: {why}") from None
+    return fs, root.rstrip("/")
 
 
 def join(uri: str, *parts: str) -> str:

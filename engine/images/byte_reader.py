@@ -1,17 +1,23 @@
 """Read the bytes of loose images: files, members of tars, and URIs of any scheme. An image that cannot be read is null,
 not an exception."""
 
+import http.client
+import posixpath
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import TypeVar
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from engine.ground import storage
+from engine.ground.uri import Uri, split_uri
 from engine.images.file_listing import Location
 from engine.tables import schema
 
@@ -21,6 +27,10 @@ READING_THREADS = 16
 TIMEOUT = 30.0
 """Seconds to wait for data from a web server."""
 
+MAX_SECONDS = 300.0
+"""Longest that one download takes: a server that sends a byte now and then never times out."""
+
+CHUNK = 256 * 2**10
 MAX_DOWNLOAD = 256 * 2**20
 """Most bytes that are read from a web server, whose responses are untrusted."""
 
@@ -35,7 +45,8 @@ class FileReader:
 
     def __init__(self, location: Location, kind: str) -> None:
         self.location, self.kind = location, kind
-        self._remote: dict[str, storage.FileSystem] = {}
+        self._roots: dict[str, tuple[storage.FileSystem, str] | None] = {}
+        self._lock = Lock()
 
     def read(self, files: pa.Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Record batches of schema.IMAGES for rows of schema.FILES, in their order; `image` is null if the bytes cannot
@@ -50,7 +61,7 @@ class FileReader:
                 if self.kind == "uris"
                 else lambda path, _: read_file(self.location.fs, self.location.path(path))
             )
-        local = isinstance(self.location.fs, pafs.LocalFileSystem) and self.kind != "uris"
+        local = self._is_local and self.kind != "uris"
         with ThreadPoolExecutor(1 if local else READING_THREADS) as pool:
             for start in range(0, files.num_rows, batch_rows):
                 part = files.slice(start, batch_rows).combine_chunks()
@@ -61,28 +72,33 @@ class FileReader:
 
     def uri(self, uri: str, size: int | None = None) -> bytes | None:  # noqa: ARG002 - the signature of `fetch`
         """The bytes at an absolute URI, or at a path relative to the collection; None if they cannot be read."""
-        scheme, mark, rest = uri.partition("://")
-        if not mark:
-            return (
-                read_file(self.location.fs, self.location.path(uri))
-                if not uri.startswith("/")
-                else read_file(pafs.LocalFileSystem(), uri)
-            )
-        if scheme in ("http", "https"):
+        parts = split_uri(uri)
+        if parts.scheme in ("http", "https"):
             return _with_retries(lambda: _download(uri))
-        bucket = rest.partition("/")[0]
-        if (
-            scheme == self.location.fs.type_name and "?" not in rest
-        ):  # the filesystem of the collection, with its credentials
-            return read_file(self.location.fs, rest)
-        if (name := f"{scheme}://{bucket}?{rest.partition('?')[2]}") not in self._remote:
-            try:
-                self._remote[name] = storage.resolve(uri)[0]
-            except ValueError:
-                return None
-        return read_file(
-            self._remote[name], "/" + rest if scheme == "file" else rest.partition("?")[0].rpartition("@")[2]
-        )
+        if not parts.scheme and not parts.path.startswith("/"):
+            path = self.location.path(parts.path)
+            return read_file(self.location.fs, path if self._is_local else posixpath.normpath(path))
+        if parts.scheme in ("", "file"):
+            return read_file(pafs.LocalFileSystem(), parts.decoded if parts.scheme else parts.path)
+        root = self._root(parts)
+        return None if root is None else read_file(root[0], f"{root[1]}/{parts.path}")
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self.location.fs, pafs.LocalFileSystem)
+
+    def _root(self, parts: Uri) -> tuple[storage.FileSystem, str] | None:
+        """The filesystem of a bucket, opened once, and the bucket's path in it; None if it cannot be opened."""
+        store = {"s3": "s3", "gs": "gcs"}.get(parts.scheme)
+        if store == self.location.fs.type_name and "@" not in parts.authority and not parts.options:
+            return self.location.fs, parts.authority  # with the credentials of the collection
+        with self._lock:
+            if parts.root not in self._roots:
+                try:
+                    self._roots[parts.root] = storage.open_root(parts)
+                except ValueError:
+                    self._roots[parts.root] = None
+            return self._roots[parts.root]
 
 
 class _Tar:
@@ -107,16 +123,16 @@ def read_file(fs: storage.FileSystem, path: str) -> bytes | None:
 
 
 def _with_retries(read: Callable[[], T]) -> T | None:
-    """The result of `read`, repeated after transient failures; None if it fails."""
+    """The result of `read`, repeated after transient failures, broken and short responses among them; None if it fails."""
     for pause in (*PAUSES, None):
         try:
             return read()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+        except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, http.client.InvalidURL):
             return None
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
                 return None
-        except (OSError, ValueError):
+        except (OSError, http.client.HTTPException):
             pass
         if pause is not None:
             time.sleep(pause)
@@ -124,6 +140,19 @@ def _with_retries(read: Callable[[], T]) -> T | None:
 
 
 def _download(uri: str) -> bytes:
-    request = urllib.request.Request(uri, headers={"User-Agent": "self-training-engine"})
+    """The body at a web address. Raises ValueError for one that is too long or takes too long, and HTTPException for a short one."""
+    # a browser's leniency: blanks and letters of other scripts are encoded, what is encoded stays
+    server, slash, path = uri.partition("://")[2].partition("/")
+    path = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", quote(path, safe="%/:?#@!$&'()*+,;=~"))
+    address = f"{uri.partition('://')[0].lower()}://{server}{slash}{path}"
+    request = urllib.request.Request(address, headers={"User-Agent": "self-training-engine"})
+    deadline = time.monotonic() + MAX_SECONDS
+    body = bytearray()
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        return response.read(MAX_DOWNLOAD)
+        while part := response.read1(CHUNK):
+            body += part
+            if len(body) > MAX_DOWNLOAD or time.monotonic() > deadline:
+                raise ValueError(f"{uri}: more than {MAX_DOWNLOAD} bytes or {MAX_SECONDS} s")
+        if response.length:  # what the server promised and did not send
+            raise http.client.IncompleteRead(bytes(body), response.length)
+    return bytes(body)

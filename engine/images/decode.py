@@ -26,6 +26,7 @@ from simplejpeg import decode_jpeg
 
 from engine.images import jpeg
 from engine.images.errors import RejectedImageError
+from engine.images.formats import FORMATS
 
 Encoded: TypeAlias = bytes | memoryview | pa.Buffer | None
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -33,9 +34,6 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 50
 MIN_SIDE = 2
-
-# What is photographed, drawn or exported; without formats that start other programs (EPS) or accept any bytes (TGA).
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM", "ICO", "JPEG2000")
 
 KNOWN = (jpeg.MAGIC, b"\x89PNG", b"GIF8")
 """Beginnings of files that are images, though perhaps damaged ones."""

@@ -4,41 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.images.file_listing import with_extension
 from engine.tables import schema
-
-EXTENSIONS = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".avif",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".jp2",
-    ".ico",
-    ".mpo",
-)
 
 ITEMS = pa.schema([("key", pa.string()), ("path", pa.string()), ("bytes", pa.int64()), ("label", pa.string())])
 """Loose images, before they have addresses."""
-
-
-def from_folders(found: pa.Table) -> pa.Table:
-    """ITEMS of image files: the key is the relative path, the label its first folder (null for a file at the root)."""
-    images = with_extension(found, EXTENSIONS)
-    path = images["path"]
-    slash = pc.find_substring(path, "/")
-    folder = pc.list_element(pc.split_pattern(path, "/", max_splits=1), 0) if len(path) else path
-    label = pc.if_else(pc.greater_equal(slash, 0), folder, pa.scalar(None, pa.string()))
-    return pa.table([path, path, images["bytes"], label], schema=ITEMS)
 
 
 def shard_bounds(sizes: np.ndarray, rows_per_shard: int, shard_bytes: int) -> np.ndarray:

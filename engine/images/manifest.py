@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.ground import storage
-from engine.images import columns as cols
 from engine.images import parquet
 from engine.images.byte_reader import FileReader
 from engine.images.columns import Columns
@@ -36,7 +35,7 @@ class Manifest:
     columns: Columns
     digest: str
     label_counts: dict[str, int]
-    ignored: int
+    ignored: dict[str, int]
     shards: pa.Table = field(repr=False)
 
     @classmethod
@@ -89,7 +88,7 @@ class Manifest:
             columns,
             about["digest"],
             about["label_counts"],
-            about["ignored"],
+            about["ignored"] if isinstance(about["ignored"], dict) else {},  # a number in older listings
             shards,
         )
 
@@ -230,10 +229,10 @@ class Manifest:
 
     def _read_column(self, path: str, name: str, rows: range) -> pa.ChunkedArray:
         """Keys or labels of some rows of a Parquet file."""
-        chosen = self.columns.key if name == "key" else self.columns.label
-        if chosen is not None:
-            column = parquet.column(self._location, path, chosen, rows).combine_chunks()
-            values = column.cast(pa.string()) if name == "key" else cols.labels(column, self.columns.names, path)
+        if name == "key" and self.columns.key is not None:
+            values = parquet.keys(self._location, path, self.columns.key, rows)
+        elif name == "label" and self.columns.label is not None:
+            values = parquet.labels(self._location, path, self.columns, rows)
         elif name == "key":
             values = parquet.positional(path, np.arange(rows.start, rows.stop))
         else:

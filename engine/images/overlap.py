@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
+from engine.ground.encodings import composed
 from engine.images.decode import content_hash
 from engine.images.file_listing import Progress
 from engine.images.manifest import Manifest
@@ -54,13 +55,27 @@ def check_overlaps(sets: Mapping[str, ContentHashes]) -> None:
         raise ValueError("\n".join([*problems, remedy]))
 
 
+def contradictions(hashes: ContentHashes, labels: Mapping[str, str | None]) -> str:
+    """A sentence on pictures that a set holds under several labels (by key); empty without any."""
+    first: dict[bytes, str] = {}
+    pairs: dict[bytes, str] = {}
+    for content, key in zip(hashes.hashes, hashes.keys, strict=True):
+        other = first.setdefault(content, key)
+        if labels.get(key) != labels.get(other):
+            pairs.setdefault(content, f"{other} ({labels.get(other)}) = {key} ({labels.get(key)})")
+    if not pairs:
+        return ""
+    shown = ", ".join(list(pairs.values())[:3])
+    return f"{len(pairs)} picture{'s' * (len(pairs) > 1)} with several labels: {shown}. Remove the wrong ones."
+
+
 def _shared(one: str, first: ContentHashes, other: str, second: ContentHashes) -> str:
     """A sentence that lists the images in both sets; empty without any."""
     by_hash = dict(zip(first.hashes, first.keys, strict=True))
     pairs = {(by_hash[h], key): "" for h, key in zip(second.hashes, second.keys, strict=True) if h in by_hash}
     if first.has_keys and second.has_keys:
-        known = {key for key in first.keys if _names(key)}
-        twins = [(key, key) for key in second.keys if key in known]
+        known = {composed(key): key for key in first.keys if _names(key)}
+        twins = [(known[composed(key)], key) for key in second.keys if composed(key) in known]
         pairs |= {twin: " (same key, other bytes)" for twin in twins if twin not in pairs}
     if not pairs:
         return ""
@@ -109,7 +124,7 @@ def build_exclusion_set(sets: Mapping[str, ContentHashes]) -> ExclusionSet:
 
 
 def _key_hash(key: str) -> bytes:
-    return content_hash(key.encode())
+    return content_hash(composed(key).encode())
 
 
 class _Lookup:

@@ -99,19 +99,52 @@ def shards(found: pa.Table, all_footers: list[Footer], rows_per_shard: int) -> p
     return pa.table([pa.array(range(len(listed)), pa.int32()), *arrays], schema=schema.SHARDS)
 
 
-def column(location: Location, path: str, name: str, rows: range | None = None) -> pa.ChunkedArray:
-    """One column of a file, or some of its rows; row groups without any of them are not read."""
+def keys(location: Location, path: str, name: str, rows: range) -> pa.Array:
+    """The keys of some rows of a file, as text."""
+    column = _column(location, path, name, rows)[0]
+    return _keys(column, path, np.arange(rows.start, rows.stop))[0].combine_chunks()
+
+
+def _keys(
+    column: pa.Array | pa.ChunkedArray, path: str, rows: np.ndarray
+) -> tuple[pa.Array | pa.ChunkedArray, pa.Array | pa.ChunkedArray]:
+    """Keys as text, and which of them are too long to be names: these rows go by their numbers, without an image."""
+    text = cols.as_text(column)
+    long = cols.too_long(text)
+    return (pc.if_else(long, positional(path, rows), text) if pc.any(long).as_py() else text), long
+
+
+def labels(location: Location, path: str, columns: Columns, rows: range | None = None) -> pa.Array:
+    """The labels of a file or of some of its rows, or of the folders above it, as class names; those that the file itself gives to its numbers come
+    first.
+    """
+    assert columns.label is not None
+    column, own = _column(location, path, columns.label, rows)
+    return cols.labels(column.combine_chunks(), cols.class_names(own, columns.label) or columns.names, path)
+
+
+def _column(location: Location, path: str, name: str, rows: range | None) -> tuple[pa.ChunkedArray, pa.Schema]:
+    """One column of a file, or some of its rows, and its schema; row groups without any of the rows are not read."""
     try:
         with pq.ParquetFile(location.fs.open_input_file(location.path(path))) as file:
+            own = file.schema_arrow
+            if name not in own.names:
+                number = file.metadata.num_rows if rows is None else len(rows)
+                return pa.chunked_array([constant(cols.partitions(path)[name], number)]), own
             if rows is None:
-                return file.read(columns=[name], use_threads=False).column(name)
+                return file.read(columns=[name], use_threads=False).column(name), own
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             bounds = np.concatenate([[0], np.cumsum(sizes)])
             first, last = np.searchsorted(bounds, [rows.start, rows.stop - 1], side="right") - 1
             read = file.read_row_groups(list(range(first, last + 1)), columns=[name], use_threads=False).column(name)
-            return read.slice(rows.start - bounds[first], len(rows))
+            return read.slice(rows.start - bounds[first], len(rows)), own
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
+
+
+def constant(value: str | None, rows: int) -> pa.Array:
+    """The same text in every row."""
+    return pa.repeat(pa.scalar(value, pa.string()), rows)
 
 
 class RowReader:
@@ -143,7 +176,7 @@ class RowReader:
             for group in np.unique(np.searchsorted(file.ends, wanted, "right") - 1).tolist():
                 low, high = np.searchsorted(wanted, file.ends[group : group + 2])
                 for row, batch in file.read(group, wanted[low:high] - file.ends[group], batch_rows):
-                    yield self._images(batch, row + file.ends[group], start, path)
+                    yield self._images(batch, row + file.ends[group] - start, start, file)
             self._last = file
         except (OSError, pa.ArrowException) as error:
             if storage.is_transient(error):
@@ -154,18 +187,21 @@ class RowReader:
         last, self._last = self._last, None  # taken, not shared: a concurrent thread opens its own
         return last if last is not None and last.path == path else _Open(self.location, path, self.columns)
 
-    def _images(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, path: str) -> pa.RecordBatch:
-        """A batch of the file as schema.IMAGES; `rows`: row numbers in the file."""
-        columns = self.columns
-        keys = positional(path, rows) if columns.key is None else batch.column(columns.key).cast(pa.string())
-        labelled = columns.label is not None
-        labels = (
-            cols.labels(batch.column(columns.label), columns.names, path)
-            if labelled
-            else pa.nulls(len(rows), pa.string())
-        )
+    def _images(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, file: "_Open") -> pa.RecordBatch:
+        """A batch of the file as schema.IMAGES; `rows`: row numbers counted from `start`."""
+        columns, path, names = self.columns, file.path, file.class_names
         image = cols.images(batch.column(columns.image))
-        return pa.record_batch([pa.array(rows - start, pa.int32()), keys, image, labels], schema=schema.IMAGES)
+        if columns.key is None:
+            keys = positional(path, rows + start)
+        else:
+            keys, long = _keys(batch.column(columns.key), path, rows + start)
+            image = pc.if_else(long, None, image) if pc.any(long).as_py() else image
+        labels = pa.nulls(len(rows), pa.string())
+        if columns.label in batch.schema.names:
+            labels = cols.labels(batch.column(columns.label), names or columns.names, path)
+        elif columns.label is not None:
+            labels = cols.labels(constant(cols.partitions(path)[columns.label], len(rows)), names, path)
+        return pa.record_batch([pa.array(rows, pa.int32()), keys, image, labels], schema=schema.IMAGES)
 
 
 class _Open:
@@ -178,7 +214,9 @@ class _Open:
         meta = self.file.metadata
         self.ends = np.cumsum([0, *(meta.row_group(index).num_rows for index in range(meta.num_row_groups))])
         self.leaves = [cols.leaf(self.file.schema_arrow, columns.image or "")]
-        self.leaves += dict.fromkeys(name for name in (columns.key, columns.label) if name is not None)
+        own = self.file.schema_arrow.names
+        self.class_names = cols.class_names(self.file.schema_arrow, columns.label)
+        self.leaves += dict.fromkeys(name for name in (columns.key, columns.label) if name is not None and name in own)
         self.stream: Iterator[pa.RecordBatch] = iter(())
         self.streams: tuple[int, int] | None = None
         self.batch: pa.RecordBatch | None = None

@@ -10,11 +10,13 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.ground.encodings import composed
 from engine.images import columns as cols
-from engine.images import loose, parquet, tables, tars
-from engine.images.columns import Columns
+from engine.images import folder_labels, formats, loose, parquet, tables, tars
+from engine.images.columns import Columns, Labelling
 from engine.images.file_listing import (
     LISTING_THREADS,
+    Found,
     Location,
     Progress,
     list_image_files,
@@ -45,8 +47,12 @@ class Listing:
     columns: Columns = field(default_factory=Columns)
     label_counts: dict[str, int] = field(default_factory=dict)
     """Number of images per class, in class order; empty without labels."""
-    ignored: int = 0
-    """Number of visible files that are not part of the collection."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Number of files and members of tars that are neither images nor labels of the collection, by ending or other reason."""
+    labels_read: int = 0
+    """Number of members of tars that hold the label of a sample."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what is odd about the collection."""
 
     @property
     def num_rows(self) -> int:
@@ -59,6 +65,8 @@ def list_images(
     image_column: str | None = None,
     key_column: str | None = None,
     label_column: str | None = None,
+    extensions: list[str] | None = None,
+    encoding: str | None = None,
     rows_per_shard: int = 2048,
     shard_bytes: int = 64 * 2**20,
     labelled: bool = False,
@@ -72,8 +80,12 @@ def list_images(
     """
     location = locate(uri)
     where = without_credentials(uri)
-    found, folders = list_image_files(location, progress)
-    kind, files = _kind(found, where)
+    found = list_image_files(location, progress)
+    how = Labelling(formats.with_dots(extensions), label_column, encoding)
+    kind, files = _kind(found, how.extensions, where)
+    ignored = found.ignored + _endings(found.files, files)
+    labels_read = 0
+    notes: list[str] = []
     names = files["path"].to_pylist() if kind != "folder" else []
     columns = Columns()
     counts: dict[str, int] = {}
@@ -84,9 +96,11 @@ def list_images(
             if names[0].lower().endswith(".parquet")
             else []
         )
-        first = foots[0].schema if foots else tables.csv_schema(location, names[0])
-        columns = cols.choose(first, image_column, key_column, label_column, names[0])
-        _same_columns(names, foots, columns)
+        schemas = [cols.with_partitions(foot.schema, path) for foot, path in zip(foots, names, strict=False)]
+        common = cols.common_schema(schemas or [tables.csv_schema(location, names[0], encoding)])
+        columns = cols.choose(common, image_column, key_column, label_column, names[0])
+        for own, path in zip(schemas, names, strict=False):
+            cols.check_part(own, columns, common, path, names[0])
         identity = [foot.digest for foot in foots]
     if columns.image is not None:
         listed, table = parquet.shards(files, foots, rows_per_shard), None
@@ -94,12 +108,22 @@ def list_images(
         result: Kind = "parquet"
     else:
         if kind == "folder":
-            items, containers, result = [loose.from_folders(files)], [""], "folder"
+            made = folder_labels.label_files(files, found.files, location, how)
+            items, containers, result = [made.items], [""], "folder"
+            notes += made.notes
+            labels_read = len(made.metadata)
+            ignored -= Counter(formats.ending(path) for path in made.metadata)
         elif kind == "tars":
-            items, containers, result = tars.index(location, names, label_column, progress), names, "webdataset"
+            every = tars.index(location, files, how, progress)
+            items, containers, result = [one.items for one in every], names, "webdataset"
+            ignored += sum((one.ignored for one in every), Counter())
+            labels_read = sum(one.labels for one in every)
         else:
-            items, result = [tables.items(location, name, columns) for name in names], "uris"
-            items, containers = [pa.concat_tables(items)], [""]
+            items, result = [tables.items(location, name, columns, encoding) for name in names], "uris"
+            every_row = pa.concat_tables(items)
+            items, containers = [every_row.filter(pc.invert(cols.too_long(every_row["key"])))], [""]
+            ignored += Counter({formats.TOO_LONG: every_row.num_rows - items[0].num_rows})
+            notes += tables.unusable(items[0])
         listed, table = loose.shards(items, containers, rows_per_shard, shard_bytes)
         counts = _count(table["label"])
         if repeated := loose.find_repeated(table["key"]):
@@ -110,21 +134,42 @@ def list_images(
         if progress:
             progress(table.num_rows)
     if not listed.num_rows:
-        raise ValueError(f"{where}: {files.num_rows} files without any image. Check the path of the collection.")
+        raise ValueError(
+            f"{where}: {files.num_rows} files without any image. Check the path of the collection. {_explained(ignored)}"
+        )
     if labelled:
-        _check_labels(where, result, table, listed, counts, folders)
+        if kind == "folder":
+            _check_folders(where, [composed(name) for name in found.folders], counts, bool(labels_read))
+        _check_labels(where, result, table, listed, counts)
     digest = _digest(result, columns, files, identity, listed, table, counts)
-    return Listing(result, uri, listed, table, digest, columns, counts, found.num_rows - files.num_rows)
+    return Listing(
+        result, uri, listed, table, digest, columns, counts, formats.shorten(ignored), labels_read, tuple(notes)
+    )
 
 
-def _kind(found: pa.Table, where: str) -> tuple[Literal["folder", "tables", "tars"], pa.Table]:
+def _endings(found: pa.Table, files: pa.Table) -> Counter[str]:
+    """Number of the files in `found` that are not in `files`, by ending."""
+    other = found["path"].filter(pc.invert(pc.is_in(found["path"], value_set=files["path"])))
+    return Counter(formats.ending(path) for path in other.to_pylist())
+
+
+def _explained(ignored: Counter[str]) -> str:
+    return formats.explain_ignored(formats.shorten(ignored)) + "." if ignored else ""
+
+
+def _kind(looked: Found, endings: tuple[str, ...], where: str) -> tuple[Literal["folder", "tables", "tars"], pa.Table]:
     """The kind of the collection and its files. Raises ValueError for no images, or files of more than one kind."""
+    found = looked.files
     present = {
         "Parquet files": with_extension(found, (".parquet",)),
         "tars": with_extension(found, (".tar",)),
-        "image files": with_extension(found, loose.EXTENSIONS),
+        "image files": with_extension(found, endings),
     }
     kinds = {name: files for name, files in present.items() if files.num_rows}
+    if len(kinds) == 2 and "Parquet files" in kinds and folder_labels.is_img2dataset(found):
+        del kinds["Parquet files"]
+    if not kinds and found.num_rows == 1 and looked.is_file:
+        kinds = {"lists": files} if (files := with_extension(found, (tables.LIST,))).num_rows else {}
     if not kinds:
         kinds = {"CSV files": files} if (files := with_extension(found, tables.EXTENSIONS)).num_rows else {}
     if len(kinds) > 1:
@@ -133,32 +178,22 @@ def _kind(found: pa.Table, where: str) -> tuple[Literal["folder", "tables", "tar
     if not kinds:
         packed = with_extension(found, (".tar.gz", ".tgz", ".tar.zst", ".zip")).num_rows
         remedy = "unpack the archives" if packed else "expected images, .parquet, .csv or .tar files"
-        raise ValueError(f"{where}: no images among {found.num_rows} files; {remedy}")
+        if with_extension(found, (".arrow",)).num_rows:
+            remedy = "files of datasets.save_to_disk: write them with dataset.to_parquet(...)"
+        ignored = _explained(looked.ignored + _endings(found, found.slice(0, 0)))
+        raise ValueError(f"{where}: no images among {found.num_rows} files; {remedy}. {ignored}")
     name, files = next(iter(kinds.items()))
     return {"image files": "folder", "tars": "tars"}.get(name, "tables"), files  # type: ignore[return-value]
-
-
-def _same_columns(names: list[str], foots: list[parquet.Footer], columns: Columns) -> None:
-    """Raise ValueError unless all Parquet files have the columns of the first, with the same types."""
-    used = [name for name in (columns.image, columns.uri, columns.key, columns.label) if name is not None]
-    for path, foot in zip(names, foots, strict=False):
-        for name in used:
-            wanted = foots[0].schema.field(name).type
-            if name not in foot.schema.names or foot.schema.field(name).type != wanted:
-                raise ValueError(
-                    f"{path}: has no column {name} of type {wanted}, unlike {names[0]}. "
-                    "List them as separate collections."
-                )
 
 
 def _parquet_labels(location: Location, names: list[str], columns: Columns) -> dict[str, int]:
     """Number of images per class over all files; reads only the label column."""
     if columns.label is None:
         return {}
-    label, total = columns.label, Counter[str]()
+    total = Counter[str]()
 
     def counted(path: str) -> dict[str, int]:
-        return _count(cols.labels(parquet.column(location, path, label).combine_chunks(), columns.names, path))
+        return _count(parquet.labels(location, path, columns))
 
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         for one in pool.map(counted, names):
@@ -173,17 +208,24 @@ def _count(labels: pa.Array | pa.ChunkedArray) -> dict[str, int]:
     return {name: counts[name] for name in cols.ordered(counts)}
 
 
-def _check_labels(
-    where: str, kind: Kind, files: pa.Table | None, shards: pa.Table, counts: dict[str, int], folders: list[str]
-) -> None:
+def _check_folders(where: str, folders: list[str], counts: dict[str, int], has_metadata: bool) -> None:
+    """Raise ValueError for folders that are splits, and for class folders without an image."""
+    if splits := folder_labels.splits_among(folders):
+        raise ValueError(
+            f"{where}: the folders {', '.join(splits)} are splits, not classes. Give one of them: {where}/{splits[-1]}"
+        )
+    classes = [name for name in folders if name.lower() not in folder_labels.UNLABELLED]
+    if not has_metadata and counts and (empty := [name for name in classes if name not in counts]):
+        raise ValueError(
+            f"{where}: class folders without an image: {', '.join(empty[:10])}. Add images or remove the folder."
+        )
+
+
+def _check_labels(where: str, kind: Kind, files: pa.Table | None, shards: pa.Table, counts: dict[str, int]) -> None:
     total = pc.sum(shards["rows"]).as_py() or 0
     if not counts:
         remedy = "put the images into one folder per class" if kind == "folder" else "set data.label_column"
         raise ValueError(f"{where}: no image has a label; {remedy}")
-    if kind == "folder" and (empty := [name for name in folders if name not in counts]):
-        raise ValueError(
-            f"{where}: class folders without an image: {', '.join(empty[:10])}. Add images or remove the folder."
-        )
     if (without := total - sum(counts.values())) > 0:
         named = "" if files is None else f", such as {files.filter(pc.is_null(files['label']))['key'][0].as_py()}"
         raise ValueError(

@@ -8,6 +8,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from engine.ground import storage
+from engine.ground.encodings import compose, encoding_of, find_undecodable
 from engine.labels.cells import plain, plain_column
 from engine.labels.classes import ClassList
 
@@ -26,13 +27,18 @@ def read_table(uri: str, text: tuple[str, ...] = ()) -> pa.Table:
             if path.lower().endswith(".csv"):
                 types = {name: pa.string() for name in text}
                 convert = pcsv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
-                table = pcsv.read_csv(file, convert_options=convert)
+                encoding = encoding_of(file.read(4))
+                file.seek(0)
+                reading = pcsv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding)
+                table = pcsv.read_csv(file, read_options=reading, convert_options=convert)
                 columns = [plain_column(c) if pa.types.is_string(c.type) else c for c in table.columns]
                 return pa.table(columns, names=[plain(name) for name in table.column_names])
             if path.lower().endswith((".arrow", ".feather")):
                 return pa.ipc.open_file(file).read_all()
             return pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        if path.lower().endswith(".csv") and storage.exists(fs, path) and (why := find_undecodable(fs, path)):
+            raise ValueError(why) from None
         raise ValueError(f"{uri}: not a readable CSV, Arrow or Parquet file ({error})") from None
 
 
@@ -46,6 +52,8 @@ def find_positions(keys: pa.Array | pa.ChunkedArray, table_keys: pa.ChunkedArray
         repeated = next(one["values"] for one in distinct.to_pylist() if one["counts"] > 1)
         raise ValueError(f"{uri}: key {repeated!r} is in more than one row. Remove the repeated rows.")
     found = pc.index_in(table_keys, value_set=keys)
+    if found.null_count:  # the same names from another system may have accents in another form
+        found = pc.coalesce(found, pc.index_in(compose(table_keys), value_set=compose(keys)))
     if found.null_count:
         unknown = table_keys.filter(pc.is_null(found)).slice(0, 5).to_pylist()
         raise ValueError(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.ground.encodings import compose, composed
 from engine.tables import schema
 
 SHOWN = 5
@@ -28,6 +29,7 @@ class ClassList:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(composed(name) for name in self.names))
         if len(self.names) < 2:
             raise ValueError(f"a class list needs at least 2 classes, found {len(self.names)}: {_shown(self.names)}")
         seen: set[str] = set()
@@ -38,12 +40,15 @@ class ClassList:
     @classmethod
     def from_names(cls, seen: Iterable[str]) -> "ClassList":
         """The class list of the names in a labelled set: distinct and sorted, numerically if all are integers."""
-        names = set(seen)
+        names = {composed(name) for name in seen}
         numeric = all(name.isascii() and name.isdigit() for name in names)
         return cls(tuple(sorted(names, key=lambda name: (int(name), name) if numeric else name)))
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and composed(name) in self._indices
 
     @cached_property
     def hash(self) -> str:
@@ -57,7 +62,7 @@ class ClassList:
     def index(self, name: str) -> int:
         """The index of class `name`. Raises ValueError with the closest known name."""
         try:
-            return self._indices[name]
+            return self._indices[composed(name)]
         except KeyError:
             close = difflib.get_close_matches(name, self.names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {_shown(self.names)}"
@@ -65,6 +70,7 @@ class ClassList:
 
     def indices(self, names: pa.Array | pa.ChunkedArray, where: str) -> npt.NDArray[np.int64]:
         """Indices int64 (n,) of a column of class names, -1 where null. Raises ValueError naming `where` and the unknown names."""
+        names = compose(names)
         found = pc.index_in(names, value_set=pa.array(self.names))
         unknown = pc.and_(pc.is_null(found), pc.is_valid(names))
         if pc.any(unknown).as_py():

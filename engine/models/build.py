@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.ground.progress import log_event
 from engine.models import cifar as _registers_networks  # noqa: F401
-from engine.models.unet import UNet
+from engine.models.unet import PixelClassifier
 from engine.settings.model import ModelSettings
 
 OWN_SETTINGS = {
@@ -67,7 +67,7 @@ def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) ->
     for name, rate, acts in (("drop", settings.drop, _drops), ("drop_path", settings.drop_path, _drops_paths)):
         if rate and not any(acts(module, rate) for module in model.modules()):
             raise ValueError(_unsupported_message(settings.model, name, rate))
-    return UNet(model, num_classes, settings.decoder_width) if of_pixels else model
+    return PixelClassifier(model, num_classes, settings.decoder_width) if of_pixels else model
 
 
 def normalisation(settings: ModelSettings, model: nn.Module) -> Normalisation:

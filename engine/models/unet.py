@@ -27,12 +27,6 @@ class UNet(nn.Module):
             self.joins.append(_block(deeper + skip, max(width, skip)))
             deeper = max(width, skip)
         self.last = nn.Sequential(_block(deeper + 3, width), nn.Conv2d(width, outputs, 1))
-        self.num_features = width
-        self.pretrained_cfg = {**getattr(encoder, "pretrained_cfg", {}), "classifier": "last.1", "crop_pct": 1.0}
-
-    def get_classifier(self) -> nn.Module:
-        """The layer that tells the classes of pixels apart."""
-        return self.last[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, outputs, H, W) of normalised images (B, 3, H, W)."""
@@ -41,6 +35,19 @@ class UNet(nn.Module):
         for join, skip in zip(self.joins, reversed(features[:-1]), strict=True):
             deeper = join(_joined(deeper, skip))
         return self.last(_joined(deeper, x))
+
+
+class PixelClassifier(UNet):
+    """A U-Net whose outputs are logits of classes, described as timm describes its models."""
+
+    def __init__(self, encoder: nn.Module, num_classes: int, width: int = 32) -> None:
+        super().__init__(encoder, num_classes, width)
+        self.num_features = width
+        self.pretrained_cfg = {**getattr(encoder, "pretrained_cfg", {}), "classifier": "last.1", "crop_pct": 1.0}
+
+    def get_classifier(self) -> nn.Module:
+        """The layer that tells the classes of pixels apart."""
+        return self.last[1]
 
 
 def _joined(deeper: Tensor, skip: Tensor) -> Tensor:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from engine.fit.trainer import train_workers
 from engine.ground.resources import allocate_actors
+from engine.report.console import Console
 from engine.settings.fit import FitSettings
 from engine.settings.run import RunSettings
 

@@ -19,12 +19,13 @@ from engine.gather.arrange import Arranged, arrange
 from engine.gather.picks import COLUMNS
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.ground.fanout import FanOut
+from engine.ground.progress import log_event
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, read_output, read_tables, verb_of
 from engine.images.collection import Collection, open_collection, open_masks
 from engine.images.masks import Masks
-from engine.images.overlap import ExclusionSet, build_exclusion_set, check_overlaps
+from engine.images.overlap import ExclusionSet, build_exclusion_set, check_overlaps, contradictions
 from engine.images.scope import Scope
 from engine.images.subset import Subset
 from engine.labels.classes import ClassList
@@ -84,11 +85,15 @@ class RecipeContext:
         self.task: Task = kind.of(self.collections["labelled"], data.classes)
         self.classes = self.task.classes
         settings.check_selections(self.classes.names)
+        self.count_unknown()
         self.known = {name: c for name, c in self.collections.items() if name != "pool"}
         for name in self.known:
             self.task.truth(self.collections[name])  # a wrong label is reported before anything is trained
         self.fingerprints = {name: hash_images(run, collection) for name, collection in self.known.items()}
         check_overlaps(self.fingerprints)
+        for name, collection in self.known.items():
+            if said := contradictions(self.fingerprints[name], collection.labels_by_key):
+                log_event(name, said)
 
     @cached_property
     def exclusions(self) -> ExclusionSet:
@@ -277,11 +282,25 @@ class RecipeContext:
         images = self.collections[on]
         if kept and images.has_labels:
             arranged = self.arranged(label, pseudo, on)
-            right = 0
+            right = known = 0
             for shards, table in zip(arranged.ranges, arranged.tables(["shard", "row", "class"]), strict=True):
-                right += int(self.task.correct(table, self.task.truth(images, shards)).sum()) if table.num_rows else 0
-            quality["correct"] = right / kept
+                truth = self.task.known_truth(images, shards)
+                mine = table.filter(pa.array(truth.holds(table)))
+                known += mine.num_rows
+                right += int(self.task.correct(mine, truth).sum()) if mine.num_rows else 0
+            quality["correct"] = right / known if known else None
         return quality
+
+    def count_unknown(self) -> None:
+        """Say how many labels of the pool are no classes: such images count as unlabelled, in reports too."""
+        if "pool" not in self.collections:
+            return
+        counts = self.collections["pool"].manifest.label_counts
+        unknown = {name: count for name, count in counts.items() if not self.task.knows(name)}
+        if unknown:
+            first = ", ".join(repr(name) for name in list(unknown)[:3])
+            text = f"{sum(unknown.values()):,} of {sum(counts.values()):,} labels are none of the {len(self.classes)} classes (first: {first})"
+            log_event("pool", f"{text}: unknown, not in reports")
 
 
 def open_set(run: Run, name: str, uri: str, data: DataSettings) -> Collection:

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from engine.report.console import Console
 from engine.report.table import WIDTH
 from engine.search.importance import Importance
 from engine.search.savings import Saving

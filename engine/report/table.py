@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from engine.ground import storage
@@ -12,6 +11,7 @@ from engine.ground.steps import Output, Store
 from engine.metrics.score import Score
 from engine.recipes.context import Evaluated, Generation
 from engine.recipes.policy import Verdict
+from engine.report.console import Console
 
 
 def metrics(store: Store, generations: list[Generation]) -> dict[str, Any]:

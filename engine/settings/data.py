@@ -8,11 +8,20 @@ from engine.settings.block import Block
 
 
 class SourceSettings(Block):
-    """How a collection of images is read: a folder, Parquet file(s) or a table of URIs, local or on any pyarrow filesystem."""
+    """How a collection of images is read: a folder, Parquet file(s), tars or a table of URIs, local or on any pyarrow filesystem. A pattern such as
+    `/images/{00..99}.tar` or `s3://bucket/*/train-*.parquet` is one collection; a `.txt` file lists a path or URI per line."""
 
     image_column: str | None = Field(None, description="Parquet column of encoded bytes (default: one of a usual name)")
     key_column: str | None = Field(None, description="column of the images' keys (default: file and row)")
     label_column: str | None = Field(None, description="column of the labels (default: one of a usual name)")
+    extensions: list[str] | None = Field(
+        None,
+        description="endings of the images' file names, `input.jpg` or `` (no ending) too (default: those of known formats)",
+    )
+    encoding: str | None = Field(
+        None,
+        description="encoding of CSV files and of names in tars, such as latin-1 (default: UTF-8, or as a mark says)",
+    )
     rows_per_shard: int = Field(2048, ge=1, description="rows per shard, the unit of prediction work")
     shard_bytes: int = Field(64 * 2**20, ge=1, description="size of a shard of loose files in bytes, about")
     max_rejected_percent: float = Field(

@@ -21,7 +21,7 @@ from engine.select.scores import classes_of, probability, scores_of
 from engine.settings.predict import PredictSettings
 from engine.settings.run import RunSettings
 from engine.tasks.answers import ClassAnswers
-from engine.tasks.task import Sidecar, Truth, check_scored, known_classes, shared_rows
+from engine.tasks.task import Sidecar, Truth, check_scored, known_classes, labelled_with, shared_rows
 
 ROWS = pa.schema(
     [
@@ -110,6 +110,13 @@ class Classify:
     def truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
         images = collection.manifest.labels(shards).select(["shard", "row"])
         return Truth(images, collection.class_indices(self.classes, shards))
+
+    def knows(self, label: str) -> bool:
+        return label in self.classes
+
+    def known_truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
+        rows = labelled_with(collection, [name for name in collection.label_names if self.knows(name)], shards)
+        return Truth(rows.select(["shard", "row"]), self.classes.indices(rows["label"], collection.name))
 
     def class_counts(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.bincount(values, minlength=len(self.classes)).astype(np.int64)

@@ -30,7 +30,7 @@ from engine.settings.block import SettingsError
 from engine.settings.predict import PredictSettings
 from engine.settings.run import RunSettings
 from engine.tasks.answers import ClassAnswers
-from engine.tasks.task import Sidecar, Truth, check_scored, known_classes, shared_rows, targets_table
+from engine.tasks.task import Sidecar, Truth, check_scored, known_classes, labelled_with, shared_rows, targets_table
 
 SEPARATORS = r"\s*[;,]\s*"
 DECISION = 0.5
@@ -191,9 +191,20 @@ class Multilabel:
 
     def truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
         """bool (N, C). Raises ValueError for an unknown name."""
-        labels = collection.manifest.labels(shards)
+        return self._truth_of(collection.manifest.labels(shards), collection.name)
+
+    def knows(self, label: str) -> bool:
+        names = split(pa.chunked_array([[label]])).values.to_pylist()
+        return all(name in self.classes for name in names)
+
+    def known_truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
+        known = [name for name in collection.label_names if self.knows(name)]
+        return self._truth_of(labelled_with(collection, known, shards), collection.name)
+
+    def _truth_of(self, labels: pa.Table, name: str) -> Truth:
+        """bool (N, C) of rows of shard, row, label."""
         lists = split(labels["label"])
-        index = self.classes.indices(lists.values, collection.name)
+        index = self.classes.indices(lists.values, name)
         values = np.zeros((labels.num_rows, len(self.classes)), bool)
         values[np.repeat(np.arange(labels.num_rows), np.asarray(lists.value_lengths())), index] = True
         return Truth(labels.select(["shard", "row"]), values)

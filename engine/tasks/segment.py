@@ -204,6 +204,17 @@ class Segment:
         table = collection.masks.read(shards)
         return Truth(table.select(["shard", "row"]), np.array(table["mask"].to_pylist(), object))
 
+    def knows(self, label: str) -> bool:  # noqa: ARG002
+        """Labels of whole images say nothing of pixels."""
+        return False
+
+    def known_truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
+        """Masks, not labels, are what is learned: nothing of a collection without masks."""
+        if collection.masks is None:
+            nothing = collection.manifest.keys([]).select(["shard", "row"])
+            return Truth(nothing, np.empty(0, object))
+        return self.truth(collection, shards)
+
     def class_counts(self, values: npt.NDArray[np.object_]) -> Ints:
         """Images (C,) in whose masks each class occurs."""
         counts = np.zeros(len(self.classes), np.int64)

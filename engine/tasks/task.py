@@ -8,7 +8,9 @@ from typing import Any, Protocol, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from engine.ground.encodings import composed
 from engine.ground.steps import Output, Store
 from engine.images.collection import Collection
 from engine.images.masks import Masks
@@ -38,6 +40,10 @@ class Truth:
     @cached_property
     def _addresses(self) -> npt.NDArray[np.int64]:
         return addresses(self.images)
+
+    def holds(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which images of a table with `shard` and `row` have a true label, bool (N,)."""
+        return np.isin(addresses(table), self._addresses)
 
     def within(self, scope: Scope) -> npt.NDArray[Any]:
         """The labels of the images that a scope reads."""
@@ -118,6 +124,12 @@ class Task(Protocol):
     def truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
         """The true labels of a collection, or of some of its shards. Raises ValueError for an image without a label or with an unknown one."""
 
+    def knows(self, label: str) -> bool:
+        """Whether a label of a collection says which of the classes an image has. Labels of a pool may say something else: a folder, a caption."""
+
+    def known_truth(self, collection: Collection, shards: Sequence[int] | None = None) -> Truth:
+        """The true labels of those images of a collection, or of some of its shards, whose labels the task `knows`."""
+
     def class_counts(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Images of each class (C,) among true labels, `Truth.values` or some rows of it."""
 
@@ -163,6 +175,12 @@ def check_scored(rows: pa.Table, unreadable: int) -> None:
         )
 
 
+def labelled_with(collection: Collection, labels: list[str], shards: Sequence[int] | None = None) -> pa.Table:
+    """Rows of shard, row, label of the images whose label is one of `labels`."""
+    table = collection.manifest.labels(shards)
+    return table.filter(pc.is_in(table["label"], value_set=pa.array(labels, pa.string())))
+
+
 def known_classes(seen: list[str], classes: list[str] | None) -> ClassList:
     """The class list of a run: as given, else the sorted names seen. Raises ValueError when nothing is labelled, or for a class without an image."""
     if not seen:
@@ -170,7 +188,7 @@ def known_classes(seen: list[str], classes: list[str] | None) -> ClassList:
             "labelled: no image has a label; use class folders (class/x.jpg) or name the column with data.label_column"
         )
     found = ClassList(tuple(classes)) if classes else ClassList.from_names(seen)
-    names = set(seen)
+    names = {composed(name) for name in seen}
     if empty := [name for name in found.names if name not in names]:
         raise ValueError(
             f"labelled: no image for the classes {empty[:10]}; label some or take them out of data.classes"

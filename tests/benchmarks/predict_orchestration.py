@@ -55,7 +55,7 @@ def simulated(folder: Path, shards: int) -> Collection:
     ]
     table = pa.table([list(column) for column in columns], schema=schema.SHARDS)
     made = Manifest(
-        pafs.LocalFileSystem(), str(folder), str(folder), "parquet", Columns(image="image"), "simulated", {}, 0, table
+        pafs.LocalFileSystem(), str(folder), str(folder), "parquet", Columns(image="image"), "simulated", {}, {}, table
     )
     return Collection("pool", made)
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from engine.plan.resource_plan import GIB, plan_resources, print_plan, warnings
 from engine.recipes.registry import SelfTrainSettings
+from engine.report.console import Console
 from tests.search.making import searched
 
 LAPTOP = {"CPU": 2.0, "memory": 16.0 * GIB}

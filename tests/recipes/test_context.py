@@ -1,14 +1,22 @@
 """The verbs of a recipe's setup: what they hand on where a run has no pool."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from engine.images.collection import Collection
+from engine.labels.classes import ClassList
 from engine.recipes import context as module
 from engine.recipes.context import RecipeContext
 from engine.settings.predict import PredictSettings
 from engine.settings.select import SelectSettings
+from engine.tasks.classify import Classify
+from engine.tasks.multilabel import Multilabel
+from engine.tasks.task import Task
+from tests.images.making import folder, manifest
 
 
 @pytest.mark.parametrize(("on", "known"), [("labelled", ["validation"]), ("pool", ["labelled", "validation"])])
@@ -46,3 +54,31 @@ def test_labelled_images_are_scored_at_the_temperature_of_the_pool(
     predictions: Any = SimpleNamespace(step="predict-1", summary={"model": "fit-1"})
     setup.select("label", predictions, SelectSettings(cut="adamatch"))
     assert [one.temperature for one in scored] == [expected]
+
+
+@pytest.mark.parametrize("task", [Classify, Multilabel])
+def test_labels_of_a_pool_that_are_no_classes_are_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: type[Task]
+) -> None:
+    """Month folders, captions: no report dies of them, and what is known is scored."""
+    folder(tmp_path / "pool", ["2021-05/a.jpg", "cat/b.jpg", "dog/c.jpg", "dog/d.jpg", "e.jpg"])
+    setup: Any = RecipeContext.__new__(RecipeContext)
+    setup.collections = {"pool": Collection("pool", manifest(tmp_path / "pool", tmp_path / "store"))}
+    setup.classes = ClassList(("cat", "dog"))
+    setup.task = task(setup.classes)
+    setup.run = SimpleNamespace(store=SimpleNamespace(fs=None))
+    setup.count_unknown()
+    assert "1 of 4 labels are none of the 2 classes (first: '2021-05'): unknown" in capsys.readouterr().out
+
+    def quality(rows: list[int], classes: list[int]) -> dict[str, Any]:
+        picked = pa.table(
+            {"shard": pa.array([0] * len(rows), pa.int32()), "row": pa.array(rows, pa.int32()), "class": classes}
+        )
+        setup.arranged = lambda *_: SimpleNamespace(ranges=[range(1)], tables=lambda _: [picked])
+        pseudo = SimpleNamespace(step="select-1", parts=lambda _: [SimpleNamespace(rows=len(rows))])
+        found: dict[str, Any] = setup.pseudo_quality("gather", pseudo)
+        return found
+
+    about = {"step": "select-1", "on": "pool"}
+    assert quality([4, 3, 0, 1], [0, 1, 1, 1]) == {"kept": 4, "correct": 0.5, **about}
+    assert quality([0, 4], [0, 0]) == {"kept": 2, "correct": None, **about}

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Store
 from engine.report import figures, search_page, search_table
+from engine.report.console import Console
 from engine.search.importance import correlation_ratio, importances, rank_correlation
 from engine.search.savings import Saving, Used, savings, steps_used
 from engine.search.search import SearchResult

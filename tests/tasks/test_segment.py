@@ -12,6 +12,7 @@ from sklearn.metrics import jaccard_score
 
 from engine.fit.segmentation import pixel_agreement, pixel_loss
 from engine.ground.steps import Store, read_output, read_tables
+from engine.images.collection import Collection
 from engine.images.decode import decode_mask_full_size
 from engine.images.randaugment import IGNORE
 from engine.labels.classes import ClassList
@@ -235,8 +236,10 @@ def test_an_image_without_a_mask_is_named(tmp_path: Path) -> None:
     settings = small_settings(tmp_path, str(tmp_path / "store"), **changes(tmp_path))
     run = Run(Store(settings.store), "run", ClusterSettings())
     collection = open_set(run, "labelled", settings.data.labelled, settings.data)
+    task = Segment(ClassList(tuple(CLASSES)))
+    assert len(task.known_truth(Collection("pool", collection.manifest))) == 0
     with pytest.raises(ValueError, match=r"1 images have no mask in .*labelled_masks: 5\.jpg"):
-        Segment(ClassList(tuple(CLASSES))).truth(collection)
+        task.truth(collection)
 
 
 def test_counts_of_images_and_majority_classes() -> None:
