@@ -101,6 +101,8 @@ def list_images(
         columns = cols.choose(common, image_column, key_column, label_column, names[0])
         for own, path in zip(schemas, names, strict=False):
             cols.check_part(own, columns, common, path, names[0])
+        if not schemas:
+            tables.check_label(common, columns, names[0])
         identity = [foot.digest for foot in foots]
     if columns.image is not None:
         listed, table = parquet.shards(files, foots, rows_per_shard), None

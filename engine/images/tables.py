@@ -38,6 +38,12 @@ def csv_schema(location: Location, path: str, encoding: str | None = None) -> pa
         raise ValueError(why or f"{path}: not a readable CSV file with a header ({error})") from None
 
 
+def check_label(schema: pa.Schema, columns: Columns, path: str) -> None:
+    """Raise ValueError for labels with fractions in a CSV: its whole numbers are whole, whatever is missing."""
+    if columns.label is not None and pa.types.is_floating(schema.field(columns.label).type):
+        raise ValueError(f"{path}: label column {columns.label!r} holds numbers with fractions, which are no classes.")
+
+
 def items(location: Location, path: str, columns: Columns, encoding: str | None = None) -> pa.Table:
     """ITEMS of one table. Without a key column, the key is the URI as written; a relative URI is relative to the folder
     of the table.

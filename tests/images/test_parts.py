@@ -120,3 +120,11 @@ def test_parts_of_another_kind_are_named(tmp_path: Path) -> None:
         folder = parts(tmp_path / str(number), pa.table({"image": BYTES, "label": TEXT}), other)
         with pytest.raises(ValueError, match=r"1.parquet: has no column label that can be read as string.*Columns: im"):
             list_images(str(folder))
+
+
+def test_fractions_in_a_csv_are_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("uri,price\na.jpg,0.5\nb.jpg,\n")
+    with pytest.raises(ValueError, match=r"t\.csv: label column 'price' holds numbers with fractions"):
+        list_images(str(tmp_path), label_column="price")
+    (tmp_path / "t.csv").write_text("uri,price\na.jpg,5\nb.jpg,\n")
+    assert list_images(str(tmp_path), label_column="price").label_counts == {"5": 1}
