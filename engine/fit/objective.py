@@ -23,6 +23,7 @@ from engine.models.checkpoint import LoadReport
 from engine.settings.block import Block, SettingsError, parse
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
+from engine.settings.names import OBJECTIVES
 
 Arguments = TypeVar("Arguments", bound=Block)
 
@@ -130,19 +131,6 @@ class Objective(ABC):
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
 
-
-OBJECTIVES: dict[str, str | type[Objective]] = {
-    "supervised": "engine.fit.supervised:Supervised",
-    "rotation": "engine.fit.rotation:Rotation",
-    "patches": "engine.fit.patches:Patches",
-    "inpainting": "engine.fit.restoration:Inpainting",
-    "colourisation": "engine.fit.restoration:Colourisation",
-    "two_views": "engine.fit.two_views:TwoViews",
-    "fixmatch": "engine.fit.weak_strong:FixMatch",
-    "uda": "engine.fit.weak_strong:UDA",
-    "meta_pseudo_labels": "engine.fit.meta_pseudo_labels:MetaPseudoLabels",
-}
-"""Objectives by name; those of the engine are imported when first asked for."""
 
 Kind = TypeVar("Kind", bound=type[Objective])
 

@@ -20,6 +20,7 @@ from engine.labels.cells import cell
 from engine.recipes.context import RecipeContext
 from engine.select.audit import SCORED, audit_quality, confidence, disagreements, relabelled, scored, stratified_folds
 from engine.settings.block import Block
+from engine.settings.fit import LARGEST_SEED
 from engine.tables import schema
 
 REVISION = 1
@@ -31,10 +32,15 @@ class CleanOptions(Block):
     """How labels are judged, and what becomes of those that are denied."""
 
     folds: int = Field(
-        5, ge=2, description="number of models, each judging what it was not trained on; the post used 2 and advises 5"
+        5,
+        ge=2,
+        le=1000,
+        description="number of models, each judging what it was not trained on; the post used 2 and advises 5",
     )
-    fold_seed: int = Field(0, description="random state of the split into folds")
-    top: int = Field(5000, ge=1, description="most images listed for review, the most confident denials first")
+    fold_seed: int = Field(0, ge=0, le=LARGEST_SEED, description="random state of the split into folds")
+    top: int = Field(
+        5000, ge=1, le=10**9, description="most images listed for review, the most confident denials first"
+    )
     list_above: float = Field(0.0, ge=0, lt=1, description="probability above which denials are listed")
     relabel_above: float | None = Field(
         None, ge=0, lt=1, description="probability above which denials take the model's label (default: none do)"

@@ -1,19 +1,26 @@
 """How settings are read: YAML, dotted overrides, unknown keys refused with a suggestion, resolved YAML out; and what identifies a step."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
+from engine.settings.names import numbers, repeated, texts
 from engine.settings.renamed import HOW, RENAMED
 
 RUNTIME: dict[str, Any] = {"runtime": True}
 """`json_schema_extra` of a setting that changes how a step runs and not what it yields: it identifies nothing."""
+
+
+ABSURD = "absurd"
+"""Type of the problem that a value can be meant for no setting; its context has the field and the reason."""
 
 
 class SettingsError(ValueError):
@@ -23,10 +30,22 @@ class SettingsError(ValueError):
 class Block(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     shorthand: ClassVar[dict[str, str]] = {}
     """Groups that may be written as one value, and the key that the value stands for: `recipe: rotation` is `recipe: {name: rotation}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_meant(cls, tree: Any) -> Any:
+        for name, value in tree.items() if isinstance(tree, dict) else ():
+            field = cls.model_fields.get(name)
+            if field is not None and not blocks_of(field.annotation):
+                try:
+                    _refuse_absurd(value, list(_atoms(field.annotation)))
+                except ValueError as error:
+                    raise PydanticCustomError(ABSURD, "{reason}", {"reason": str(error), "field": name}) from None
+        return tree
 
 
 Settings = TypeVar("Settings", bound=Block)
@@ -117,6 +136,34 @@ def blocks_of(annotation: Any) -> list[type[BaseModel]]:
     return [block for arg in get_args(annotation) for block in blocks_of(arg)]
 
 
+def _atoms(annotation: Any) -> Iterator[Any]:
+    """The innermost types of an annotation: those of `dict[str, int] | None` are str, int and None's."""
+    inner = get_args(annotation)
+    if not inner or get_origin(annotation) is Literal:
+        yield annotation
+    else:
+        for one in inner:
+            yield from _atoms(one)
+
+
+def _refuse_absurd(value: Any, atoms: list[Any]) -> None:
+    """Raise ValueError for what no setting means, whatever its type: not a number, infinity, true as a number, text that is empty or does not print,
+    a name twice."""
+    for number in numbers(value):
+        if isinstance(number, bool) and bool not in atoms and Any not in atoms:
+            raise ValueError("true and false are no number and no text here; put text between quotes")
+        if not (isinstance(number, bool | int) or math.isfinite(number)):
+            raise ValueError("a number has to be finite")
+    for text in texts(value):
+        if not text.strip():
+            raise ValueError("text must not be empty; leave the setting out for its default")
+        if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+            raise ValueError("text must not contain line breaks or other control characters")
+    is_names = isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str) for one in value)
+    if is_names and (twice := repeated(value)):
+        raise ValueError(f"{', '.join(map(repr, twice[:5]))} more than once: name each once")
+
+
 def identity(settings: BaseModel) -> dict[str, Any]:
     """What of `settings` identifies a step: every field not marked RUNTIME, left out while at its default, as plain values.
 
@@ -180,7 +227,8 @@ def _example(path: str, value: Any) -> str:
 
 def _explain(kind: type[BaseModel], problem: Any) -> str:
     """One validation problem as a sentence, with the nearest known key for an unknown one."""
-    path, block = _path_in(kind, [str(part) for part in problem["loc"]])
+    inside = [problem["ctx"]["field"]] if problem["type"] == ABSURD else []
+    path, block = _path_in(kind, [*(str(part) for part in problem["loc"]), *inside])
     dotted = ".".join(path) or "the whole"
     if problem["type"] == "extra_forbidden":
         known = list(block.model_fields)
@@ -196,6 +244,8 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
         close = difflib.get_close_matches(problem["ctx"]["tag"], known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{dotted}.name: {problem['ctx']['tag']!r} is unknown; {hint}known here: {', '.join(known)}"
+    if problem["type"] == ABSURD:
+        return f"{dotted}: {problem['ctx']['reason']} (got {problem['input'][path[-1]]!r})"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{dotted}: {message[0].lower()}{message[1:]} (got {problem['input']!r})" if path else message
 

@@ -11,8 +11,8 @@ class SourceSettings(Block):
     image_column: str | None = Field(None, description="Parquet column of encoded bytes (default: one of a usual name)")
     key_column: str | None = Field(None, description="column of the images' keys (default: file and row)")
     label_column: str | None = Field(None, description="column of the labels (default: one of a usual name)")
-    rows_per_shard: int = Field(2048, ge=1, description="rows per shard, the unit of prediction work")
-    shard_bytes: int = Field(64 * 2**20, ge=1, description="size of a shard of loose files in bytes, about")
+    rows_per_shard: int = Field(2048, ge=1, le=10_000_000, description="rows per shard, the unit of prediction work")
+    shard_bytes: int = Field(64 * 2**20, ge=1, le=2**36, description="size of a shard of loose files in bytes, about")
     max_rejected_percent: float = Field(
         1.0, ge=0, le=100, description="share of rejected images in percent, above which a step fails"
     )

@@ -1,14 +1,15 @@
 """Settings of the jobs that start one verb, or look at one."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.settings.block import Block
 from engine.settings.cluster import ClusterSettings
 from engine.settings.data import DataSettings, ImagesSettings
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
+from engine.settings.names import CORRUPTIONS, TASKS, check_name, check_or_class, repeated
 from engine.settings.predict import PredictSettings
 from engine.settings.select import SelectSettings
 
@@ -29,16 +30,21 @@ class PredictJobSettings(Block):
 class ClusterShape(Block):
     """A cluster that is not there yet, for `jobs.plan`."""
 
-    nodes: int = Field(ge=1, description="number of nodes")
-    cpus_per_node: int = Field(ge=1, description="CPUs per node")
-    gpus_per_node: int = Field(0, ge=0, description="GPUs per node")
+    nodes: int = Field(ge=1, le=100_000, description="number of nodes")
+    cpus_per_node: int = Field(ge=1, le=4096, description="CPUs per node")
+    gpus_per_node: int = Field(0, ge=0, le=64, description="GPUs per node")
     images_per_second: float | None = Field(
-        None, gt=0, description="images per second of the model on one GPU (or CPU) of it (default: as measured)"
+        None,
+        gt=0,
+        le=10**9,
+        description="images per second of the model on one GPU (or CPU) of it (default: as measured)",
     )
     price_node_hour: float | None = Field(
-        None, ge=0, description="price of a node per hour (default: plan.price_node_hour)"
+        None, ge=0, le=10**9, description="price of a node per hour (default: plan.price_node_hour)"
     )
-    gbits_per_node: float | None = Field(None, gt=0, description="network into a node in Gbit/s (default: no limit)")
+    gbits_per_node: float | None = Field(
+        None, gt=0, le=10**6, description="network into a node in Gbit/s (default: no limit)"
+    )
 
     @model_validator(mode="after")
     def _gpus_have_a_rate(self) -> Self:
@@ -50,11 +56,14 @@ class ClusterShape(Block):
 class PlanSettings(Block):
     """What `jobs.plan` assumes."""
 
-    sample_images: int = Field(2048, ge=1, description="number of images predicted for the measurement")
-    price_node_hour: float = Field(0.0, ge=0, description="price of a node per hour, in any currency")
+    sample_images: int = Field(2048, ge=1, le=10**9, description="number of images predicted for the measurement")
+    price_node_hour: float = Field(0.0, ge=0, le=10**9, description="price of a node per hour, in any currency")
     selected_share: float = Field(0.1, ge=0, le=1, description="share of the images that selection keeps")
     pool_images: int | None = Field(
-        None, ge=1, description="number of images like those of the pool to plan for (default: as many as it has)"
+        None,
+        ge=1,
+        le=10**11,
+        description="number of images like those of the pool to plan for (default: as many as it has)",
     )
     cluster: ClusterShape | None = Field(
         None, description="another cluster to plan for (default: the present one alone)"
@@ -90,7 +99,10 @@ class SoftSettings(Block):
         description="distribution: probabilities that sum to 1; labels: an image may have several, each with its own probability (sigmoid)",
     )
     top: int | None = Field(
-        None, ge=1, description="number of classes kept of a distribution, the rest as residual mass (default: all)"
+        None,
+        ge=1,
+        le=10**7,
+        description="number of classes kept of a distribution, the rest as residual mass (default: all)",
     )
 
 
@@ -127,6 +139,23 @@ class EvaluateJobSettings(PredictJobSettings):
         default_factory=list,
         description="families of common corruptions: fog, jpeg_compression …, or [all]",
     )
-    severities: list[int] = Field(
+    severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(
         default=[1, 2, 3, 4, 5], min_length=1, description="severities of the corruptions, 1 to 5"
     )
+
+    @field_validator("task")
+    @classmethod
+    def _task_is_known(cls, name: str) -> str:
+        return check_or_class("task", name, TASKS)
+
+    @field_validator("corruptions")
+    @classmethod
+    def _corruptions_are_known(cls, names: list[str]) -> list[str]:
+        return [check_name("corruption", name, ("all", *CORRUPTIONS)) for name in names]
+
+    @field_validator("severities")
+    @classmethod
+    def _each_once(cls, severities: list[int]) -> list[int]:
+        if twice := repeated(severities):
+            raise ValueError(f"{twice[0]} more than once: name each once")
+        return severities
