@@ -28,8 +28,9 @@ def main() -> None:
     model = find_model(run, settings.model)
     images = open_collection(run, "images", settings.images.uri, settings.images)
     with connect(settings.cluster):
+        names = {f"exclude {number}": uri for number, uri in enumerate(settings.images.exclude, 1)}
         hashes = {
-            uri: hash_images(run, open_collection(run, uri, uri, settings.images)) for uri in settings.images.exclude
+            name: hash_images(run, open_collection(run, name, uri, settings.images)) for name, uri in names.items()
         }
         exclusions = build_exclusion_set(hashes) if hashes else None
         scope = Scope(images, exclusions=exclusions, max_rejected_percent=settings.images.max_rejected_percent)

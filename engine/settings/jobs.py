@@ -9,7 +9,7 @@ from engine.settings.cluster import ClusterSettings
 from engine.settings.data import DataSettings, ImagesSettings
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
-from engine.settings.names import CORRUPTIONS, TASKS, check_name, check_or_class, repeated
+from engine.settings.names import CORRUPTIONS, TASKS, RunName, check_name, check_or_class, repeated
 from engine.settings.predict import PredictSettings
 from engine.settings.select import SelectSettings
 
@@ -17,7 +17,7 @@ from engine.settings.select import SelectSettings
 class PredictJobSettings(Block):
     """`jobs.predict`: a model over a collection."""
 
-    run: str = Field(description="name of the run below STORE/runs/")
+    run: RunName = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")
     model: str = Field(
         description="a fitted step of the store (fit-…) or a model folder (config.json + model.safetensors)"
@@ -73,14 +73,14 @@ class PlanSettings(Block):
 class PlanJobSettings(PredictJobSettings):
     """`jobs.plan`: a config of `jobs.predict` and what the plan assumes."""
 
-    run: str = Field("plan", description="name of the run below STORE/runs/")
+    run: RunName = Field("plan", description="name of the run below STORE/runs/")
     plan: PlanSettings = Field(PlanSettings(), description="assumptions of the plan")
 
 
 class SelectJobSettings(Block):
     """`jobs.select`: pseudo-labels from stored predictions."""
 
-    run: str = Field(description="name of the run below STORE/runs/")
+    run: RunName = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")
     predictions: str = Field(description="a predict step of the store (predict-…)")
     select: SelectSettings = Field(SelectSettings(), description="selection of pseudo-labels")
@@ -109,7 +109,7 @@ class SoftSettings(Block):
 class FitJobSettings(Block):
     """`jobs.fit`: a model from true labels and, when a selection is given, pseudo-labels."""
 
-    run: str = Field(description="name of the run below STORE/runs/")
+    run: RunName = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")
     data: DataSettings = Field(description="collections to train on")
     model: ModelSettings = Field(description="network")

@@ -4,8 +4,11 @@ Rooms above import these lists or are tested to agree with them (`tests/settings
 """
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 LOSSES = ("soft_ce", "kl", "tempered_ce", "mse", "mse_logits", "bce", "focal", "quality_focal")
 STREAMS = ("labelled", "pseudo", "soft", "pool", "tags")
@@ -50,6 +53,32 @@ def check_name(kind: str, name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
     raise ValueError(f"{kind} {name!r} is unknown; {hint}")
+
+
+LONGEST_NAME = 120
+"""Characters of the name of a run, step, trial or submission: with what is appended to them they stay below the 255 bytes of a file's name."""
+
+
+def check_file_name(kind: str, name: str, blanks: bool = False) -> str:
+    """`name`, when it can be one file or folder in every store. Raises ValueError for a path, `..`, blanks unless allowed, and whatever else could
+    lead outside its folder, hide, or not be printed."""
+    allowed = "letters, digits, '.', '_', '-'" + " and blanks" * blanks
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"{kind} {name[:20]!r}… has {len(name)} characters, at most {LONGEST_NAME}: shorten it")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._ -]*" if blanks else r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        hint = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+        raise ValueError(
+            f"{kind} {name!r} is no name: use {allowed}, a letter or digit first" + (f", e.g. {hint}" if hint else "")
+        )
+    return name
+
+
+def _check_run(name: str) -> str:
+    return check_file_name("run", name)
+
+
+RunName = Annotated[str, AfterValidator(_check_run)]
+"""The name of a run: a folder below STORE/runs/."""
 
 
 def check_or_class(kind: str, name: str, known: Collection[str]) -> str:

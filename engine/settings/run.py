@@ -10,7 +10,7 @@ from engine.settings.cluster import ClusterSettings
 from engine.settings.data import DataSettings
 from engine.settings.fit import LARGEST_SEED, FitSettings, FitsSettings
 from engine.settings.model import ModelSettings, ModelsSettings
-from engine.settings.names import TASKS, check_or_class
+from engine.settings.names import TASKS, RunName, check_or_class
 from engine.settings.predict import PredictSettings
 from engine.settings.recipe import RecipeSettings
 from engine.settings.renamed import RENAMED
@@ -45,7 +45,7 @@ class RunSettings(Block):
         "classify",
         description="classify: one class per image; multilabel: any number of them; module:Class for another",
     )
-    run: str = Field(description="name of the run below STORE/runs/")
+    run: RunName = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")
     seed: int = Field(
         0, ge=0, le=LARGEST_SEED, description="random state of the run, from which those of all fits follow"
