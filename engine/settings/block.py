@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from engine.settings import yaml_text
 from engine.settings.names import numbers, repeated, texts
 from engine.settings.renamed import HOW, RENAMED
 
@@ -58,11 +58,18 @@ def load(kind: type[Settings], path: str | Path, overrides: list[str] | None = N
     """
     file = Path(path)
     try:
-        tree = yaml.safe_load(file.read_text())
-    except FileNotFoundError:
+        tree = yaml_text.read(file.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
         raise SettingsError(f"{file}: no such config; see jobs/configs/ for examples") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file}: not valid YAML: {error}") from None
+    except IsADirectoryError:
+        inside = ", ".join(sorted(one.name for one in file.glob("*.y*ml"))[:10])
+        raise SettingsError(f"{file}: a folder, not a config" + (f"; it has {inside}" if inside else "")) from None
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: not UTF-8 at byte {error.start}; save the config as UTF-8") from None
+    except ValueError as error:
+        raise SettingsError(f"{file}: {error}") from None
     if not isinstance(tree, dict):
         raise SettingsError(f"{file}: a config is a mapping of settings, found {type(tree).__name__}")
     _expand(kind, tree)
@@ -87,7 +94,7 @@ def parse(kind: type[Settings], tree: dict[str, Any], where: str) -> Settings:
 
 def dump(settings: Block) -> str:
     """The resolved settings as YAML, every default written out."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+    return yaml_text.write(settings.model_dump(mode="json"))
 
 
 def set_value(tree: dict[str, Any], path: str, value: Any, where: str) -> None:
@@ -202,9 +209,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             f"override {override!r}: write it as key=value, with dots between levels, e.g. select.threshold=0.9"
         )
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"override {override!r}: the value is not valid YAML: {error}") from None
+        parsed = yaml_text.read_value(value)
+    except ValueError as error:
+        raise SettingsError(f"override {override[:200]!r}: {error}") from None
     set_value(tree, path, parsed, f"override {override!r}")
 
 
@@ -246,6 +253,8 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
         return f"{dotted}.name: {problem['ctx']['tag']!r} is unknown; {hint}known here: {', '.join(known)}"
     if problem["type"] == ABSURD:
         return f"{dotted}: {problem['ctx']['reason']} (got {problem['input'][path[-1]]!r})"
+    if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
+        return f"{dotted}: text, but found the number {problem['input']!r}; put it in quotes: {dotted}='\"{problem['input']}\"'"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{dotted}: {message[0].lower()}{message[1:]} (got {problem['input']!r})" if path else message
 
