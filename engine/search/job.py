@@ -12,7 +12,7 @@ from engine.settings.recipe import GenerationalSettings
 from engine.settings.run import GENERATIONAL, is_generational, refuse_renamed
 from engine.settings.search import SearchSettings
 
-FIXED = ("run", "store", "task", "seed", "data", "guard", "cluster", "search", "schedule")
+FIXED = ("trust", "run", "store", "task", "seed", "data", "guard", "cluster", "search", "schedule")
 """What must be alike in all trials: they would not compare, or not share."""
 
 

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from engine.settings import yaml_text
 from engine.settings.names import numbers, repeated, texts
 from engine.settings.renamed import HOW, RENAMED
+from engine.settings.trust import untrusted
 
 RUNTIME: dict[str, Any] = {"runtime": True}
 """`json_schema_extra` of a setting that changes how a step runs and not what it yields: it identifies nothing."""
@@ -54,7 +55,8 @@ Settings = TypeVar("Settings", bound=Block)
 def load(kind: type[Settings], path: str | Path, overrides: list[str] | None = None) -> Settings:
     """Settings of `kind` from a YAML file with dotted `key=value` overrides on top.
 
-    Raises SettingsError naming the file, the key and a suggestion when anything is unknown, mistyped or out of range.
+    Raises SettingsError naming the file, the key and a suggestion when anything is unknown, mistyped or out of range, and when the file names code
+    without `trust: true`.
     """
     file = Path(path)
     try:
@@ -72,10 +74,16 @@ def load(kind: type[Settings], path: str | Path, overrides: list[str] | None = N
         raise SettingsError(f"{file}: {error}") from None
     if not isinstance(tree, dict):
         raise SettingsError(f"{file}: a config is a mapping of settings, found {type(tree).__name__}")
+    found = list(untrusted(tree))
     _expand(kind, tree)
     for override in overrides or []:
         _apply(tree, override)
         _expand(kind, tree)
+    if found and tree.get("trust") is not True:
+        raise SettingsError(
+            f"{file}: runs code that is named in the file:\n" + "\n".join(f"  {line}" for line in found) + "\n"
+            "If you trust it, add trust=true to the command or trust: true to the file; or give these settings on the command line."
+        )
     return parse(kind, tree, str(file))
 
 

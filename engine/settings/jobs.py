@@ -24,6 +24,11 @@ class PredictJobSettings(Block):
     )
     images: ImagesSettings = Field(description="collection of images")
     predict: PredictSettings = Field(PredictSettings(), description="predictions")
+    trust: bool = Field(
+        False,
+        description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"
+        " not needed for what the command line names",
+    )
     cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
 
@@ -121,6 +126,11 @@ class FitJobSettings(Block):
         None, description="soft labels of images of data.pool from another tool, the stream soft (default: none)"
     )
     init: str | None = Field(None, description="fitted step or model folder to start from (default: random weights)")
+    trust: bool = Field(
+        False,
+        description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"
+        " not needed for what the command line names",
+    )
     cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
 

@@ -56,6 +56,11 @@ class RunSettings(Block):
     predict: PredictSettings = Field(PredictSettings(), description="predictions")
     select: SelectSettings = Field(SelectSettings(), description="selection of pseudo-labels")
     guard: GuardSettings = Field(GuardSettings(), description="rules after a generation")
+    trust: bool = Field(
+        False,
+        description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"
+        " not needed for what the command line names",
+    )
     schedule: list[dict[str, Any]] | None = Field(
         None,
         description="settings of single generations, dotted, one mapping per generation, as a search finds them:"
