@@ -8,7 +8,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from engine.ground import storage
-from engine.labels.cells import plain, plain_column
+from engine.labels.cells import DEFUSED, plain, plain_column
 from engine.labels.classes import ClassList
 
 ABSENT, EMPTY = -2, -1
@@ -17,6 +17,7 @@ ABSENT, EMPTY = -2, -1
 
 def read_table(uri: str, text: tuple[str, ...] = ()) -> pa.Table:
     """A CSV (.csv), Arrow IPC (.arrow, .feather) or Parquet file. The CSV columns named in `text` are read as text, so that 007 stays 007.
+    A CSV that was written for spreadsheets (`labels.cells`) is turned back.
 
     Raises ValueError when the file cannot be read.
     """
@@ -27,6 +28,9 @@ def read_table(uri: str, text: tuple[str, ...] = ()) -> pa.Table:
                 types = {name: pa.string() for name in text}
                 convert = pcsv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
                 table = pcsv.read_csv(file, convert_options=convert)
+                if table.column_names[-1] != DEFUSED or set(table[DEFUSED].to_pylist()) - {"'"}:
+                    return table
+                table = table.drop_columns([DEFUSED])
                 columns = [plain_column(c) if pa.types.is_string(c.type) else c for c in table.columns]
                 return pa.table(columns, names=[plain(name) for name in table.column_names])
             if path.lower().endswith((".arrow", ".feather")):

@@ -16,7 +16,6 @@ from engine.ground.steps import Output, Step, read_tables
 from engine.images.subset import Subset
 from engine.labels import targets
 from engine.labels.by_key import ABSENT, EMPTY, labels_by_key
-from engine.labels.cells import cell
 from engine.recipes.context import RecipeContext
 from engine.select.audit import SCORED, audit_quality, confidence, disagreements, relabelled, scored, stratified_folds
 from engine.settings.block import Block
@@ -109,7 +108,7 @@ def publish(setup: RecipeContext, clean: CleanOptions, audited: Output) -> None:
     writer = csv.writer(buffer)
     writer.writerow(["key", "label", "predicted", "confidence", "fold"])
     for number, (key, label, predicted, sure, fold) in enumerate(rows):
-        writer.writerow([cell(key), cell(label), cell(predicted), f"{sure:.6g}", fold])
+        writer.writerow([key, label, predicted, f"{sure:.6g}", fold])
         if number < SHOWN:
             log_event("audit", f"{key}: labelled {label}, seen as {predicted} with {sure:.1%}")
     facts: dict[str, Any] = {**audited.summary, "listed": len(suspects)}
