@@ -16,6 +16,7 @@ from engine.ground.steps import Output, Step, Store, differences
 from engine.settings import block
 from engine.settings.block import Block
 from engine.settings.cluster import ClusterSettings
+from engine.settings.credentials import hide_credentials
 from engine.settings.names import check_file_name
 
 
@@ -66,7 +67,7 @@ class Run:
         return storage.join(self.store.uri, "runs", self.name)
 
     def save_settings(self, resolved: Block) -> None:
-        storage.put(self.store.fs, f"{self.folder}/settings.yaml", block.dump(resolved).encode())
+        storage.put(self.store.fs, f"{self.folder}/settings.yaml", hide_credentials(block.dump(resolved)).encode())
 
     def put(self, name: str, data: bytes) -> str:
         """Write a file of results into the folder of the run; returns its URI."""

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from engine.ground import storage
+from engine.settings.credentials import hide_credentials
 
 Progress = Callable[[int], None]
 """Called repeatedly with the number of files or images found so far."""
@@ -51,10 +52,8 @@ def locate(uri: str) -> Location:
 
 
 def without_credentials(uri: str) -> str:
-    """`uri` without user name and password, for messages and files."""
-    scheme, mark, rest = uri.partition("://")
-    authority, slash, path = rest.partition("/")
-    return scheme + mark + authority.rpartition("@")[2] + slash + path if mark else uri
+    """`uri` without user name, password, tokens and signatures, for messages and files."""
+    return hide_credentials(uri) if "://" in uri else uri
 
 
 def list_image_files(location: Location, progress: Progress | None = None) -> tuple[pa.Table, list[str]]:
