@@ -34,6 +34,11 @@ def main() -> None:
         help="Hamming distance of 64-bit perceptual hashes up to which images are near duplicates (default: 8)",
     )
     parser.add_argument("--out", required=True, help="path or URI of a new .csv or .parquet file")
+    parser.add_argument(
+        "--spreadsheets",
+        action="store_true",
+        help="CSV for Excel and its kind: an apostrophe before text that would run as a formula, and the column defused, which says so",
+    )
     arguments = parser.parse_args()
     store = cli.open_store(arguments.store)
     if arguments.per_class < 1:
@@ -48,7 +53,7 @@ def main() -> None:
         ActiveQuery(arguments.by, arguments.per_class, arguments.duplicate_distance),
         _second(store, predictions, arguments.by, arguments.second),
     )
-    write(table, arguments.out)
+    write(table, arguments.out, arguments.spreadsheets)
     log_event("done", f"{table.num_rows} images in {arguments.out}")
 
 

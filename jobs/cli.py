@@ -10,6 +10,7 @@ from engine.ground.failures import StalledError, classify_worker_error
 from engine.ground.progress import log_event, printable
 from engine.ground.steps import Store
 from engine.settings.block import Block
+from engine.settings.credentials import hide_credentials
 from engine.settings.describe import help_text
 
 USER_ERRORS = (ValueError, FileNotFoundError, PermissionError, TooManyRejectsError, StalledError)
@@ -47,13 +48,13 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except USER_ERRORS as error:
-        print(f"\nerror: {printable(str(error))}", file=sys.stderr)
+        print(hide_credentials(f"\nerror: {printable(str(error))}"), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         failure = classify_worker_error(error, "the store")
         if failure.kind != "store":
             raise
-        print(f"\nerror: {printable(failure.detail)}", file=sys.stderr)
+        print(hide_credentials(f"\nerror: {printable(failure.detail)}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         log_event("stopped", "run the same command again to resume")

@@ -25,6 +25,7 @@ from engine.recipes.registry import SelfTrainSettings
 from engine.report.compare import Arm, Outcome, Scored, markdown, refuse_unlike, rows, svg
 from engine.report.cost import planned, run_cost
 from engine.settings.block import load
+from engine.settings.names import check_file_name
 from engine.tasks.registry import find_task
 from jobs import cli
 from jobs.self_train import self_train
@@ -64,6 +65,8 @@ def arms_of(arguments: argparse.Namespace, folder: Path = Path()) -> dict[str, S
     arms = {Path(one).stem: load(SelfTrainSettings, folder / one, overrides) for one in arguments.configs}
     if len(arms) < len(arguments.configs):
         raise ValueError("two configs have the same file name, which is the name of the arm. Rename one of them.")
+    for arm in arms:
+        check_file_name("run", f"{arguments.name}-{arm}-{max(arguments.seeds)}")
     return arms
 
 

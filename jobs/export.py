@@ -24,9 +24,14 @@ def main() -> None:
     parser.add_argument("step", help="a finished predict-… or select-… step")
     parser.add_argument("--format", choices=[*FORMATS, "folder"], default="csv")
     parser.add_argument("--out", required=True, help="new path or URI")
+    parser.add_argument(
+        "--spreadsheets",
+        action="store_true",
+        help="CSV for Excel and its kind: an apostrophe before text that would run as a formula, and the column defused, which says so",
+    )
     arguments = parser.parse_args()
     store = cli.open_store(arguments.store)
-    rows = export(open_step(store, arguments.step), arguments.format, arguments.out)
+    rows = export(open_step(store, arguments.step), arguments.format, arguments.out, arguments.spreadsheets)
     log_event("done", f"{rows} rows in {arguments.out}")
 
 

@@ -19,6 +19,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from engine.ground.progress import log_event
+from engine.settings.names import check_file_name
 
 PATIENCE = 120.0
 """Seconds for which a head that has just started may answer that its agent is not ready."""
@@ -35,6 +36,9 @@ class Submission:
     working_dir: str
     excludes: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_file_name("submission", self.name)
 
     @property
     def entrypoint(self) -> str:

@@ -23,7 +23,8 @@ def hash_images(run: Run, collection: Collection) -> ContentHashes:
 
 def hash_excluded(run: Run, images: ImagesSettings) -> ExclusionSet | None:
     """What the collections that `images.exclude` names exclude; None without any."""
-    hashes = {uri: hash_images(run, open_collection(run, uri, uri, images)) for uri in images.exclude}
+    names = {f"exclude {number}": uri for number, uri in enumerate(images.exclude, 1)}
+    hashes = {name: hash_images(run, open_collection(run, name, uri, images)) for name, uri in names.items()}
     return build_exclusion_set(hashes) if hashes else None
 
 

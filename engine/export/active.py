@@ -108,7 +108,7 @@ def _pairs(step: StepExport, second: Output | None) -> Iterator[tuple[pa.Table, 
             yield table.take(mine).combine_chunks(), other.take(theirs).combine_chunks()
 
 
-def write(table: pa.Table, out: str) -> None:
+def write(table: pa.Table, out: str, spreadsheets: bool = False) -> None:
     """Write `table` to a new file, a path or URI: Parquet for `.parquet`, else CSV. Raises ValueError when the file exists."""
     check_absent(out)
     fs, path = storage.resolve(out)
@@ -117,4 +117,6 @@ def write(table: pa.Table, out: str) -> None:
         pq.write_table(table, data)
         storage.put(fs, path, data.getvalue())
         return
-    storage.put(fs, path, csv_lines([table.column_names, *(list(row.values()) for row in table.to_pylist())]))
+    storage.put(
+        fs, path, csv_lines([list(row.values()) for row in table.to_pylist()], table.column_names, spreadsheets)
+    )

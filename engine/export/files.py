@@ -1,4 +1,4 @@
-"""Shared by all exports: CSV lines that are safe in spreadsheets, and a check that nothing is overwritten."""
+"""Shared by all exports: CSV lines, exact or for spreadsheets, and a check that nothing is overwritten."""
 
 import csv
 import io
@@ -6,14 +6,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.ground import storage
-from engine.labels.cells import cell
+from engine.labels.cells import DEFUSED, cell
 
 
-def csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Rows as CSV (RFC 4180); text that a spreadsheet would run as a formula is prefixed with an apostrophe."""
+def csv_lines(rows: Iterable[Sequence[Any]], header: Sequence[str] = (), spreadsheets: bool = False) -> bytes:
+    """A header, if any, and rows as CSV (RFC 4180).
+
+    `spreadsheets`: text that a spreadsheet would run as a formula is prefixed with an apostrophe, and a last column says so.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerows([cell(value) if isinstance(value, str) else value for value in row] for row in rows)
+    if not spreadsheets:
+        writer.writerows([header, *rows] if header else rows)
+        return text.getvalue().encode()
+    if header:
+        writer.writerow([*map(cell, header), DEFUSED])
+    writer.writerows([*(cell(value) if isinstance(value, str) else value for value in row), "'"] for row in rows)
     return text.getvalue().encode()
 
 

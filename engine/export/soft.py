@@ -30,13 +30,13 @@ def dense_tables(step: StepExport) -> Iterator[tuple[list[str], np.ndarray]]:
         yield table["key"].to_pylist(), dense_rows(classes.reshape(-1, width), weights, len(index))
 
 
-def write_soft_csv(step: StepExport, sink: Any) -> int:
+def write_soft_csv(step: StepExport, sink: Any, spreadsheets: bool = False) -> int:
     """Write `key` and one column per class, named like the class. Returns the number of rows."""
     count = 0
     for keys, rows in dense_tables(step):
-        header = [] if count else [["key", *step.classes.names]]
+        header = [] if count else ["key", *step.classes.names]
         lines = ([key, *(f"{value:.6g}" for value in row)] for key, row in zip(keys, rows, strict=True))
-        sink.write(csv_lines([*header, *lines]))
+        sink.write(csv_lines(lines, header, spreadsheets))
         count += len(keys)
     return count
 

@@ -1,7 +1,7 @@
 """Export of a step in the formats of other tools: CSV, Parquet, Label Studio, a folder of links by class.
 
-Keys and class names are untrusted. A cell that a spreadsheet would run as a formula is prefixed with an apostrophe; JSON escapes HTML tags; names are
-sanitised before they become paths.
+Keys and class names are untrusted. They are exact in CSV, unless it is asked for as a spreadsheet, where a cell that would run as a formula is
+prefixed with an apostrophe; JSON escapes HTML tags; names are sanitised before they become paths.
 """
 
 import json
@@ -29,12 +29,12 @@ class Sink(Protocol):
     def write(self, data: bytes, /) -> Any: ...
 
 
-def write_csv(step: StepExport, sink: Sink) -> int:
+def write_csv(step: StepExport, sink: Sink, spreadsheets: bool = False) -> int:
     """Write one line per image: key, address, class, probability, and for predictions the other classes. Returns the number of lines."""
     count = 0
     for table in step.tables():
-        header = [] if count else [_header(step, table)]
-        sink.write(csv_lines([*header, *map(_cells, table.to_pylist())]))
+        header = [] if count else _header(step, table)
+        sink.write(csv_lines(map(_cells, table.to_pylist()), header, spreadsheets))
         count += table.num_rows
     return count
 
@@ -155,7 +155,7 @@ def _location(key: str, step: StepExport) -> str:
     return storage.join(step.manifest.uri, key) if step.manifest.kind == "folder" else key
 
 
-FORMATS: dict[str, Callable[[StepExport, Sink], int]] = {
+FORMATS: dict[str, Callable[..., int]] = {
     "csv": write_csv,
     "parquet": write_parquet,
     "label-studio": write_label_studio,
@@ -165,11 +165,15 @@ FORMATS: dict[str, Callable[[StepExport, Sink], int]] = {
 }
 
 
-def export(step: StepExport, kind: str, out: str) -> int:
+def export(step: StepExport, kind: str, out: str, spreadsheets: bool = False) -> int:
     """Write the step to `out`, a path or URI, in the format `kind` (a key of FORMATS, or folder). Returns the number of rows.
 
-    The file is written atomically. Raises ValueError when `out` exists.
+    The file is written atomically. `spreadsheets`: defuse what a spreadsheet would run as a formula, in csv and soft-csv.
+    Raises ValueError when `out` exists, and for spreadsheets of another kind.
     """
+    if spreadsheets and kind not in ("csv", "soft-csv"):
+        raise ValueError(f"--spreadsheets is for CSV, not for {kind}: leave it out, or take --format csv or soft-csv.")
+    options = {"spreadsheets": True} if spreadsheets else {}
     fs, path = storage.resolve(out)
     if kind == "folder":
         if not isinstance(fs, pafs.LocalFileSystem):
@@ -184,11 +188,11 @@ def export(step: StepExport, kind: str, out: str) -> int:
             storage.put(fs, f"{path.removesuffix('.npy')}.{ending}", data)
     if not isinstance(fs, pafs.LocalFileSystem):  # an object is published when its stream closes
         with fs.open_output_stream(path) as stream:
-            return FORMATS[kind](step, stream)
+            return FORMATS[kind](step, stream, **options)
     temporary = f"{path}.tmp"
     try:
         with open(temporary, "wb") as file:
-            count = FORMATS[kind](step, file)
+            count = FORMATS[kind](step, file, **options)
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)

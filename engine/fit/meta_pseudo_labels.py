@@ -56,18 +56,20 @@ class MetaArguments(Block):
         description="h of sampled labels: old minus new loss, or its first-order form, exact for SGD steps",
     )
     feedback_weight: float = Field(
-        1.0, ge=0, description="1: the derivative; the published programs take 1 / batch.pool"
+        1.0, ge=0, le=10**6, description="1: the derivative; the published programs take 1 / batch.pool"
     )
     baseline: float = Field(
         0.99, ge=0, lt=1, description="momentum of the mean feedback that is taken off sampled h, against its variance"
     )
-    student_lr: float | None = Field(None, gt=0, description="the student's rate; the teacher's when not given")
-    student_wait: int = Field(0, ge=0, description="first steps in which the teacher learns alone")
-    uda_weight: float = Field(8.0, ge=0)
-    uda_steps: int = Field(
-        0, ge=0, description="steps over which uda_weight rises from 0; 5000 of 300,000 in the paper"
+    student_lr: float | None = Field(
+        None, gt=0, le=1000, description="the student's rate; the teacher's when not given"
     )
-    temperature: float = Field(0.7, gt=0, description="UDA's targets are softmax(logits / temperature)")
+    student_wait: int = Field(0, ge=0, le=10**9, description="first steps in which the teacher learns alone")
+    uda_weight: float = Field(8.0, ge=0, le=10**6)
+    uda_steps: int = Field(
+        0, ge=0, le=10**9, description="steps over which uda_weight rises from 0; 5000 of 300,000 in the paper"
+    )
+    temperature: float = Field(0.7, gt=0, le=1000, description="UDA's targets are softmax(logits / temperature)")
     threshold: float = Field(0.6, ge=0, le=1, description="least probability of UDA's targets, after the temperature")
     weak: NoiseSettings = Field(WEAK, description="weak view of the pool; noise.pool is the strong one")
 

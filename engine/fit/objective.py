@@ -23,6 +23,7 @@ from engine.models.checkpoint import LoadReport
 from engine.settings.block import Block, SettingsError, parse
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
+from engine.settings.names import OBJECTIVES
 
 Arguments = TypeVar("Arguments", bound=Block)
 
@@ -131,20 +132,6 @@ class Objective(ABC):
             part.load_state_dict(state[name])
 
 
-OBJECTIVES: dict[str, str | type[Objective]] = {
-    "supervised": "engine.fit.supervised:Supervised",
-    "segmentation": "engine.fit.segmentation:Segmentation",
-    "rotation": "engine.fit.rotation:Rotation",
-    "patches": "engine.fit.patches:Patches",
-    "inpainting": "engine.fit.restoration:Inpainting",
-    "colourisation": "engine.fit.restoration:Colourisation",
-    "two_views": "engine.fit.two_views:TwoViews",
-    "fixmatch": "engine.fit.weak_strong:FixMatch",
-    "uda": "engine.fit.weak_strong:UDA",
-    "meta_pseudo_labels": "engine.fit.meta_pseudo_labels:MetaPseudoLabels",
-}
-"""Objectives by name; those of the engine are imported when first asked for."""
-
 Kind = TypeVar("Kind", bound=type[Objective])
 
 
@@ -170,16 +157,7 @@ def create_objective(context: Context) -> Objective:
         usual = FitSettings.model_fields[setting].get_default(call_default_factory=True)
         if getattr(context.settings, setting) != usual:
             raise SettingsError(f"objective {name} has no use for {setting}: leave it out")
-    _refuse_unknown_streams(context.settings)
     return kind(context)
-
-
-def _refuse_unknown_streams(settings: FitSettings) -> None:
-    for what, names in (("stream_weight", settings.stream_weight), ("noise", settings.noise)):
-        if unknown := names.keys() - settings.batch.keys():
-            raise SettingsError(
-                f"{what} names the stream {sorted(unknown)[0]!r}, but batch has {', '.join(settings.batch)}"
-            )
 
 
 def find_objective(name: str) -> type[Objective]:

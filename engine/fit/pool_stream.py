@@ -4,7 +4,7 @@ The pool's own shards are read block by block, a block being consecutive rows of
 memory. Shards come in a seeded order, blocks of a shard in the order of its file, so that a row group is decoded once
 an epoch, and the rows of a block in a seeded order. Mixing comes from the lanes (engine.fit.order), which stand in some
 64 shards at once. A draw is a pure function of (seed, stream, step) and of the images themselves: where one cannot be
-used, or stands in a labelled or evaluation set, another image of its block stands in for it.
+used, or is in a labelled or evaluation set, another image of its block is drawn instead.
 """
 
 from collections import OrderedDict
@@ -101,7 +101,7 @@ class PoolShards:
             reader = self._readers.pop((shard, block), None) or replace(self.raw.manifest)
         images = pa.chunked_array([self._allowed(batch) for batch in reader.read(shard, rows)], pa.binary())
         with self._shelving:
-            self._readers[shard, block + 1] = reader  # it stands where that block begins
+            self._readers[shard, block + 1] = reader  # it is where that block begins
             while len(self._readers) > 2 * self._lanes:
                 self._readers.popitem(last=False)
         return Rows(shard, rows, images, None, np.zeros((len(rows), 0), np.int64), np.zeros((len(rows), 0), np.float32))
@@ -133,7 +133,7 @@ class PoolShards:
 
 
 class PoolDecoder(Decoder):
-    """Decodes the image that was drawn, or the one that stands in for it, until too many are broken.
+    """Decodes the image that was drawn, or the one drawn instead, until too many are broken.
 
     What is drawn again in a later epoch counts again; what a resumed fit drew before its stop does not.
     """

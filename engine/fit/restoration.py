@@ -6,7 +6,7 @@ comes out. Pixels are normalised: a hole of zeros is one of the mean colour.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +29,20 @@ from engine.settings.block import Block, SettingsError
 class InpaintingArguments(Block):
     """`fit.objective_args` of in-painting; the defaults are those of the Image网 notebook, for 128 and 192 pixels."""
 
-    holes: tuple[int, int] = Field((5, 9), description="rectangles an image, the upper bound exclusive")
-    side: tuple[int, int] = Field((5, 49), description="their sides in pixels, the upper bound exclusive")
+    holes: tuple[Annotated[int, Field(ge=0, le=1000)], Annotated[int, Field(ge=1, le=1000)]] = Field(
+        (5, 9), description="rectangles an image, the upper bound exclusive"
+    )
+    side: tuple[Annotated[int, Field(ge=1, le=16_384)], Annotated[int, Field(ge=2, le=16_384)]] = Field(
+        (5, 49), description="their sides in pixels, the upper bound exclusive"
+    )
     loss_over: Literal["picture", "holes"] = Field("picture", description="where the squared error counts")
-    width: int = Field(32, ge=1, description="channels of the decoder at full size")
+    width: int = Field(32, ge=1, le=4096, description="channels of the decoder at full size")
 
 
 class ColourisationArguments(Block):
     """`fit.objective_args` of colourisation."""
 
-    width: int = Field(32, ge=1, description="channels of the decoder at full size")
+    width: int = Field(32, ge=1, le=4096, description="channels of the decoder at full size")
 
 
 class Restoration(Objective):

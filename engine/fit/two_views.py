@@ -27,10 +27,10 @@ STRONG = NoiseSettings(scale=(0.35, 1.0), aa_num_ops=2, aa_magnitude=9.0)
 class TwoViewsArguments(Block):
     """`fit.objective_args`; the weights are those of VICReg."""
 
-    features: int = Field(256, ge=2, description="width of the projection on which views are compared")
-    agree: float = Field(25.0, ge=0)
-    vary: float = Field(25.0, ge=0)
-    differ: float = Field(1.0, ge=0)
+    features: int = Field(256, ge=2, le=100_000, description="width of the projection on which views are compared")
+    agree: float = Field(25.0, ge=0, le=10**6)
+    vary: float = Field(25.0, ge=0, le=10**6)
+    differ: float = Field(1.0, ge=0, le=10**6)
 
 
 class Projected(nn.Module):

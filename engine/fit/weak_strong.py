@@ -35,7 +35,7 @@ class WeakStrongArguments(Block):
     """`fit.objective_args`; the defaults are FixMatch's."""
 
     weak: NoiseSettings = Field(WEAK, description="view of pool images that gives the target; noise.pool is the strong")
-    weight: float = Field(1.0, ge=0, description="of the pool's loss beside the labelled one")
+    weight: float = Field(1.0, ge=0, le=10**6, description="of the pool's loss beside the labelled one")
     cut: Literal["fixed", "freematch"] = "fixed"
     threshold: float = Field(0.95, ge=0, le=1, description="fixed: least probability; freematch: highest cut")
     momentum: float = Field(0.999, ge=0, lt=1, description="freematch: of the averages that the cut is made from")
@@ -45,7 +45,7 @@ class UDAArguments(WeakStrongArguments):
     """`fit.objective_args`; the defaults are UDA's."""
 
     threshold: float = Field(0.8, ge=0, le=1, description="fixed: least probability; freematch: highest cut")
-    temperature: float = Field(0.4, gt=0, description="targets are softmax(logits / temperature)")
+    temperature: float = Field(0.4, gt=0, le=1000, description="targets are softmax(logits / temperature)")
 
 
 class ConfidenceThreshold(nn.Module):

@@ -40,7 +40,11 @@ class RejectLimit:
     @classmethod
     def of_step(cls, percent: float, title: str, step: str) -> "RejectLimit":
         """The limit of the step called `step`, which lists what it rejects in its quarantine."""
-        return cls(percent, title, f"Keys: {step}/quarantine/. Fix them or raise the limit.")
+        return cls(
+            percent,
+            title,
+            f"`python -m jobs.status STORE RUN --rejected` lists keys and reasons ({step}/quarantine/). Fix them or raise the limit.",
+        )
 
     def check(self, seen: int, reasons: Mapping[str, int]) -> None:
         """Raise TooManyRejectsError when too many of `seen` images were rejected; `reasons`: number of images of each reason."""

@@ -4,6 +4,8 @@ import logging
 import sys
 import time
 
+from engine.settings.credentials import hide_credentials
+
 UNITS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
 logger = logging.getLogger("engine")
@@ -13,7 +15,7 @@ class _StdoutHandler(logging.Handler):
     """Writes to the current `sys.stdout`, which may be replaced after this handler is created."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stdout.write(f"{self.format(record)}\n")
+        sys.stdout.write(hide_credentials(f"{self.format(record)}\n"))
         sys.stdout.flush()
 
 

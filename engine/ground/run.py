@@ -17,6 +17,8 @@ from engine.ground.steps import Output, Step, Store
 from engine.settings import block
 from engine.settings.block import Block
 from engine.settings.cluster import ClusterSettings
+from engine.settings.credentials import hide_credentials
+from engine.settings.names import check_file_name
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Run:
         on_generation: OnGeneration | None = None,
     ) -> None:
         self.store = store.open()
-        self.name = name
+        self.name = check_file_name("run", name)
         self.cluster = cluster
         self.shared = shared
         self.on_generation = on_generation
@@ -66,7 +68,7 @@ class Run:
         return storage.join(self.store.uri, "runs", self.name)
 
     def save_settings(self, resolved: Block) -> None:
-        storage.put(self.store.fs, f"{self.folder}/settings.yaml", block.dump(resolved).encode())
+        storage.put(self.store.fs, f"{self.folder}/settings.yaml", hide_credentials(block.dump(resolved)).encode())
 
     def put(self, name: str, data: bytes) -> str:
         """Write a file of results into the folder of the run; returns its URI."""
@@ -110,6 +112,7 @@ class Run:
             time.sleep(POLL_SECONDS)
 
     def _point(self, title: str, step: Step) -> None:
+        check_file_name("step title", title, blanks=True)
         path = f"{self.folder}/steps/{title.replace(' ', '-')}.json"
         order = time.time()
         if storage.exists(self.store.fs, path):
@@ -125,10 +128,13 @@ class Run:
 
 def pointers(store: Store, run: str) -> list[Pointer]:
     """The steps of a run in the order in which they were first reached. Raises FileNotFoundError listing the existing runs."""
+    known = storage.folders(store.fs, f"{store.root}/runs")
+    if run not in known:
+        check_file_name("run", run)
+        raise FileNotFoundError(f"{store.uri}: no run named {run!r}. Existing runs: {', '.join(known) or 'none'}.")
     folder = f"{store.root}/runs/{run}/steps"
     stored = [json.loads(storage.get(store.fs, f"{folder}/{name}")) for name in storage.names(store.fs, folder)]
     found = [Pointer(one["label"], one["step"], one["record"], one["order"]) for one in stored]
     if not found:
-        known = ", ".join(storage.folders(store.fs, f"{store.root}/runs")) or "none"
-        raise FileNotFoundError(f"{store.uri}: no run named {run!r}. Existing runs: {known}.")
+        raise FileNotFoundError(f"{store.uri}: the run {run!r} has no steps yet. Existing runs: {', '.join(known)}.")
     return sorted(found, key=lambda pointer: pointer.order)

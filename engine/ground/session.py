@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +25,35 @@ SILENT = (
 """Loggers that warn of options which are set here on purpose."""
 
 
+PATIENCE = 15.0
+"""Seconds within which the head of a cluster has to accept a connection."""
+
+
+def answers(address: str) -> bool:
+    """Whether something listens at a cluster's `host:port` or `ray://host:port`; True of other addresses, such as auto, which Ray looks up."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+?)\]?:(\d+)", address)
+    if found is None:
+        return True
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=PATIENCE).close()
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _no_cluster(cluster: ClusterSettings, address: str, reason: str) -> str:
+    """That no cluster answers, with the remedy for where the address comes from."""
+    if cluster.address is not None:
+        return (
+            f"cluster.address={address!r}: no Ray cluster answers ({reason}). Start one with `ray start`, or "
+            "leave cluster.address empty for a local one."
+        )
+    return (
+        f"RAY_ADDRESS={address!r}: no Ray cluster answers ({reason}). Start one with `ray start`, correct RAY_ADDRESS, or "
+        "`unset RAY_ADDRESS` for a local one."
+    )
+
+
 @contextmanager
 def connect(cluster: ClusterSettings) -> Iterator[None]:
     """Connect to Ray within the block. An existing session is used and left open. Raises ValueError when no cluster can be reached or started."""
@@ -36,6 +67,8 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
     if address is None:
         # a local cluster is not preempted: saves an actor per fit
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    elif not answers(address):
+        raise ValueError(_no_cluster(cluster, address, f"no connection within {PATIENCE:g} s"))
     try:
         ray.init(
             address=address or "local",
@@ -44,10 +77,7 @@ def connect(cluster: ClusterSettings) -> Iterator[None]:
             log_to_driver=cluster.worker_logs,
         )
     except ConnectionError as error:
-        raise ValueError(
-            f"cluster.address={address!r}: no Ray cluster answers ({error}). Start one with `ray start`, or "
-            "leave cluster.address empty for a local one."
-        ) from None
+        raise ValueError(_no_cluster(cluster, str(address), str(error))) from None
     except Exception as error:
         if "timed out during startup" not in str(error):  # Ray has no exception class for it
             raise

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from engine.settings.credentials import hide_credentials
+
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):(?=/)", re.IGNORECASE)
 ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 STORES = ("s3", "gs", "abfs", "abfss")
@@ -65,10 +67,5 @@ def _are_options(query: str, before: str) -> bool:
 
 
 def without_credentials(uri: str) -> str:
-    """`uri` without user name and password, for messages and files."""
-    scheme, mark, rest = uri.partition("://")
-    authority, slash, path = rest.partition("/")
-    before, at, host = authority.rpartition("@")
-    if scheme.lower() in ("abfs", "abfss") and at:  # Azure's container, and an account key after a colon
-        host = before.partition(":")[0] + at + host
-    return scheme + mark + host + slash + path if mark else uri
+    """`uri` without user name, password, tokens and signatures, for messages and files."""
+    return hide_credentials(uri) if "://" in uri else uri

@@ -34,6 +34,7 @@ def check_counts(
     if len(lost):
         named = ", ".join(f"{classes.names[index]} ({before[index]:,} images)" for index in lost[:SHOWN])
         raise ValueError(
-            f"{name}: {len(lost)} of {len(classes)} classes lost all their images: {named}. Keys and reasons: {step}/quarantine/. "
+            f"{name}: {len(lost)} of {len(classes)} classes lost all their images: {named}. "
+            f"Keys and reasons: `python -m jobs.status STORE RUN --rejected` ({step}/quarantine/). "
             "Fix the images, add others or remove the class."
         )

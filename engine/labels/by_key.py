@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from engine.ground import storage
 from engine.ground.encodings import compose, encoding_of, find_undecodable
-from engine.labels.cells import plain, plain_column
+from engine.labels.cells import DEFUSED, plain, plain_column
 from engine.labels.classes import ClassList
 
 ABSENT, EMPTY = -2, -1
@@ -18,6 +18,7 @@ ABSENT, EMPTY = -2, -1
 
 def read_table(uri: str, text: tuple[str, ...] = ()) -> pa.Table:
     """A CSV (.csv), Arrow IPC (.arrow, .feather) or Parquet file. The CSV columns named in `text` are read as text, so that 007 stays 007.
+    A CSV that was written for spreadsheets (`labels.cells`) is turned back.
 
     Raises ValueError when the file cannot be read.
     """
@@ -31,6 +32,9 @@ def read_table(uri: str, text: tuple[str, ...] = ()) -> pa.Table:
                 file.seek(0)
                 reading = pcsv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding)
                 table = pcsv.read_csv(file, read_options=reading, convert_options=convert)
+                if table.column_names[-1] != DEFUSED or set(table[DEFUSED].to_pylist()) - {"'"}:
+                    return table
+                table = table.drop_columns([DEFUSED])
                 columns = [plain_column(c) if pa.types.is_string(c.type) else c for c in table.columns]
                 return pa.table(columns, names=[plain(name) for name in table.column_names])
             if path.lower().endswith((".arrow", ".feather")):

@@ -1,6 +1,5 @@
 """Build a network from settings: any timm architecture by name, with its regularisation checked."""
 
-import difflib
 from typing import Any, NamedTuple
 
 import timm
@@ -14,6 +13,7 @@ from engine.ground.progress import log_event
 from engine.models import cifar as _registers_networks  # noqa: F401
 from engine.models.unet import PixelClassifier
 from engine.settings.model import ModelSettings
+from engine.settings.names import check_network
 
 OWN_SETTINGS = {
     "num_classes": "the class list decides it",
@@ -42,7 +42,7 @@ def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) ->
     Raises ValueError for an unknown name, an argument that the architecture does not accept, and regularisation that it
     would ignore.
     """
-    _check_name(settings.model)
+    check_network(settings.model)
     if taken := settings.model_args.keys() & OWN_SETTINGS.keys():
         raise ValueError("; ".join(f"model_args.{name}: {OWN_SETTINGS[name]} instead" for name in sorted(taken)))
     of_pixels = settings.decoder is not None and num_classes > 0
@@ -99,27 +99,6 @@ def warn_if_smaller(teacher: ModelSettings, student: ModelSettings, num_classes:
             f"{sizes[1]:,} parameters, fewer than its teacher's {sizes[0]:,}: only an equal or larger student can be expected to surpass its teacher",
         )
     return sizes[1] < sizes[0]
-
-
-def _check_name(name: str) -> None:
-    """Raise ValueError unless timm has the architecture and the tag of `name` ("resnet50", "resnet50.a1_in1k")."""
-    if ":" in name or "/" in name:
-        raise ValueError(
-            f"model {name!r} is a location, not an architecture. Use a name of timm, e.g. resnet50 or resnet50.a1_in1k."
-        )
-    architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture):
-        raise ValueError(
-            f"model {name!r} is unknown to timm {timm.__version__}; {_nearest(architecture, timm.list_models())}"
-        )
-    tagged = timm.list_models(f"{architecture}.*", include_tags=True)
-    if tag and name not in tagged:
-        raise ValueError(f"model {name!r}: {architecture} has no weights of that tag; {_nearest(name, tagged)}")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists all names"
 
 
 def _type_error_message(settings: ModelSettings, message: str) -> str:

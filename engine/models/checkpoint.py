@@ -24,6 +24,7 @@ from engine.labels.classes import ClassList
 from engine.models.build import build_model, normalisation
 from engine.models.unet import UNet
 from engine.settings.model import ModelSettings
+from engine.settings.trust import UNPICKLED
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -206,8 +207,11 @@ def describe(folder: Path) -> Description:
             if name not in ("img_size", "num_classes", "in_chans")
         }
         settings = ModelSettings.model_validate(ours or {"model": config["architecture"], "model_args": args})
+        # the weights are those of the folder; nothing else that a config names is ever loaded
+        kept = {name: value for name, value in settings.model_args.items() if name not in UNPICKLED}
         update = {
             "pretrained": False,
+            "model_args": kept,
             "img_size": origin["input_size"][-1],
             "mean": tuple(origin["mean"]),
             "std": tuple(origin["std"]),

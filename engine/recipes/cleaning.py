@@ -17,10 +17,10 @@ from engine.ground.steps import Output, Step, read_tables
 from engine.images.subset import Subset
 from engine.labels import targets
 from engine.labels.by_key import ABSENT, EMPTY, labels_by_key
-from engine.labels.cells import cell
 from engine.recipes.context import RecipeContext
 from engine.select.audit import SCORED, audit_quality, confidence, disagreements, relabelled, scored, stratified_folds
 from engine.settings.block import Block
+from engine.settings.fit import LARGEST_SEED
 from engine.tables import schema
 
 REVISION = 1
@@ -32,10 +32,15 @@ class CleanOptions(Block):
     """How labels are judged, and what becomes of those that are denied."""
 
     folds: int = Field(
-        5, ge=2, description="number of models, each judging what it was not trained on; the post used 2 and advises 5"
+        5,
+        ge=2,
+        le=1000,
+        description="number of models, each judging what it was not trained on; the post used 2 and advises 5",
     )
-    fold_seed: int = Field(0, description="random state of the split into folds")
-    top: int = Field(5000, ge=1, description="most images listed for review, the most confident denials first")
+    fold_seed: int = Field(0, ge=0, le=LARGEST_SEED, description="random state of the split into folds")
+    top: int = Field(
+        5000, ge=1, le=10**9, description="most images listed for review, the most confident denials first"
+    )
     list_above: float = Field(0.0, ge=0, lt=1, description="probability above which denials are listed")
     relabel_above: float | None = Field(
         None, ge=0, lt=1, description="probability above which denials take the model's label (default: none do)"
@@ -103,7 +108,7 @@ def publish(setup: RecipeContext, clean: CleanOptions, audited: Output) -> None:
     writer = csv.writer(buffer)
     writer.writerow(["key", "label", "predicted", "confidence", "fold"])
     for number, (key, label, predicted, sure, fold) in enumerate(rows):
-        writer.writerow([cell(key), cell(label), cell(predicted), f"{sure:.6g}", fold])
+        writer.writerow([key, label, predicted, f"{sure:.6g}", fold])
         if number < SHOWN:
             log_event("audit", f"{key}: labelled {label}, seen as {predicted} with {sure:.1%}")
     facts: dict[str, Any] = {**audited.summary, "listed": len(suspects)}

@@ -42,6 +42,7 @@ class NoisyStudent(GenerationalRecipe):
     finetune_img_size: int | None = Field(
         None,
         ge=1,
+        le=16_384,
         description="side of the images of the finetune in pixels, the fix of train and test resolution (default: the fit's)",
     )
 

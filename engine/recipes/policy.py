@@ -20,6 +20,7 @@ Action = Literal["continue", "stop", "keep_teacher"]
 Reason = Literal[
     "student_better",
     "student_not_worse",
+    "student_not_measured",
     "student_worse",
     "more_overconfident",
     "classes_lost",
@@ -112,8 +113,11 @@ def judge_generation(evidence: Evidence, limits: GuardSettings = USUAL) -> Guard
             f"only {churn.rate:.2%} of {churn.both:,} images changed class: another generation would repeat this one"
         )
         return GuardDecision("stop", "labels_settled", detail)
-    measured = f"difference {points(test.difference)}" if test is not None else "not measured: no validation images"
-    return GuardDecision("continue", "student_not_worse", f"student not significantly worse ({measured})")
+    if test is None:
+        detail = "student not compared with its teacher: no validation images. Set data.validation for a verdict"
+        return GuardDecision("continue", "student_not_measured", detail)
+    detail = f"student not significantly worse (difference {points(test.difference)})"
+    return GuardDecision("continue", "student_not_worse", detail)
 
 
 def points(interval: Interval) -> str:

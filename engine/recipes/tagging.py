@@ -50,15 +50,18 @@ class TagSettings(Block):
         None,
         description="tags to learn; those that match the target task matter more than their number (default: all)",
     )
-    min_images: int = Field(1, ge=1, description="fewest images of a tag, without a vocabulary")
+    min_images: int = Field(1, ge=1, le=10**9, description="fewest images of a tag, without a vocabulary")
     max_tags: int | None = Field(
-        None, ge=2, description="number of tags, the most frequent, without a vocabulary (default: all)"
+        None, ge=2, le=10**7, description="number of tags, the most frequent, without a vocabulary (default: all)"
     )
     resample: Literal["natural", "sqrt", "uniform"] = Field(
         "sqrt", description="how far rare tags are drawn more often"
     )
     length: float = Field(
-        2.0, ge=1, description="draws per epoch over tagged images, which sets how often the rarest are repeated"
+        2.0,
+        ge=1,
+        le=10**6,
+        description="draws per epoch over tagged images, which sets how often the rarest are repeated",
     )
 
 

@@ -7,11 +7,12 @@ from pydantic import Field, model_validator
 
 from engine.recipes.clean_labels import CleanLabels
 from engine.recipes.registry import SelfTrainSettings
+from engine.settings.names import check_file_name
 from engine.settings.recipe import GenerationalSettings
 from engine.settings.run import GENERATIONAL, is_generational, refuse_renamed
 from engine.settings.search import SearchSettings
 
-FIXED = ("run", "store", "task", "seed", "data", "guard", "cluster", "search", "schedule")
+FIXED = ("trust", "run", "store", "task", "seed", "data", "guard", "cluster", "search", "schedule")
 """What must be alike in all trials: they would not compare, or not share."""
 
 
@@ -23,6 +24,7 @@ class SearchJobSettings(SelfTrainSettings):
     @model_validator(mode="after")
     def _can_be_searched(self) -> Self:
         search = self.search
+        check_file_name("trial", f"{self.run}.99999-99999")
         if self.data.validation is None:
             raise ValueError("a search compares models on validation images: set data.validation")
         if self.schedule is not None:

@@ -15,6 +15,7 @@ from engine.ground.run import Run
 from engine.recipes.registry import SelfTrainSettings
 from engine.search.space import Values, with_values
 from engine.settings.block import parse
+from engine.settings.names import check_file_name
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -114,7 +115,7 @@ class TrialRecords:
 
 def run_name(search: str, trial: Trial) -> str:
     """The name of the run that a trial is."""
-    return f"{search}.{trial.name}"
+    return check_file_name("trial", f"{search}.{trial.name}")
 
 
 def settings_of(base: SelfTrainSettings, trial: Trial, name: str) -> SelfTrainSettings:

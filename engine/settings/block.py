@@ -1,20 +1,28 @@
 """How settings are read: YAML, dotted overrides, unknown keys refused with a suggestion, resolved YAML out; and what identifies a step."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
+from engine.settings import yaml_text
+from engine.settings.names import numbers, repeated, texts
 from engine.settings.renamed import HOW, RENAMED
+from engine.settings.trust import untrusted
 
 RUNTIME: dict[str, Any] = {"runtime": True}
 """`json_schema_extra` of a setting that changes how a step runs and not what it yields, or names a file whose digest is an input of the step: it
 identifies nothing."""
+
+
+ABSURD = "absurd"
+"""Type of the problem that a value can be meant for no setting; its context has the field and the reason."""
 
 
 class SettingsError(ValueError):
@@ -24,10 +32,22 @@ class SettingsError(ValueError):
 class Block(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     shorthand: ClassVar[dict[str, str]] = {}
     """Groups that may be written as one value, and the key that the value stands for: `recipe: rotation` is `recipe: {name: rotation}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_meant(cls, tree: Any) -> Any:
+        for name, value in tree.items() if isinstance(tree, dict) else ():
+            field = cls.model_fields.get(name)
+            if field is not None and not blocks_of(field.annotation):
+                try:
+                    _refuse_absurd(value, list(_atoms(field.annotation)))
+                except ValueError as error:
+                    raise PydanticCustomError(ABSURD, "{reason}", {"reason": str(error), "field": name}) from None
+        return tree
 
 
 Settings = TypeVar("Settings", bound=Block)
@@ -36,21 +56,35 @@ Settings = TypeVar("Settings", bound=Block)
 def load(kind: type[Settings], path: str | Path, overrides: list[str] | None = None) -> Settings:
     """Settings of `kind` from a YAML file with dotted `key=value` overrides on top.
 
-    Raises SettingsError naming the file, the key and a suggestion when anything is unknown, mistyped or out of range.
+    Raises SettingsError naming the file, the key and a suggestion when anything is unknown, mistyped or out of range, and when the file names code
+    without `trust: true`.
     """
     file = Path(path)
     try:
-        tree = yaml.safe_load(file.read_text())
-    except FileNotFoundError:
+        tree = yaml_text.read(file.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
         raise SettingsError(f"{file}: no such config; see jobs/configs/ for examples") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file}: not valid YAML: {error}") from None
+    except IsADirectoryError:
+        inside = ", ".join(sorted(one.name for one in file.glob("*.y*ml"))[:10])
+        raise SettingsError(f"{file}: a folder, not a config" + (f"; it has {inside}" if inside else "")) from None
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: not UTF-8 at byte {error.start}; save the config as UTF-8") from None
+    except ValueError as error:
+        raise SettingsError(f"{file}: {error}") from None
     if not isinstance(tree, dict):
         raise SettingsError(f"{file}: a config is a mapping of settings, found {type(tree).__name__}")
+    found = list(untrusted(tree))
     _expand(kind, tree)
     for override in overrides or []:
         _apply(tree, override)
         _expand(kind, tree)
+    if found and tree.get("trust") is not True:
+        raise SettingsError(
+            f"{file}: runs code that is named in the file:\n" + "\n".join(f"  {line}" for line in found) + "\n"
+            "If you trust it, add trust=true to the command or trust: true to the file; or give these settings on the command line."
+        )
     return parse(kind, tree, str(file))
 
 
@@ -69,7 +103,7 @@ def parse(kind: type[Settings], tree: dict[str, Any], where: str) -> Settings:
 
 def dump(settings: Block) -> str:
     """The resolved settings as YAML, every default written out."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+    return yaml_text.write(settings.model_dump(mode="json"))
 
 
 def set_value(tree: dict[str, Any], path: str, value: Any, where: str) -> None:
@@ -118,6 +152,34 @@ def blocks_of(annotation: Any) -> list[type[BaseModel]]:
     return [block for arg in get_args(annotation) for block in blocks_of(arg)]
 
 
+def _atoms(annotation: Any) -> Iterator[Any]:
+    """The innermost types of an annotation: those of `dict[str, int] | None` are str, int and None's."""
+    inner = get_args(annotation)
+    if not inner or get_origin(annotation) is Literal:
+        yield annotation
+    else:
+        for one in inner:
+            yield from _atoms(one)
+
+
+def _refuse_absurd(value: Any, atoms: list[Any]) -> None:
+    """Raise ValueError for what no setting means, whatever its type: not a number, infinity, true as a number, text that is empty or does not print,
+    a name twice."""
+    for number in numbers(value):
+        if isinstance(number, bool) and bool not in atoms and Any not in atoms:
+            raise ValueError("true and false are no number and no text here; put text between quotes")
+        if not (isinstance(number, bool | int) or math.isfinite(number)):
+            raise ValueError("a number has to be finite")
+    for text in texts(value):
+        if not text.strip():
+            raise ValueError("text must not be empty; leave the setting out for its default")
+        if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+            raise ValueError("text must not contain line breaks or other control characters")
+    is_names = isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str) for one in value)
+    if is_names and (twice := repeated(value)):
+        raise ValueError(f"{', '.join(map(repr, twice[:5]))} more than once: name each once")
+
+
 def identity(settings: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     """What of `settings` identifies a step, as plain values: of a block every field that is not marked RUNTIME and not at its default; of a mapping
     every value.
@@ -157,9 +219,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             f"override {override!r}: write it as key=value, with dots between levels, e.g. select.threshold=0.9"
         )
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"override {override!r}: the value is not valid YAML: {error}") from None
+        parsed = yaml_text.read_value(value)
+    except ValueError as error:
+        raise SettingsError(f"override {override[:200]!r}: {error}") from None
     set_value(tree, path, parsed, f"override {override!r}")
 
 
@@ -182,7 +244,8 @@ def _example(path: str, value: Any) -> str:
 
 def _explain(kind: type[BaseModel], problem: Any) -> str:
     """One validation problem as a sentence, with the nearest known key for an unknown one."""
-    path, block = _path_in(kind, [str(part) for part in problem["loc"]])
+    inside = [problem["ctx"]["field"]] if problem["type"] == ABSURD else []
+    path, block = _path_in(kind, [*(str(part) for part in problem["loc"]), *inside])
     dotted = ".".join(path) or "the whole"
     if problem["type"] == "extra_forbidden":
         known = list(block.model_fields)
@@ -198,6 +261,10 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
         close = difflib.get_close_matches(problem["ctx"]["tag"], known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{dotted}.name: {problem['ctx']['tag']!r} is unknown; {hint}known here: {', '.join(known)}"
+    if problem["type"] == ABSURD:
+        return f"{dotted}: {problem['ctx']['reason']} (got {problem['input'][path[-1]]!r})"
+    if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
+        return f"{dotted}: text, but found the number {problem['input']!r}; put it in quotes: {dotted}='\"{problem['input']}\"'"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{dotted}: {message[0].lower()}{message[1:]} (got {problem['input']!r})" if path else message
 

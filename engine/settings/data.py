@@ -22,8 +22,8 @@ class SourceSettings(Block):
         None,
         description="encoding of CSV files and of names in tars, such as latin-1 (default: UTF-8, or as a mark says)",
     )
-    rows_per_shard: int = Field(2048, ge=1, description="rows per shard, the unit of prediction work")
-    shard_bytes: int = Field(64 * 2**20, ge=1, description="size of a shard of loose files in bytes, about")
+    rows_per_shard: int = Field(2048, ge=1, le=10_000_000, description="rows per shard, the unit of prediction work")
+    shard_bytes: int = Field(64 * 2**20, ge=1, le=2**36, description="size of a shard of loose files in bytes, about")
     max_rejected_percent: float = Field(
         1.0, ge=0, le=100, description="share of rejected images in percent, above which a step fails"
     )

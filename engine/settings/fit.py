@@ -1,25 +1,47 @@
 """Settings of training."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from engine.settings.block import RUNTIME, Block
+from engine.settings.names import LOSSES, OBJECTIVES, STREAMS, check_name, check_or_class
+
+LARGEST_SEED = 2**31 - 1
+AreaShare = Annotated[float, Field(gt=0, le=1)]
+AspectRatio = Annotated[float, Field(gt=0, le=100)]
+StepNumber = Annotated[int, Field(ge=1, le=10**9)]
+
+
+ADAMW_LR = 0.001
+"""Default of `lr` with opt=adamw."""
 
 
 class NoiseSettings(Block):
     """What the learner's images go through; a teacher that predicts sees none of it."""
 
     hflip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    pad: int = Field(0, ge=0, description="largest translation in pixels, reflected at the border (small images)")
-    scale: tuple[float, float] | None = Field(
+    pad: int = Field(
+        0, ge=0, le=4096, description="largest translation in pixels, reflected at the border (small images)"
+    )
+    scale: tuple[AreaShare, AreaShare] | None = Field(
         None, description="random resized crop: range of the area's share, e.g. [0.35, 1] (default: no crop)"
     )
-    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="random resized crop: range of width / height")
-    aa_num_ops: int = Field(0, ge=0, description="RandAugment: number of operations per image; 0 is off")
-    aa_magnitude: float = Field(9.0, ge=0, description="RandAugment: strength, 10 is the usual full scale")
+    ratio: tuple[AspectRatio, AspectRatio] = Field(
+        (3 / 4, 4 / 3), description="random resized crop: range of width / height"
+    )
+    aa_num_ops: int = Field(0, ge=0, le=64, description="RandAugment: number of operations per image; 0 is off")
+    aa_magnitude: float = Field(9.0, ge=0, le=100, description="RandAugment: strength, 10 is the usual full scale")
     aa_uniform: bool = Field(False, description="RandAugment: each strength is drawn uniformly from 0 to aa_magnitude")
-    cutout: int = Field(0, ge=0, description="side of one grey square in pixels; 0 is off")
+    cutout: int = Field(0, ge=0, le=4096, description="side of one grey square in pixels; 0 is off")
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _rises(cls, span: tuple[float, float] | None) -> tuple[float, float] | None:
+        if span is not None and span[0] > span[1]:
+            raise ValueError(f"a range goes from the lower to the higher end: write [{span[1]:g}, {span[0]:g}]")
+        return span
 
 
 class FitSettings(Block):
@@ -28,51 +50,127 @@ class FitSettings(Block):
     objective: str = Field("supervised", description="name of the objective: losses, views and modules of the fit")
     objective_args: dict[str, Any] = Field(default_factory=dict, description="options of the objective")
     loss: str = Field("soft_ce", description="name of the loss on labelled streams")
-    steps: int = Field(ge=1, description="number of training steps")
-    batch: dict[str, int] = Field(description="images per step of each stream, e.g. {labelled: 64, pseudo: 192}")
-    stream_weight: dict[str, float] = Field(
+    steps: int = Field(ge=1, le=10**9, description="number of training steps")
+    batch: dict[str, Annotated[int, Field(ge=1, le=10**7)]] = Field(
+        min_length=1, description="images per step of each stream, e.g. {labelled: 64, pseudo: 192}"
+    )
+    stream_weight: dict[str, Annotated[float, Field(ge=0, le=10**6)]] = Field(
         default_factory=dict, description="weight of each stream's mean loss (default: its share of the batch)"
     )
     noise: dict[str, NoiseSettings] = Field(default_factory=dict, description="augmentation of each stream")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of hard targets only")
     opt: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
-    lr: float = Field(0.1, gt=0, description="learning rate")
+    lr: float = Field(0.1, gt=0, le=1000, description="learning rate (default: 0.1, with opt=adamw 0.001)")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     nesterov: bool = Field(True, description="Nesterov's momentum for SGD")
-    weight_decay: float = Field(5e-4, ge=0, description="weight decay")
+    weight_decay: float = Field(5e-4, ge=0, le=10, description="weight decay")
     sched: Literal["cosine", "step", "constant"] = Field("cosine", description="schedule of the learning rate")
-    warmup_steps: int = Field(0, ge=0, description="first steps, in which the rate rises linearly")
-    decay_steps: list[int] = Field(
+    warmup_steps: int = Field(0, ge=0, le=10**9, description="first steps, in which the rate rises linearly")
+    decay_steps: list[StepNumber] = Field(
         default_factory=list, description="steps at which sched=step multiplies the rate by decay_rate"
     )
     decay_rate: float = Field(0.1, gt=0, le=1, description="factor of sched=step")
-    clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient (default: no limit)")
+    clip_grad: float | None = Field(
+        None, gt=0, le=10**6, description="largest norm of the gradient (default: no limit)"
+    )
     model_ema: bool = Field(True, description="the model is an average of the weights")
     model_ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of that average per step")
     amp: bool | Literal["auto"] = Field(
         "auto", description="bfloat16 autocast; auto: on GPUs and on CPUs that gain by it"
     )
     channels_last: bool = Field(True, description="channels-last memory format")
-    seed: int = Field(0, description="random state of this fit; 1,000 x the run's seed is added")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="random state of this fit; 1,000 x the run's seed is added")
     checkpoint_every: int = Field(
         500,
         ge=1,
+        le=10**9,
         description="steps between checkpoints: the most that a killed worker loses",
         json_schema_extra=RUNTIME,
     )
     cache_bytes: int = Field(
         2 * 2**30,
         ge=0,
+        le=2**50,
         description="largest decoded set in bytes that is kept in memory; larger ones are streamed",
         json_schema_extra=RUNTIME,
     )
-    log_every: int = Field(100, ge=1, description="steps between two lines of the log", json_schema_extra=RUNTIME)
+    log_every: int = Field(
+        100, ge=1, le=10**9, description="steps between two lines of the log", json_schema_extra=RUNTIME
+    )
     freeze: list[str] = Field(
         default_factory=list,
         description="parts of the network whose weights and running statistics stay, e.g. [conv_stem, bn1, blocks.0]",
     )
-    freeze_steps: int = Field(0, ge=0, description="first steps, in which only the classifier learns")
+    freeze_steps: int = Field(0, ge=0, le=10**9, description="first steps, in which only the classifier learns")
     layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer group over that of the one after it")
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_is_known(cls, name: str) -> str:
+        return check_or_class("objective", name, OBJECTIVES)
+
+    @field_validator("loss")
+    @classmethod
+    def _loss_is_known(cls, name: str) -> str:
+        return check_name("loss", name, LOSSES)
+
+    @field_validator("batch", "stream_weight", "noise")
+    @classmethod
+    def _streams_are_known(cls, streams: dict[str, Any]) -> dict[str, Any]:
+        for name in streams:
+            check_name("stream", name, STREAMS)
+        return streams
+
+    @field_validator("decay_steps")
+    @classmethod
+    def _steps_rise(cls, steps: list[int]) -> list[int]:
+        if sorted(set(steps)) != steps:
+            raise ValueError("steps rise, each once")
+        return steps
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_is_the_optimisers(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("opt") == "adamw" and tree.get("lr") is None:
+            return {**tree, "lr": ADAMW_LR}
+        return tree
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> Self:
+        for what, names in (("stream_weight", self.stream_weight), ("noise", self.noise)):
+            if unknown := sorted(names.keys() - self.batch.keys()):
+                raise ValueError(f"{what} names the stream {unknown[0]!r}, but batch has {', '.join(self.batch)}")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} of steps={self.steps}: the rate would rise to the end; lower warmup_steps"
+            )
+        if self.sched == "step" and not self.decay_steps:
+            raise ValueError("sched=step needs the steps at which the rate falls: set decay_steps")
+        for name, rule in WITHOUT_EFFECT.items():
+            usual = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) != usual and (remedy := rule(self)):
+                raise ValueError(f"{name}={getattr(self, name)} has no effect: {remedy}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        if (
+            self.stream_weight
+            and self.batch.keys() <= self.stream_weight.keys()
+            and not any(self.stream_weight.values())
+        ):
+            raise ValueError("stream_weight: every stream has weight 0, so nothing would be learned")
+        return self
+
+
+WITHOUT_EFFECT: dict[str, Callable[[FitSettings], str | None]] = {
+    "momentum": lambda fit: "opt=adamw has betas of its own; leave it out" if fit.opt == "adamw" else None,
+    "nesterov": lambda fit: "opt=adamw has no momentum of this kind; leave it out" if fit.opt == "adamw" else None,
+    "decay_steps": lambda fit: f"sched={fit.sched} does not read it; set sched=step" if fit.sched != "step" else None,
+    "decay_rate": lambda fit: f"sched={fit.sched} does not read it; set sched=step" if fit.sched != "step" else None,
+    "model_ema_decay": lambda fit: "model_ema=false keeps no average; leave it out" if not fit.model_ema else None,
+}
+"""Settings that others switch off, and why with what to do; None where they have an effect."""
 
 
 class FitsSettings(Block):

@@ -1,6 +1,6 @@
 """Settings of a prediction pass."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,8 +11,8 @@ from engine.tables.schema import log_sum_exp
 class PredictSettings(Block):
     """How a teacher predicts the pool."""
 
-    top_p: int = Field(8, ge=1, description="number of classes stored per image")
-    batch_size: int = Field(128, ge=1, description="images per batch", json_schema_extra=RUNTIME)
+    top_p: int = Field(8, ge=1, le=10**6, description="number of classes stored per image")
+    batch_size: int = Field(128, ge=1, le=10**6, description="images per batch", json_schema_extra=RUNTIME)
     backend: Literal[
         "auto", "eager", "channels_last", "frozen", "compiled", "openvino", "bf16", "openvino_bf16", "fp16", "int8"
     ] = Field(
@@ -34,11 +34,13 @@ class PredictSettings(Block):
         description="the temperature is fitted on the validation images before the pool is predicted (jobs.self_train)",
         json_schema_extra=RUNTIME,
     )
-    temperature: float = Field(1.0, gt=0, description="divisor of the logits; a fitted one makes scores probabilities")
+    temperature: float = Field(
+        1.0, gt=0, le=1000, description="divisor of the logits; a fitted one makes scores probabilities"
+    )
     further: list[Literal["entropy", "energy"]] = Field(
         default_factory=list, description="extra scores to store for select.score, 2 bytes per image each"
     )
-    log_sum_exp: list[float] = Field(
+    log_sum_exp: list[Annotated[float, Field(gt=0, le=1000)]] = Field(
         default_factory=list,
         description="temperatures of exact soft targets, 2 bytes per image each, e.g. [0.5], for select.temperature",
     )
@@ -59,8 +61,6 @@ class PredictSettings(Block):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
-        if any(one <= 0 for one in self.log_sum_exp):
-            raise ValueError(f"log_sum_exp={self.log_sum_exp}: temperatures are above 0, each")
         if self.activation == "sigmoid" and self.columns:
             raise ValueError(
                 "further and log_sum_exp are measures of one distribution over the classes, and activation=sigmoid has one a class: leave out one"

@@ -49,7 +49,7 @@ class RecipeSettings(Block):
 class GenerationalSettings(RecipeSettings):
     """A recipe whose students teach one another. Without generations what is left of it is its teacher."""
 
-    generations: int = Field(2, ge=0, description="number of generations of students; 0 is the teacher alone")
+    generations: int = Field(2, ge=0, le=1000, description="number of generations of students; 0 is the teacher alone")
 
     @property
     def num_generations(self) -> int:

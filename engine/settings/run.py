@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from engine.settings.block import Block, SettingsError, parse, set_value
 from engine.settings.cluster import ClusterSettings
 from engine.settings.data import DataSettings
-from engine.settings.fit import FitSettings, FitsSettings
+from engine.settings.fit import LARGEST_SEED, FitSettings, FitsSettings
 from engine.settings.model import ModelSettings, ModelsSettings
+from engine.settings.names import TASKS, RunName, check_or_class
 from engine.settings.predict import PredictSettings
 from engine.settings.recipe import RecipeSettings
 from engine.settings.renamed import RENAMED
@@ -27,7 +28,7 @@ class GuardSettings(Block):
     enabled: bool = Field(True, description="obey the decisions; otherwise they are logged and recorded, not obeyed")
     level: float = Field(0.05, gt=0, lt=1, description="significance level of every test")
     lost_class: int = Field(
-        20, ge=1, description="fewest pseudo-labels of a class before, for the loss of all of them to count"
+        20, ge=1, le=10**9, description="fewest pseudo-labels of a class before, for the loss of all of them to count"
     )
     settled: float = Field(
         0.01, ge=0, lt=1, description="share of images with a changed pseudo-label, below which the self-training stops"
@@ -44,15 +45,22 @@ class RunSettings(Block):
         "classify",
         description="classify: one class per image; multilabel: any number of them; segment: one per pixel; module:Class for another",
     )
-    run: str = Field(description="name of the run below STORE/runs/")
+    run: RunName = Field(description="name of the run below STORE/runs/")
     store: str = Field("store", description="folder or URI that holds steps and runs")
-    seed: int = Field(0, ge=0, description="random state of the run, from which those of all fits follow")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="random state of the run, from which those of all fits follow"
+    )
     data: DataSettings = Field(description="collections of the run")
     models: ModelsSettings = Field(description="networks of the run")
     fits: FitsSettings = Field(description="fits of the run")
     predict: PredictSettings = Field(PredictSettings(), description="predictions")
     select: SelectSettings = Field(SelectSettings(), description="selection of pseudo-labels")
     guard: GuardSettings = Field(GuardSettings(), description="rules after a generation")
+    trust: bool = Field(
+        False,
+        description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"
+        " not needed for what the command line names",
+    )
     schedule: list[dict[str, Any]] | None = Field(
         None,
         description="settings of single generations, dotted, one mapping per generation, as a search finds them:"
@@ -60,13 +68,20 @@ class RunSettings(Block):
     )
     cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
+    @field_validator("task")
+    @classmethod
+    def _task_is_known(cls, name: str) -> str:
+        return check_or_class("task", name, TASKS)
+
     @model_validator(mode="before")
     @classmethod
     def _write_out(cls, tree: Any) -> Any:
         """`recipe: rotation` is short for `recipe: {name: rotation}`, and the default is noisy_student."""
         if not isinstance(tree, dict) or isinstance(tree.get("recipe"), RecipeSettings):
             return tree
-        recipe = tree.get("recipe") or {}
+        recipe = {} if tree.get("recipe") is None else tree["recipe"]
+        if not isinstance(recipe, str | dict):
+            return tree
         return {**tree, "recipe": {"name": recipe} if isinstance(recipe, str) else {"name": "noisy_student", **recipe}}
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from engine.settings.block import Block
+from engine.settings.fit import LARGEST_SEED
 
 
 class Dimension(Block):
@@ -48,7 +49,7 @@ class Dimension(Block):
 class HalvingSettings(Block):
     """When a trial of mode `runs` is stopped: after a generation, unless it is among the best that got so far (ASHA)."""
 
-    grace: int = Field(1, ge=1, description="number of generations that every trial may finish")
+    grace: int = Field(1, ge=1, le=1000, description="number of generations that every trial may finish")
     keep: float = Field(0.5, gt=0, lt=1, description="share of the trials that goes on after a generation")
 
 
@@ -79,12 +80,13 @@ class SearchSettings(Block):
     trials: int = Field(
         8,
         ge=2,
+        le=10**6,
         description="number of trials in mode runs, else of students per generation; the first is the config as it stands, grids follow",
     )
     space: dict[str, Dimension] = Field(min_length=1, description="dotted settings and the values they may take")
-    seed: int = Field(0, description="random state of the search")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="random state of the search")
     concurrent: int | None = Field(
-        None, ge=1, description="most trials at once (default: as many as the cluster feeds)"
+        None, ge=1, le=10**6, description="most trials at once (default: as many as the cluster feeds)"
     )
     halving: HalvingSettings | None = Field(
         HalvingSettings(), description="early stopping in mode runs; null lets every trial finish"

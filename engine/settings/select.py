@@ -1,7 +1,7 @@
 """Settings of a selection: which predictions become pseudo-labels, and what is refused."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,7 @@ class SelectSettings(Block):
         " logits, no probability. entropy and energy must have been stored with predict.further",
     )
     threshold: float = Field(0.0, ge=0, lt=1, description="probability that a score must exceed, strictly")
-    thresholds: dict[str, float] = Field(
+    thresholds: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
         default_factory=dict, description="thresholds of single classes by name (default: `threshold`)"
     )
     cut: Literal["fixed", "quantile", "flexmatch", "freematch", "adamatch", "softmatch"] = Field(
@@ -36,12 +36,16 @@ class SelectSettings(Block):
     )
     at_least: float = Field(0.0, ge=0, le=1, description="smallest accepted share of all images: cuts move down")
     at_most: float = Field(1.0, ge=0, le=1, description="largest accepted share of all images: cuts move up")
-    per_class: int | None = Field(None, ge=1, description="K: most images kept per class (default: no limit)")
-    prior: dict[str, float] = Field(
+    per_class: int | None = Field(
+        None, ge=1, le=10**10, description="K: most images kept per class (default: no limit)"
+    )
+    prior: dict[str, Annotated[float, Field(ge=0, le=10**11)]] = Field(
         default_factory=dict,
         description="weights of the classes by name: quotas are in their proportion, per_class on average; balance=truncate cuts to it",
     )
-    classes_per_image: int = Field(1, ge=1, description="P: number of best classes for which an image may be kept")
+    classes_per_image: int = Field(
+        1, ge=1, le=10**6, description="P: number of best classes for which an image may be kept"
+    )
     balance: Literal["none", "truncate", "duplicate", "published"] = Field(
         "none",
         description="truncate to the smallest class, duplicate up to K by count, or thin at random to about K as Noisy Student's program did",
@@ -50,6 +54,7 @@ class SelectSettings(Block):
     temperature: float = Field(
         1.0,
         gt=0,
+        le=1000,
         description="soft targets are p^(1/temperature), normalised over all classes: predict.log_sum_exp or all classes must be stored",
     )
     pixel_threshold: float = Field(
@@ -116,10 +121,6 @@ _REFUSED: list[tuple[Callable[[SelectSettings], bool], str]] = [
     (
         lambda s: bool(s.thresholds) and s.cut not in ("fixed", "softmatch"),
         "thresholds are cuts of your own, and cut finds its own: leave out one of them",
-    ),
-    (
-        lambda s: any(not 0 <= t < 1 for t in s.thresholds.values()),
-        "thresholds must lie in 0 <= t < 1, each",
     ),
     (
         lambda s: s.share is None and s.cut == "quantile",

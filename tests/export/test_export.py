@@ -10,13 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from engine.export.files import csv_lines
 from engine.export.step_export import open_step
 from engine.export.writers import class_folders, export, file_name, safe_json
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Step, Store
 from engine.images.collection import Collection, open_collection
-from engine.labels.cells import cell, plain, plain_column
+from engine.labels.by_key import read_table
+from engine.labels.cells import FORMULA, cell, plain, plain_column
 from engine.labels.classes import ClassList
 from engine.labels.soft_tables import read_soft
 from engine.labels.targets import dense
@@ -94,15 +96,17 @@ def tabled(tmp_path_factory: pytest.TempPathFactory, images: list[bytes]) -> Mad
     return Made(folder, str(folder / "pool.parquet"))
 
 
-def test_csv_has_keys_names_and_probabilities_and_no_formula(loose: Made, tmp_path: Path) -> None:
+def test_csv_has_exact_keys_names_and_probabilities(loose: Made, tmp_path: Path) -> None:
     out = tmp_path / "labels.csv"
     assert export(open_step(loose.store, loose.predictions), "csv", str(out)) == 4
     rows = list(csv.reader(out.open(newline="")))
     assert rows[0] == ["key", "shard", "row", "class", "probability", "class_2", "probability_2"]
-    assert {row[0].lstrip("'") for row in rows[1:]} == set(KEYS)
-    assert rows[1][3] == "'=cmd()"
+    assert {row[0] for row in rows[1:]} == set(KEYS)
+    assert rows[1][3] == "=cmd()"
     assert float(rows[2][4]) == pytest.approx(0.5)
-    assert not any(value.startswith(("=", "+", "@")) for row in rows for value in row)
+    assert export(open_step(loose.store, loose.predictions), "csv", str(tmp_path / "safe.csv"), spreadsheets=True) == 4
+    safe = list(csv.reader((tmp_path / "safe.csv").open(newline="")))
+    assert not any(value.startswith(("=", "+", "@")) for row in safe for value in row)
 
 
 def test_parquet_of_a_selection(tabled: Made, tmp_path: Path) -> None:
@@ -159,11 +163,13 @@ def test_formulas_are_defused(text: str) -> None:
     assert cell(text) == "'" + text
     assert cell("a=b") == "a=b"
     assert plain(cell(text)) == text
-    assert plain("'tis") == "'tis"
+    assert plain(cell("'tis")) == "'tis"
+    assert plain(cell("'" + text)) == "'" + text
+    assert cell("'" + text) != cell(text)
 
 
 def test_a_column_is_restored() -> None:
-    column = pa.chunked_array([["'=a", "b"], ["'c", None, "'-d"]], pa.string())
+    column = pa.chunked_array([["'=a", "b"], ["''c", None, "'-d"]], pa.string())
     assert plain_column(column).to_pylist() == ["=a", "b", "'c", None, "-d"]
 
 
@@ -193,3 +199,28 @@ def test_names_cannot_leave_the_folder() -> None:
     assert folders["dog"] == "dog"
     assert file_name(1, 2, "x/../../y z.png") == "000001-000002-y_z.png"
     assert safe_json({"a": "</script>&"}) == '{"a": "\\u003c/script\\u003e\\u0026"}'
+
+
+AWKWARD = ["=1+1", "+1", "-1.jpg", "@x", "'=1+1", "'tis", "''", "\t=1", "007", "a,b", 'say "x"']
+
+
+@pytest.mark.parametrize("spreadsheets", [False, True])
+def test_every_key_comes_back_from_csv_as_it_was(tmp_path: Path, spreadsheets: bool) -> None:
+    (tmp_path / "x.csv").write_bytes(csv_lines([[one, one] for one in AWKWARD], ["key", "=class"], spreadsheets))
+    table = read_table(str(tmp_path / "x.csv"), ("key", "=class"))
+    assert table.column_names == ["key", "=class"]
+    assert table["key"].to_pylist() == AWKWARD
+    raw = list(csv.reader((tmp_path / "x.csv").read_text().splitlines()))[1:]
+    exact = [row[0] for row in raw] == AWKWARD
+    assert exact != spreadsheets, "what other programs read is exact unless spreadsheets were asked for"
+    assert not spreadsheets or not any(row[0].startswith(FORMULA) for row in raw)
+
+
+def test_spreadsheets_are_csv(loose: Made, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--spreadsheets is for CSV"):
+        export(open_step(loose.store, loose.predictions), "parquet", str(tmp_path / "x"), spreadsheets=True)
+    assert (
+        export(open_step(loose.store, loose.predictions), "soft-csv", str(tmp_path / "s.csv"), spreadsheets=True) == 4
+    )
+    keys = loose.pool.manifest.keys()["key"]
+    assert len(read_soft(str(tmp_path / "s.csv"), "distribution", loose.classes, keys).position) == 4

@@ -335,12 +335,6 @@ def test_a_setting_without_effect_is_refused(objective: str) -> None:
         create_objective(context(objective, loss="kl"))
 
 
-@pytest.mark.parametrize("objective", ["rotation", "patches", "inpainting", "two_views", "fixmatch"])
-def test_noise_for_a_stream_that_is_not_there_is_refused(objective: str) -> None:
-    with pytest.raises(SettingsError, match="noise names the stream 'pol', but batch has"):
-        create_objective(context(objective, model=SMALL, batch={"labelled": 8, "pool": 8}, noise={"pol": {"pad": 2}}))
-
-
 @pytest.mark.slow
 def test_a_linear_probe_is_better_on_a_pretext_than_on_random_weights() -> None:
     """Digits, features of the body, paired seeds."""

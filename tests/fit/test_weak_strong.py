@@ -115,7 +115,5 @@ def test_labels_make_up_their_share_of_every_batch() -> None:
 def test_wrong_streams_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=r"labelled and pool.*batch has labelled: set"):
         made(name, batch={"labelled": 4})
-    with pytest.raises(SettingsError, match="noise names the stream 'pseudo'"):
-        made(name, noise={"pseudo": STILL})
     with pytest.raises(SettingsError, match="did you mean 'threshold'"):
         made(name, objective_args={"treshold": 0.5})

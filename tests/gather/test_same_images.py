@@ -76,11 +76,7 @@ def fit_job(batch: dict[str, int], **changed: object) -> FitJobSettings:
         ),
         ({"labelled": 8}, {"soft": {"table": "t.csv"}}, "soft is set, but fit.batch draws nothing from it"),
         ({"labelled": 8, "pseudo": 8}, {}, "fit.batch has a stream pseudo, and nothing gives its images: set pseudo"),
-        (
-            {"labelled": 8, "psuedo": 8},
-            {},
-            "fit.batch has a stream psuedo; the streams are labelled, pseudo, soft, pool",
-        ),
+        ({"labelled": 8, "tags": 8}, {}, "fit.batch has a stream tags; the streams are labelled, pseudo, soft, pool"),
         ({"pool": 8}, {"data": {"labelled": "l"}}, "fit.batch.pool draws images of data.pool: set data.pool"),
     ],
 )

@@ -163,13 +163,13 @@ def test_the_published_filter_draws_about_k_a_class() -> None:
         ({"share": 0.5}, "leave share out"),
         ({"cut": "flexmatch"}, "set threshold, 0.95"),
         ({"cut": "freematch", "thresholds": {"a": 0.5}}, "leave out one of them"),
-        ({"thresholds": {"a": 1.5}}, "0 <= t < 1"),
+        ({"thresholds": {"a": 1.5}}, "less than 1"),
         ({"at_least": 0.5, "at_most": 0.2}, "must not exceed"),
         ({"cut": "softmatch", "at_least": 0.5}, "take another cut"),
         ({"score": "energy", "threshold": 0.5}, "set per_class, or cut=quantile"),
         ({"score": "entropy", "cut": "freematch"}, "score=max_probability, or cut=quantile"),
         ({"prior": {"a": 1}}, "set per_class, or balance=truncate"),
-        ({"prior": {"a": -1}, "per_class": 5}, "none below 0"),
+        ({"prior": {"a": -1}, "per_class": 5}, "greater than or equal to 0"),
     ],
 )
 def test_what_means_nothing_is_refused_with_the_remedy(tree: dict[str, Any], remedy: str) -> None:

@@ -39,4 +39,4 @@ def test_the_reference_is_up_to_date() -> None:
 def test_help_lists_the_settings() -> None:
     command = [sys.executable, "-m", "jobs.predict", "--help"]
     shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-    assert "predict.top_p: whole number >= 1, default 8" in shown
+    assert "predict.top_p: whole number >= 1 <= 1e+06, default 8" in shown
