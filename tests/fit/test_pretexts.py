@@ -337,8 +337,8 @@ def test_a_setting_without_effect_is_refused(objective: str) -> None:
 
 @pytest.mark.parametrize("objective", ["rotation", "patches", "inpainting", "two_views", "fixmatch"])
 def test_noise_for_a_stream_that_is_not_there_is_refused(objective: str) -> None:
-    with pytest.raises(SettingsError, match="noise names the stream 'pol', but batch has"):
-        create_objective(context(objective, model=SMALL, batch={"labelled": 8, "pool": 8}, noise={"pol": {"pad": 2}}))
+    with pytest.raises(SettingsError, match="noise names the stream 'pseudo', but batch has"):
+        create_objective(context(objective, model=SMALL, batch={"labelled": 8, "pool": 8}, noise={"pseudo": {"pad": 2}}))
 
 
 @pytest.mark.slow
