@@ -30,4 +30,4 @@ def test_what_the_named_collections_hold_is_excluded_under_any_name(tmp_path: Pa
         for i, row in enumerate(batch.to_pylist())
     }
     assert [key for key, reason in reasons.items() if reason] == ["b.jpg"]
-    assert "other" in str(reasons["b.jpg"])
+    assert reasons["b.jpg"] == "excluded: also in exclude 1"
