@@ -17,7 +17,7 @@ import torch
 
 from engine.dedup import hashing
 from engine.fit import trainer as fitting
-from engine.fit.loop import train
+from engine.fit.loop import Hooks, train
 from engine.fit.objective import Context, create_objective
 from engine.gather import pipeline as gathering
 from engine.gather.arrange import arrange
@@ -49,6 +49,7 @@ from engine.select.rule import PassStatistics, make_rule
 from engine.select.scores import classes_of, scores_of
 from engine.select.select import Selector
 from engine.settings.cluster import ClusterSettings
+from engine.settings.data import SourceSettings
 from engine.settings.model import ModelSettings
 from engine.settings.predict import PredictSettings
 from engine.settings.select import SelectSettings
@@ -102,7 +103,9 @@ def test_list(tmp_path: Path, kind: str) -> None:
     else:
         source = tmp_path / "images.tar"
         tar(source, {name: data for n in range(4) for name, data in ((f"{n}.jpg", jpeg(n)), (f"{n}.txt", b"cat"))})
-    manifest = listed(list_images(str(source), rows_per_shard=4, shard_bytes=2000), tmp_path / "listing")
+    manifest = listed(
+        list_images(str(source), SourceSettings(rows_per_shard=4, shard_bytes=2000)), tmp_path / "listing"
+    )
     shape = [(row["shard"], row["start"], row["rows"], row["bytes"]) for row in manifest.shards.to_pylist()]
     assert_golden(
         "list", listing.REVISION, kind, (shape, [(s, r, k, label) for s, r, k, _, label in read_all(manifest)])
@@ -164,7 +167,8 @@ def test_select(case: str) -> None:
 
 def test_predict(tmp_path: Path) -> None:
     manifest = listed(
-        list_images(str(parquet_of(tmp_path / "images.parquet")), rows_per_shard=12), tmp_path / "listing"
+        list_images(str(parquet_of(tmp_path / "images.parquet")), SourceSettings(rows_per_shard=12)),
+        tmp_path / "listing",
     )
     settings = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
     torch.manual_seed(1)
@@ -179,7 +183,10 @@ def test_predict(tmp_path: Path) -> None:
 
 
 def test_gather(tmp_path: Path) -> None:
-    manifest = listed(list_images(str(parquet_of(tmp_path / "images.parquet")), rows_per_shard=4), tmp_path / "listing")
+    manifest = listed(
+        list_images(str(parquet_of(tmp_path / "images.parquet")), SourceSettings(rows_per_shard=4)),
+        tmp_path / "listing",
+    )
     classes = ClassList(("cat", "dog", "owl"))
     lists = pa.list_(schema.class_type(3))
     rows = [(2, 1, [0], [1.0], 1), (0, 3, [1, 2], [0.75, 0.2], 2), (1, 0, [2], [1.0], 1), (0, 0, [1], [1.0], 3)]
@@ -223,7 +230,7 @@ def test_fit_of_five_steps(tmp_path: Path) -> None:
         "labelled", write_set(tmp_path / "set"), batch_size=8, seed=settings.seed, size=8, cache_bytes=2**20
     )
     logs: list[dict[str, Any]] = []
-    train(objective, {"labelled": stream}, settings, on_checkpoint=lambda *_: None, on_log=logs.append)
+    train(objective, {"labelled": stream}, settings, Hooks(lambda *_: None, logs.append))
     weights = [weight.detach().double() for weight in objective.export().parameters()]
     found = [logs[-1]["loss"], *(float(w.abs().mean()) for w in weights[:3]), float(weights[-2].norm())]
     np.testing.assert_allclose(

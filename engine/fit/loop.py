@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -28,26 +29,25 @@ class DivergedError(ValueError):
     """The loss is not finite: correct the settings or the targets."""
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls, on all ranks alike."""
+
+    on_checkpoint: Callable[[int, dict[str, Any]], None]
+    """With the step and the objective's state: every `checkpoint_every` steps and at the end, also when there was nothing left to do."""
+    on_log: Callable[[dict[str, Any]], None]
+    """With metrics, every `log_every` steps and before each checkpoint: `step`, `loss` and what the objective returns, averaged over steps and
+    workers since the last log, with `images_per_second` (all workers), `seconds_per_step` and `waiting` (share of the time spent waiting)."""
+    should_save: Callable[[], bool] = lambda: False
+    """Asked every `log_every` steps, all ranks answer alike: a checkpoint out of turn."""
+
+
 def train(
-    objective: Objective,
-    streams: Mapping[str, Stream],
-    settings: FitSettings,
-    *,
-    start_step: int = 0,
-    on_checkpoint: Callable[[int, dict[str, Any]], None],
-    on_log: Callable[[dict[str, Any]], None],
-    should_stop: Callable[[], bool] | None = None,
-    should_save: Callable[[], bool] | None = None,
+    objective: Objective, streams: Mapping[str, Stream], settings: FitSettings, hooks: Hooks, start_step: int = 0
 ) -> dict[str, Any]:
     """Train from `start_step` (steps already done) to `settings.steps`; returns the last metrics.
 
-    on_log(metrics) every `log_every` steps and before each checkpoint: `step`, `loss` and what the objective returns,
-    averaged over steps and workers since the last log, with `images_per_second` (all workers), `seconds_per_step` and
-    `waiting` (share of the time spent waiting for data). on_checkpoint(step, state) every `checkpoint_every` steps and
-    at the end, also when there was nothing left to do; both are called on all ranks. should_stop() is asked after each
-    step on every rank and must answer alike on all; a stop checkpoints first.
-    should_save() is asked, in the same way, every `log_every` steps: a checkpoint out of turn. Raises DivergedError when the loss is not
-    finite, before anything of it is checkpointed.
+    Raises DivergedError when the loss is not finite, before anything of it is checkpointed.
     """
     device = objective.context.device
     torch.backends.cudnn.deterministic = True  # some of its faster kernels add in no fixed order
@@ -59,19 +59,16 @@ def train(
             torch.manual_seed(step_seed(settings.seed, objective.context.rank, done))
             meter.add(objective.step(batch, done), waited)
             done += 1
-            stop = should_stop is not None and should_stop()
-            save = stop or done == settings.steps or done % settings.checkpoint_every == 0
+            save = done == settings.steps or done % settings.checkpoint_every == 0
             if save or done % settings.log_every == 0:
                 last = meter.read(done)
-                on_log(last)
-                save = save or (should_save is not None and should_save())
+                hooks.on_log(last)
+                save = save or hooks.should_save()
             if save:
-                on_checkpoint(done, objective.state_dict())
+                hooks.on_checkpoint(done, objective.state_dict())
                 meter.restart()  # saving is not training
-            if stop:
-                return last
     if start_step >= settings.steps:
-        on_checkpoint(done, objective.state_dict())
+        hooks.on_checkpoint(done, objective.state_dict())
     return last
 
 

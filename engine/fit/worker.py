@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from engine.fit.checkpoints import Reporter
-from engine.fit.loop import train
+from engine.fit.loop import Hooks, train
 from engine.fit.objective import Context, Objective, create_objective
 from engine.fit.precision import choose_precision, cpu_gains_from_bf16
 from engine.fit.source import Source
@@ -134,15 +134,7 @@ def run_loop(job: FitJob, rank: Rank, objective: Objective, streams: Mapping[str
         before, announced = announced, job.reporter.is_preemption_announced()
         return announced and not before
 
-    train(
-        objective,
-        streams,
-        job.settings,
-        start_step=start,
-        on_checkpoint=on_checkpoint,
-        on_log=on_log,
-        should_save=should_save,
-    )
+    train(objective, streams, job.settings, Hooks(on_checkpoint, on_log, should_save), start)
 
 
 def agreed_plan(step: Step, settings: FitSettings, rank: Rank) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def open_collection(run: Run, name: str, uri: str, source: SourceSettings, label
             manifest = Manifest.load(fs, stored["folder"], uri)
             log_classes(name, manifest)
             return Collection(name, manifest)
-    listing = list_images(uri, **wanted, labelled=labelled, progress=CountProgress(name, "images listed"))
+    listing = list_images(uri, source, labelled=labelled, progress=CountProgress(name, "images listed"))
     step = run.store.step(StepRecord("list", REVISION, wanted, {"listing": listing.digest}))
     if not storage.exists(fs, f"{step.folder}/manifest.json"):
         Manifest.save(listing, fs, step.folder)

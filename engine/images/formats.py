@@ -55,8 +55,11 @@ TOO_LONG = f"name of more than {MAX_NAME_BYTES:,} bytes"
 
 
 def with_dots(extensions: Sequence[str] | None) -> tuple[str, ...]:
-    """Endings as they are compared: lower case with a dot; "" for names without any. The default is all known ones."""
-    return EXTENSIONS if extensions is None else tuple(e and "." + e.lower().lstrip(".") for e in extensions)
+    """Endings as they are compared: lower case with a dot; "" for names without any, which are asked for by a lone dot. The default is all known
+    ones."""
+    return (
+        EXTENSIONS if extensions is None else tuple("." + e.lower().lstrip(".") if e != "." else "" for e in extensions)
+    )
 
 
 def ending(path: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,6 +25,7 @@ from engine.images.file_listing import (
     with_extension,
     without_credentials,
 )
+from engine.settings.data import SourceSettings
 
 DIGEST_ROWS = 65_536
 """Rows that are digested at once."""
@@ -61,14 +63,8 @@ class Listing:
 
 def list_images(
     uri: str,
+    source: SourceSettings = SourceSettings(),  # noqa: B008 (frozen)
     *,
-    image_column: str | None = None,
-    key_column: str | None = None,
-    label_column: str | None = None,
-    extensions: list[str] | None = None,
-    encoding: str | None = None,
-    rows_per_shard: int = 2048,
-    shard_bytes: int = 64 * 2**20,
     labelled: bool = False,
     progress: Progress | None = None,
 ) -> Listing:
@@ -81,7 +77,7 @@ def list_images(
     location = locate(uri)
     where = without_credentials(uri)
     found = list_image_files(location, progress)
-    how = Labelling(formats.with_dots(extensions), label_column, encoding)
+    how = Labelling(formats.with_dots(source.extensions), source.label_column, source.encoding)
     kind, files = _kind(found, how.extensions, where)
     ignored = found.ignored + _endings(found.files, files)
     labels_read = 0
@@ -97,15 +93,15 @@ def list_images(
             else []
         )
         schemas = [cols.with_partitions(foot.schema, path) for foot, path in zip(foots, names, strict=False)]
-        common = cols.common_schema(schemas or [tables.csv_schema(location, names[0], encoding)])
-        columns = cols.choose(common, image_column, key_column, label_column, names[0])
+        common = cols.common_schema(schemas or [tables.csv_schema(location, names[0], source.encoding)])
+        columns = cols.choose(common, source.image_column, source.key_column, source.label_column, names[0])
         for own, path in zip(schemas, names, strict=False):
             cols.check_part(own, columns, common, path, names[0])
         if not schemas:
             tables.check_label(common, columns, names[0])
         identity = [foot.digest for foot in foots]
     if columns.image is not None:
-        listed, table = parquet.shards(files, foots, rows_per_shard), None
+        listed, table = parquet.shards(files, foots, source.rows_per_shard), None
         counts = _parquet_labels(location, names, columns)
         result: Kind = "parquet"
     else:
@@ -121,12 +117,12 @@ def list_images(
             ignored += sum((one.ignored for one in every), Counter())
             labels_read = sum(one.labels for one in every)
         else:
-            items, result = [tables.items(location, name, columns, encoding) for name in names], "uris"
+            items, result = [tables.items(location, name, columns, source.encoding) for name in names], "uris"
             every_row = pa.concat_tables(items)
             items, containers = [every_row.filter(pc.invert(cols.too_long(every_row["key"])))], [""]
             ignored += Counter({formats.TOO_LONG: every_row.num_rows - items[0].num_rows})
             notes += tables.unusable(items[0])
-        listed, table = loose.shards(items, containers, rows_per_shard, shard_bytes)
+        listed, table = loose.shards(items, containers, source.rows_per_shard, source.shard_bytes)
         counts = _count(table["label"])
         if repeated := loose.find_repeated(table["key"]):
             raise ValueError(
@@ -143,7 +139,7 @@ def list_images(
         if kind == "folder":
             _check_folders(where, [composed(name) for name in found.folders], counts, bool(labels_read))
         _check_labels(where, result, table, listed, counts)
-    digest = _digest(result, columns, files, identity, listed, table, counts)
+    digest = _digest([result, columns.dump(), identity, counts], (files, listed, table))
     return Listing(
         result, uri, listed, table, digest, columns, counts, formats.shorten(ignored), labels_read, tuple(notes)
     )
@@ -235,18 +231,10 @@ def _check_labels(where: str, kind: Kind, files: pa.Table | None, shards: pa.Tab
         )
 
 
-def _digest(
-    kind: Kind,
-    columns: Columns,
-    files: pa.Table,
-    identity: list[object],
-    shards: pa.Table,
-    table: pa.Table | None,
-    counts: dict[str, int],
-) -> str:
+def _digest(about: list[object], listed: Sequence[pa.Table | None]) -> str:
     """SHA-256 in hex of everything that addresses and contents depend on, and of nothing that depends on the location."""
-    digest = hashlib.sha256(json.dumps([kind, columns.dump(), identity, counts], sort_keys=True).encode())
-    for part in (files, shards, table):
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for part in listed:
         if part is not None:
             for name in part.column_names:
                 digest.update(name.encode())

@@ -1,6 +1,7 @@
 """The start of a labelling step, on a worker and not on the driver: which backend, how large a batch, what decoding otherwise changes."""
 
 import time
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -58,7 +59,7 @@ def make_plan(job: PredictJob, workers: int) -> dict[str, Any]:
     }
     if settings.decode != "full":
         agreed = decoding_agreement(
-            settings.decode, images[-COMPARED_ON:], loaded, choice.name, batch, device, quantised
+            settings.decode, images[-COMPARED_ON:], PlannedNetwork(loaded, choice.name, batch, device, quantised)
         )
         plan[settings.decode] = agreed
         plan["said"].append(
@@ -129,16 +130,22 @@ def quantise_and_save(step: Step, loaded: Loaded, pixels: torch.Tensor, batch: i
     return quantised
 
 
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """A model as the plan will have it run."""
+
+    loaded: Loaded
+    backend: str
+    batch: int
+    device: str
+    quantised: Quantised | None = None
+
+
 def decoding_agreement(
-    decoding: Literal["scaled", "nvjpeg"],
-    images: list[pa.Buffer | None],
-    loaded: Loaded,
-    backend: str,
-    batch: int,
-    device: str,
-    quantised: Quantised | None = None,
+    decoding: Literal["scaled", "nvjpeg"], images: list[pa.Buffer | None], network: PlannedNetwork
 ) -> dict[str, float]:
     """How a decoding compares with the full one on these images: images/s of both, mean |pixel difference| in levels, logits, top-1."""
+    loaded, batch, device = network.loaded, network.batch, network.device
     usable = [data for data in images if len(decode_sample([data], loaded, scaled=False))]
     if decoding == "nvjpeg":
         on_device(usable[:1], loaded, batch, device)  # the first call loads the library
@@ -153,7 +160,7 @@ def decoding_agreement(
     ended = time.perf_counter()
     shape = (batch, 3, loaded.img_size, loaded.img_size)
     norm = Norm(loaded.mean, loaded.std)
-    forward = build(backend, loaded.model, shape, torch.device(device), quantised, norm)
+    forward = build(network.backend, loaded.model, shape, torch.device(device), network.quantised, norm)
     logits = [in_batches(forward, pixels.to(device), batch) for pixels in (full, other)]
     agreed = agreement(logits[1], logits[0])
     return {

@@ -4,7 +4,7 @@ Rows are handled in blocks that stay in the processor's cache, by `take` with na
 boolean masks, and temporaries stay small.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +28,27 @@ def order_in(key: Key) -> ScoreOrder:
     return ~key.astype(np.uint16)
 
 
-def scan(
-    classes: npt.NDArray[np.unsignedinteger],
-    scores: npt.NDArray[np.float16],
-    shard: npt.NDArray[np.int32],
-    row: npt.NDArray[np.int32],
-    floor: ScoreOrder,
-    cut: ScoreOrder,
-    tie_cut: Ties,
-    available: Counts,
-) -> tuple[Index, ScoreOrder, Ties, Index]:
-    """Class, order, tie and place of each of N rows that beats its class's cut; `available` (C,) counts those above `floor`.
+class Rows(NamedTuple):
+    """Candidates, (N,) each."""
 
-    `floor`, `cut` and `tie_cut` are (C,): a row passes with a score above the cut, or equal to it and a smaller hash.
-    """
+    classes: npt.NDArray[np.unsignedinteger]
+    scores: npt.NDArray[np.float16]
+    shard: npt.NDArray[np.int32]
+    row: npt.NDArray[np.int32]
+
+
+class RunningCuts(NamedTuple):
+    """Of each class, (C,): a row passes with a score above `cut`, or equal to it and a hash below `tie_cut`; it counts as available above `floor`."""
+
+    floor: ScoreOrder
+    cut: ScoreOrder
+    tie_cut: Ties
+
+
+def scan(rows: Rows, cuts: RunningCuts, available: Counts) -> tuple[Index, ScoreOrder, Ties, Index]:
+    """Class, order, tie and place of each of N rows that beats its class's cut; `available` (C,) counts those above the floor."""
+    classes, scores, shard, row = rows
+    floor, cut, tie_cut = cuts
     index = classes.astype(np.intp)
     order = order_of(scores)
     above = order > floor.take(index)

@@ -37,10 +37,10 @@ def _scan(classes, bits, shard, row, floor, cut, tie_cut, available, out_class, 
     return found
 
 
-def scan(classes, scores, shard, row, floor, cut, tie_cut, available):  # type: ignore[no-untyped-def]
+def scan(rows, cuts, available):  # type: ignore[no-untyped-def]
     """See `blocks.scan`."""
-    out = tuple(np.empty(len(classes), kind) for kind in (np.intp, np.uint16, np.uint64, np.intp))
-    found = _scan(classes, scores.view(np.uint16), shard, row, floor, cut, tie_cut, available, *out)
+    out = tuple(np.empty(len(rows.classes), kind) for kind in (np.intp, np.uint16, np.uint64, np.intp))
+    found = _scan(rows.classes, rows.scores.view(np.uint16), rows.shard, rows.row, *cuts, available, *out)
     return tuple(column[:found] for column in out)
 
 

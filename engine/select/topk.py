@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.select.blocks import Counts, Index, Key, Ties, class_of, order_in
+from engine.select.blocks import Counts, Index, Key, Rows, RunningCuts, Ties, class_of, order_in
 from engine.select.scores import LOWEST, address_of, order_of, score_of
 from engine.tables.schema import class_dtype
 
@@ -78,8 +78,9 @@ class TopK:
     ) -> None:
         """Take in N rows (every array of length N); `payload` travels with the winners. NaN is not checked for."""
         for block in _blocks(len(classes)):
-            columns = (classes[block], scores[block], shard[block], row[block])
-            index, order, tie, place = loops.scan(*columns, self._floor, self._cut, self._tie_cut, self.available)
+            rows = Rows(classes[block], scores[block], shard[block], row[block])
+            cuts = RunningCuts(self._floor, self._cut, self._tie_cut)
+            index, order, tie, place = loops.scan(rows, cuts, self.available)
             key = (index.astype(self._key.dtype) << 16) | ~order
             self._admit([key, tie, *(column[block].take(place, axis=0) for column in payload)])
 

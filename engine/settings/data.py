@@ -16,7 +16,7 @@ class SourceSettings(Block):
     label_column: str | None = Field(None, description="column of the labels (default: one of a usual name)")
     extensions: list[str] | None = Field(
         None,
-        description="endings of the images' file names, `input.jpg` or `` (no ending) too (default: those of known formats)",
+        description="endings of the images' file names, `input.jpg` or `.` (no ending) too (default: those of known formats)",
     )
     encoding: str | None = Field(
         None,

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from engine.fit.loop import train
+from engine.fit.loop import Hooks, train
 from engine.fit.objective import Context, create_objective
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.settings.fit import FitSettings
@@ -76,7 +76,7 @@ def measure(training_set: TrainingSet, cache_bytes: int) -> tuple[float, float, 
     started = time.perf_counter()
     stream = open_stream("labelled", training_set, batch_size=BATCH, seed=0, size=32, cache_bytes=cache_bytes)
     logged: list[dict[str, float]] = []
-    train(objective, {"labelled": stream}, settings, on_checkpoint=lambda *_: None, on_log=logged.append)
+    train(objective, {"labelled": stream}, settings, Hooks(lambda *_: None, logged.append))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return STEPS * BATCH / (time.perf_counter() - started), logged[-1]["waiting"], (peak - before) / 1024
 

@@ -21,6 +21,7 @@ from engine.predict.backends import Norm
 from engine.predict.bottleneck import bottleneck
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import ShardPredictor
+from engine.settings.data import SourceSettings
 from engine.settings.predict import PredictSettings
 from tests.benchmarks.predict_material import make_pool, make_teacher
 from tests.benchmarks.predict_rivals import Files
@@ -97,7 +98,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pool, files = make_pool(folder / "pool", arguments.images, "texture")
-        listing = list_images(str(pool), rows_per_shard=2048)
+        listing = list_images(str(pool), SourceSettings(rows_per_shard=2048))
         manifest = Manifest.save(listing, pafs.LocalFileSystem(), str(folder / "list"))
         for model in arguments.models:
             teacher = make_teacher(folder / model, model, arguments.size)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.fit.batch import Batch
-from engine.fit.loop import DivergedError, train
+from engine.fit.loop import DivergedError, Hooks, train
 from engine.fit.objective import Context, Objective, create_objective, register_objective
 from engine.fit.streams import Stream
 from engine.gather.training_set import TrainingSet
@@ -57,13 +57,7 @@ def test_resumed_equals_undisturbed(tmp_path: Path, opt: str, cache: int) -> Non
     sets = {"labelled": write_set(tmp_path / "a"), "pseudo": write_set(tmp_path / "b", (20, 9), soft=True, seed=1)}
     undisturbed, resumed = Recorder(tmp_path / "whole"), Recorder(tmp_path / "resumed")
     whole = create_objective(context(settings))
-    train(
-        whole,
-        streams(settings, sets, cache),
-        settings,
-        on_checkpoint=undisturbed.on_checkpoint,
-        on_log=undisturbed.logs.append,
-    )
+    train(whole, streams(settings, sets, cache), settings, Hooks(undisturbed.on_checkpoint, undisturbed.logs.append))
     assert undisturbed.saved == [10, 20]
     torch.manual_seed(123)  # whatever happened in between
     state = undisturbed.load(10)
@@ -73,9 +67,8 @@ def test_resumed_equals_undisturbed(tmp_path: Path, opt: str, cache: int) -> Non
         second,
         streams(settings, sets, cache),
         settings,
+        Hooks(resumed.on_checkpoint, resumed.logs.append),
         start_step=state["step"],
-        on_checkpoint=resumed.on_checkpoint,
-        on_log=resumed.logs.append,
     )
     assert resumed.saved == [20]
     left, right = undisturbed.load(20)["objective"], resumed.load(20)["objective"]
@@ -102,13 +95,7 @@ def test_it_learns_and_reports(tmp_path: Path) -> None:
     settings = fit_settings(steps=60, batch={"labelled": 16}, checkpoint_every=45, log_every=20, lr=0.1)
     recorder, objective = Recorder(tmp_path / "run"), create_objective(context(settings))
     sets = {"labelled": write_set(tmp_path / "a", (64,))}
-    last = train(
-        objective,
-        streams(settings, sets),
-        settings,
-        on_checkpoint=recorder.on_checkpoint,
-        on_log=recorder.logs.append,
-    )
+    last = train(objective, streams(settings, sets), settings, Hooks(recorder.on_checkpoint, recorder.logs.append))
     assert [log["step"] for log in recorder.logs] == [20, 40, 45, 60]
     assert recorder.saved == [45, 60]
     assert last == recorder.logs[-1]
@@ -117,31 +104,23 @@ def test_it_learns_and_reports(tmp_path: Path) -> None:
     assert last["images_per_second"] == pytest.approx(16 / last["seconds_per_step"])
     assert 0 <= last["waiting"] <= 1
     # a run that was killed between its last checkpoint and its end gets its last checkpoint once more
-    train(
-        objective,
-        {},
-        settings,
-        start_step=60,
-        on_checkpoint=recorder.on_checkpoint,
-        on_log=recorder.logs.append,
-    )
+    train(objective, {}, settings, Hooks(recorder.on_checkpoint, recorder.logs.append), start_step=60)
     assert recorder.saved == [45, 60, 60]
 
 
-def test_a_stop_checkpoints_first(tmp_path: Path) -> None:
+def test_threads_end_with_the_training_whether_it_ends_well_or_not(tmp_path: Path) -> None:
     settings = fit_settings()
-    recorder = Recorder(tmp_path / "run")
-    answers = iter([False, False, True])
-    last = train(
-        create_objective(context(settings)),
-        streams(settings, {"labelled": write_set(tmp_path / "a")}),
-        settings,
-        on_checkpoint=recorder.on_checkpoint,
-        on_log=recorder.logs.append,
-        should_stop=lambda: next(answers),
-    )
-    assert recorder.saved == [3]
-    assert last["step"] == 3
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            create_objective(context(settings)),
+            streams(settings, {"labelled": write_set(tmp_path / "a")}),
+            settings,
+            Hooks(interrupted, print),
+        )
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batch-")]
 
 
@@ -159,8 +138,7 @@ def test_divergence_names_the_step_and_saves_nothing(tmp_path: Path) -> None:
             Diverging(context(settings)),
             streams(settings, {"labelled": write_set(tmp_path / "a")}),
             settings,
-            on_checkpoint=recorder.on_checkpoint,
-            on_log=recorder.logs.append,
+            Hooks(recorder.on_checkpoint, recorder.logs.append),
         )
     assert recorder.saved == []
     assert [log["step"] for log in recorder.logs] == [5]
@@ -174,7 +152,7 @@ def test_a_failing_stream_ends_the_run(tmp_path: Path) -> None:
     recorder, settings = Recorder(tmp_path / "run"), fit_settings()
     objective = create_objective(context(settings))
     with pytest.raises(OSError, match="step 0"):
-        train(objective, {"labelled": Broken()}, settings, on_checkpoint=recorder.on_checkpoint, on_log=print)
+        train(objective, {"labelled": Broken()}, settings, Hooks(recorder.on_checkpoint, print))
 
 
 @register_objective("masks of tests")
@@ -213,13 +191,7 @@ def test_an_objective_of_another_task_needs_no_edit_of_the_engine(tmp_path: Path
     settings = fit_settings(objective=name, steps=60, log_every=20, checkpoint_every=60)
     recorder, objective = Recorder(tmp_path / "run"), create_objective(context(settings))
     sets = {"labelled": write_set(tmp_path / "a", (24,), masks=True)}
-    last = train(
-        objective,
-        streams(settings, sets),
-        settings,
-        on_checkpoint=recorder.on_checkpoint,
-        on_log=recorder.logs.append,
-    )
+    last = train(objective, streams(settings, sets), settings, Hooks(recorder.on_checkpoint, recorder.logs.append))
     assert last["loss"] < 0.5 * recorder.logs[0]["loss"]
     again = create_objective(context(settings))
     again.load_state_dict(recorder.load(60)["objective"])
@@ -243,9 +215,7 @@ def test_a_warning_saves_what_was_learnt_out_of_turn(tmp_path: Path) -> None:
         create_objective(context(settings)),
         streams(settings, {"labelled": write_set(tmp_path / "a")}),
         settings,
-        on_checkpoint=recorder.on_checkpoint,
-        on_log=recorder.logs.append,
-        should_save=warned,
+        Hooks(recorder.on_checkpoint, recorder.logs.append, warned),
     )
     assert asked == [2, 6]
     assert recorder.saved == [4, 6, 8]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from engine.fit.batch import Batch
 from engine.fit.feedback import draw, product, sampled_term, slopes, soft_term
 from engine.fit.learner import own_statistics
-from engine.fit.loop import train
+from engine.fit.loop import Hooks, train
 from engine.fit.meta_pseudo_labels import MetaPseudoLabels
 from engine.fit.objective import create_objective
 from engine.fit.pool_stream import PoolSource
@@ -349,9 +349,8 @@ def test_resumed_equals_undisturbed_on_a_raw_stream(tmp_path: Path) -> None:
             learner,
             streams,
             settings,
+            Hooks(lambda step, state: saved.update({step: copy.deepcopy(state)}), logs.append),
             start_step=start,
-            on_checkpoint=lambda step, state: saved.update({step: copy.deepcopy(state)}),
-            on_log=logs.append,
         )
         return [{key: log[key] for key in ("loss", "loss/student", "feedback")} for log in logs], saved
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from engine.fit.loop import train
+from engine.fit.loop import Hooks, train
 from engine.fit.objective import Context, create_objective
 from engine.gather.training_set import TrainingSet
 from engine.models.build import build_model
@@ -61,7 +61,7 @@ def learn_one(name: str, model: ModelSettings, rank: int, world: int, training_s
         saved = {"gradients": gradients, "weights": state["model"], "loss": logs[-1]["loss"]}
         torch.save(saved, folder / f"{name}-{world}-{rank}-{step}.pt")
 
-    train(objective, {"labelled": stream}, settings, on_checkpoint=save, on_log=logs.append)
+    train(objective, {"labelled": stream}, settings, Hooks(save, logs.append))
 
 
 def together(rank: int, world: int, training_set: TrainingSet, folder: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from engine.ground import storage
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
+from engine.settings.data import SourceSettings
 
 
 def picture(seed: int = 0, width: int = 24, height: int = 16, mode: str = "RGB") -> Image.Image:
@@ -51,7 +52,7 @@ def tar(path: Path, members: dict[str, bytes]) -> None:
 def manifest(uri: str | Path, store: Path, **settings: Any) -> Manifest:
     """The collection at `uri`, listed and saved."""
     fs, path = storage.resolve(str(store))
-    return Manifest.save(list_images(str(uri), **settings), fs, path)
+    return Manifest.save(list_images(str(uri), SourceSettings(**settings)), fs, path)
 
 
 def everything(manifest: Manifest, batch_rows: int = 256) -> pa.Table:

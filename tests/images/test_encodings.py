@@ -13,6 +13,7 @@ from engine.images.overlap import ContentHashes, build_exclusion_set
 from engine.images.sources import list_images
 from engine.labels.by_key import labels_by_key
 from engine.labels.classes import ClassList
+from engine.settings.data import SourceSettings
 from engine.tasks.task import known_classes
 
 from .making import everything, folder, jpeg, manifest
@@ -36,10 +37,10 @@ def test_a_table_in_latin_1_is_named_or_read(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=rf"t\.csv: line {line} is not UTF-8 text.*data\.encoding"):
         list_images(str(tmp_path))
     column = "étiquette" if line == 1 else None
-    listing = list_images(str(tmp_path), encoding="latin-1", label_column=column)
+    listing = list_images(str(tmp_path), SourceSettings(encoding="latin-1", label_column=column))
     assert listing.label_counts == {"chat": 1, NFC: 1}
     with pytest.raises(ValueError, match=r"data.encoding='nonsense' is no known encoding"):
-        list_images(str(tmp_path), encoding="nonsense")
+        list_images(str(tmp_path), SourceSettings(encoding="nonsense"))
 
 
 def test_labels_by_key_in_other_encodings(tmp_path: Path) -> None:

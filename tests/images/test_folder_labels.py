@@ -10,6 +10,7 @@ import pytest
 from engine.images.collection import shown_classes
 from engine.images.overlap import contradictions, read_content_hashes
 from engine.images.sources import Listing, list_images
+from engine.settings.data import SourceSettings
 
 from .making import everything, folder, jpeg, manifest
 
@@ -56,7 +57,7 @@ def test_labels_in_a_metadata_file(tmp_path: Path, name: str, text: str) -> None
     assert listing.notes[:2] == (f"a/{name}: 1 rows name no image", f"a/{name}: labels of 2 images")
     assert listing.notes[2].startswith(f"b/{name}: not used, no column file_name or none of labels among file_name, ")
     assert listing.num_rows + listing.labels_read + sum(listing.ignored.values()) == 6
-    named = list_images(str(tmp_path), label_column="words")
+    named = list_images(str(tmp_path), SourceSettings(label_column="words"))
     assert labels(named) == ["a", "a", "a", "007"]
     (tmp_path / "a" / name).write_text(text.replace("none", "1"))
     with pytest.raises(ValueError, match=f"a/{name}: 1 images are in more than one row"):

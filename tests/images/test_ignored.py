@@ -9,6 +9,7 @@ import pytest
 
 from engine.images.formats import explain_ignored, split_member, with_dots
 from engine.images.sources import Listing, list_images
+from engine.settings.data import SourceSettings
 
 from .making import encode, everything, folder, jpeg, manifest, picture, tar
 
@@ -100,13 +101,16 @@ def test_endings_are_a_setting(tmp_path: Path) -> None:
     tar(tmp_path / "0.tar", {"7.input.jpg": jpeg(0), "7.mask.png": jpeg(1), "7.cls": b"cat", "www.a.org.jpg": jpeg(2)})
     with pytest.raises(ValueError, match=r"without any image.*1 \.input\.jpg"):
         list_images(str(tmp_path))
-    listing = list_images(str(tmp_path), extensions=["Input.jpg"])
+    listing = list_images(str(tmp_path), SourceSettings(extensions=["Input.jpg"]))
     assert (keys(listing), listing.label_counts) == (["0.tar/7.input.jpg"], {"cat": 1})
-    assert keys(list_images(str(tmp_path), extensions=[".jpg"])) == ["0.tar/7.input.jpg", "0.tar/www.a.org.jpg"]
+    assert keys(list_images(str(tmp_path), SourceSettings(extensions=[".jpg"]))) == [
+        "0.tar/7.input.jpg",
+        "0.tar/www.a.org.jpg",
+    ]
     folder(tmp_path / "hashes", ["ab/ab12", "ab/cd.v2/34"])
     with pytest.raises(ValueError, match=r"no images among 2 files.*2 no ending"):
         list_images(str(tmp_path / "hashes"))
-    assert list_images(str(tmp_path / "hashes"), extensions=[""]).num_rows == 2
+    assert list_images(str(tmp_path / "hashes"), SourceSettings(extensions=["."])).num_rows == 2
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from engine.ground import storage
 from engine.images.manifest import Manifest
 from engine.images.sources import list_images
+from engine.settings.data import SourceSettings
 from engine.tables import schema
 
 from .making import everything, folder, jpeg, manifest, tar
@@ -228,13 +229,13 @@ def test_collections_on_s3(tmp_path: Path, s3: str) -> None:
     collections = {"folder": 3, "t.parquet": 9, "t.tar": 4, "t.csv": 3}
     for name, count in collections.items():
         uri = s3.format(f"images/{name}")
-        made = Manifest.save(list_images(uri, rows_per_shard=2), fs, f"{root}/store/{name}")
+        made = Manifest.save(list_images(uri, SourceSettings(rows_per_shard=2)), fs, f"{root}/store/{name}")
         assert "secret" not in storage.get(fs, f"{root}/store/{name}/manifest.json").decode()
         table = everything(pickle.loads(pickle.dumps(made)))
         assert table.num_rows == count
         assert table["image"].to_pylist() == [jpeg(n) if (name, n) != ("t.csv", 2) else None for n in range(count)]
-    local = list_images(str(folder(tmp_path / "folder", names)), rows_per_shard=2)
-    assert local.digest == list_images(s3.format("images/folder"), rows_per_shard=2).digest
+    local = list_images(str(folder(tmp_path / "folder", names)), SourceSettings(rows_per_shard=2))
+    assert local.digest == list_images(s3.format("images/folder"), SourceSettings(rows_per_shard=2)).digest
 
 
 def test_cifar10(cifar10: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.images.sources import list_images
+from engine.settings.data import SourceSettings
 
 from .making import everything, jpeg, manifest
 
@@ -112,7 +113,7 @@ def test_metadata_that_is_no_json_is_no_class_names(tmp_path: Path) -> None:
 def test_columns_that_cannot_be_read_are_named(tmp_path: Path, table: pa.Table, message: str) -> None:
     folder = parts(tmp_path / "t", table)
     with pytest.raises(ValueError, match=message):
-        list_images(str(folder), label_column="label" if "label" in table.column_names else None)
+        list_images(str(folder), SourceSettings(label_column="label" if "label" in table.column_names else None))
 
 
 def test_parts_of_another_kind_are_named(tmp_path: Path) -> None:
@@ -125,6 +126,6 @@ def test_parts_of_another_kind_are_named(tmp_path: Path) -> None:
 def test_fractions_in_a_csv_are_no_classes(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("uri,price\na.jpg,0.5\nb.jpg,\n")
     with pytest.raises(ValueError, match=r"t\.csv: label column 'price' holds numbers with fractions"):
-        list_images(str(tmp_path), label_column="price")
+        list_images(str(tmp_path), SourceSettings(label_column="price"))
     (tmp_path / "t.csv").write_text("uri,price\na.jpg,5\nb.jpg,\n")
-    assert list_images(str(tmp_path), label_column="price").label_counts == {"5": 1}
+    assert list_images(str(tmp_path), SourceSettings(label_column="price")).label_counts == {"5": 1}

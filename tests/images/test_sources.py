@@ -17,6 +17,7 @@ from engine.images.file_listing import without_credentials
 from engine.images.loose import shard_bounds
 from engine.images.parquet import split_row_groups
 from engine.images.sources import list_images
+from engine.settings.data import SourceSettings
 from engine.tables import schema
 
 from .making import folder, jpeg, tar
@@ -53,7 +54,7 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
     folder(tmp_path, [".git/x.jpg", "cat/.thumb.jpg"])
     (tmp_path / "notes.txt").write_text("not an image")
     seen: list[int] = []
-    listing = list_images(str(tmp_path), labelled=True, rows_per_shard=2, progress=seen.append)
+    listing = list_images(str(tmp_path), SourceSettings(rows_per_shard=2), labelled=True, progress=seen.append)
     assert listing.kind == "folder"
     assert listing.files is not None
     assert listing.files.schema.equals(schema.FILES)
@@ -114,7 +115,7 @@ def test_shards_of_parquet_follow_its_row_groups(tmp_path: Path) -> None:
     pq.write_table(table(10), tmp_path / "a.parquet", row_group_size=3)
     (tmp_path / "deep").mkdir()
     pq.write_table(table(5), tmp_path / "deep" / "b.parquet", row_group_size=5)
-    shards = list_images(str(tmp_path), rows_per_shard=4).shards
+    shards = list_images(str(tmp_path), SourceSettings(rows_per_shard=4)).shards
     cuts = list(zip(*(shards[name].to_pylist() for name in ("path", "start", "rows")), strict=True))
     a, b = "a.parquet", "deep/b.parquet"
     assert cuts == [(a, 0, 3), (a, 3, 3), (a, 6, 4), (b, 0, 4), (b, 4, 1)]
@@ -160,7 +161,7 @@ def test_the_digest_does_not_depend_on_the_location(tmp_path: Path) -> None:
     shutil.copytree(here, tmp_path / "there")
     digest = list_images(str(here)).digest
     assert list_images(str(tmp_path / "there")).digest == digest
-    assert list_images(str(here), rows_per_shard=2).digest != digest
+    assert list_images(str(here), SourceSettings(rows_per_shard=2)).digest != digest
     (here / "cat/1.jpg").write_bytes(jpeg(99, width=90))
     assert list_images(str(here)).digest != digest
 
@@ -178,9 +179,9 @@ def write(path: Path, **columns: list[object]) -> None:
 
 
 def test_collections_that_cannot_be_listed_raise_with_the_remedy(tmp_path: Path) -> None:
-    def refused(pattern: str, uri: Path | str = tmp_path, **settings: str | bool) -> None:
+    def refused(pattern: str, uri: Path | str = tmp_path, labelled: bool = False, **settings: str) -> None:
         with pytest.raises(ValueError, match=pattern):
-            list_images(str(uri), **settings)  # type: ignore[arg-type]
+            list_images(str(uri), SourceSettings.model_validate(settings), labelled=labelled)
 
     refused("no such file or folder", tmp_path / "nowhere")
     refused("no images among 0 files")

@@ -21,7 +21,7 @@ from engine.models.checkpoint import load
 from engine.models.imported import find_model
 from engine.predict.int8 import load_quantised
 from engine.predict.job import PredictJob
-from engine.predict.predict_plan import decoding_agreement, make_plan
+from engine.predict.predict_plan import PlannedNetwork, decoding_agreement, make_plan
 from engine.predict.predictor import Predictor
 from engine.settings.block import identity
 from engine.settings.cluster import ClusterSettings
@@ -108,7 +108,7 @@ def test_nvjpeg_needs_a_gpu_and_is_compared_with_full_decoding(teacher: Path, tm
             Begun(tmp_path, teacher, images).start(decode="nvjpeg")
     encoded = [pa.py_buffer(image) for image in [*images, b"torn"]]
     # torchvision decodes on the CPU here
-    agreed = decoding_agreement("nvjpeg", encoded, load(teacher), "eager", 8, "cpu")
+    agreed = decoding_agreement("nvjpeg", encoded, PlannedNetwork(load(teacher), "eager", 8, "cpu"))
     assert agreed["images"] == 20
     assert agreed["pixels"] < 0.5
     assert agreed["logits"] < 0.05

@@ -23,6 +23,7 @@ from engine.predict.bottleneck import bottleneck
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import PredictedShard, ShardPredictor
 from engine.select.scores import classes_of, scores_of
+from engine.settings.data import SourceSettings
 from engine.settings.model import ModelSettings
 from engine.settings.predict import PredictSettings
 from tests.images.making import encode, jpeg, picture
@@ -46,7 +47,7 @@ def manifest(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest
     images[3], images[17], images[20] = b"", b"\xff\xd8\xff\xe0 torn", None
     table = table.set_column(table.schema.get_field_index("image"), "image", pa.array(images, pa.binary()))
     pq.write_table(table, folder / "pool.parquet")
-    listing = list_images(str(folder / "pool.parquet"), rows_per_shard=30)
+    listing = list_images(str(folder / "pool.parquet"), SourceSettings(rows_per_shard=30))
     return Manifest.save(listing, pafs.LocalFileSystem(), str(folder / "list"))
 
 
@@ -107,7 +108,9 @@ def test_jpegs_decoded_by_the_batch_are_labelled_like_others(teacher: Path, tmp_
     images[2], images[5], images[9] = encode(picture(2, 40, 30)), images[5][:-9], b"torn"
     pq.write_table(pa.table({"image": images}), tmp_path / "pool.parquet")
     pq.write_table(pa.table({"image": images[7:8]}), tmp_path / "test.parquet")
-    lists = [list_images(str(tmp_path / f"{name}.parquet"), rows_per_shard=30) for name in ("pool", "test")]
+    lists = [
+        list_images(str(tmp_path / f"{name}.parquet"), SourceSettings(rows_per_shard=30)) for name in ("pool", "test")
+    ]
     pool, test = (Manifest.save(one, pafs.LocalFileSystem(), str(tmp_path / str(at))) for at, one in enumerate(lists))
     held = build_exclusion_set({"test": read_content_hashes(test)})
     full, batched = (
