@@ -19,6 +19,7 @@ from engine.ground.steps import Output, Part, Step, Store, verb_of
 from engine.images.decode import Frame, RejectedImageError, decode
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
+from engine.labels.stored import check_classes
 from engine.tables import schema
 
 REVISION = 2
@@ -45,8 +46,9 @@ def gather(run: Run, label: str, pseudo: Output, scope: Scope, classes: ClassLis
     """Training shards (schema.training) of the images that have targets: one pass over the shards that hold any.
 
     `pseudo`: a selection, or another step of targets (`schema.targets`), of images of `scope`. `check`: as in `GatherJob`; the images left out are
-    counted. Raises TooManyRejectsError when more of them were rejected than the scope's limit.
+    counted. Raises TooManyRejectsError when more of them were rejected than the scope's limit, ValueError when `pseudo` is of other classes.
     """
+    check_classes(pseudo, run.store, classes)
     inputs = {"pseudo": pseudo.digest, "images": scope.collection.digest, "classes": classes.hash}
     if scope.exclusions is not None:
         inputs["held"] = scope.exclusions.digest
@@ -85,7 +87,8 @@ def gather_labelled(run: Run, label: str, scope: Scope, classes: ClassList) -> O
 
 
 def training_set(output: Output, store: Store, classes: ClassList) -> TrainingSet:
-    """The training set that a gather step made."""
+    """The training set that a gather step made. Raises ValueError when it is of other classes."""
+    check_classes(output, store, classes)
     shards = tuple(
         TrainingShard(part.name, part.rows, part.stats["draws"], part.bytes) for part in output.parts(store.fs)
     )

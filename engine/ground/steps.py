@@ -310,6 +310,15 @@ def read_part(output: Output | Step, fs: storage.FileSystem, part: Part, columns
     return table.replace_schema_metadata(metadata)
 
 
+def read_schema(output: Output, fs: storage.FileSystem) -> pa.Schema | None:
+    """Schema of the parts of a finished step, from the footer of the first; None for a step without parts."""
+    parts = output.parts(fs)
+    if not parts:
+        return None
+    with fs.open_input_file(f"{output.folder}/parts/{parts[0].name}") as file:
+        return pq.read_schema(file)
+
+
 def _write_parts(parts: list[Part]) -> memoryview:
     rows = [{**part.__dict__, "stats": canonical(part.stats)} for part in parts]
     buffer = io.BytesIO()
