@@ -111,6 +111,25 @@ class FitJobSettings(Block):
     init: str | None = Field(None, description="fitted step or model folder to start from (default: random weights)")
     cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
+    @model_validator(mode="after")
+    def _streams_are_those_given(self) -> Self:
+        given = {"pseudo": self.pseudo is not None, "soft": self.soft is not None, "pool": self.data.pool is not None}
+        for name, setting in (("pseudo", "pseudo"), ("soft", "soft.table"), ("pool", "data.pool")):
+            if name in self.fit.batch and not given[name]:
+                raise ValueError(
+                    f"fit.batch names the stream {name}, which needs {setting}. Set it, or take {name} out."
+                )
+        for name in ("pseudo", "soft"):
+            if given[name] and name not in self.fit.batch:
+                raise ValueError(
+                    f"{name} is set, but fit.batch={self.fit.batch} has no images of it. Add {name}: its images per step."
+                )
+            if given[name] and not given["pool"]:
+                raise ValueError(f"{name} has targets of images of data.pool. Set data.pool.")
+        if unknown := sorted(self.fit.batch.keys() - {"labelled", *given}):
+            raise ValueError(f"fit.batch names unknown streams {unknown}; this job has labelled, pseudo, soft and pool")
+        return self
+
 
 class EvaluateJobSettings(PredictJobSettings):
     """`jobs.evaluate`: the score of a model on a labelled collection."""
