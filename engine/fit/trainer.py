@@ -30,10 +30,11 @@ from engine.ground.progress import log_event
 from engine.ground.record import StepRecord
 from engine.ground.resources import cpus_each, node_cpus
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step, StoreError
+from engine.ground.steps import Output, Part, Step, Store, StoreError
 from engine.labels.classes import ClassList
-from engine.models.checkpoint import LoadReport
-from engine.models.fetch import FILES
+from engine.models.build import with_statistics
+from engine.models.checkpoint import LoadReport, describe
+from engine.models.fetch import FILES, fetch_model
 from engine.settings.cluster import ClusterSettings
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
@@ -58,7 +59,7 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
 
     `streams`: the source of every stream of `spec.settings.batch`. Raises ValueError when a stream is missing, unknown or empty.
     """
-    model, settings, classes, init = spec.model, spec.settings, spec.classes, spec.init
+    model, settings, classes, init = start_model(spec, run.store), spec.settings, spec.classes, spec.init
     _check_streams(label, settings, streams)
     run.cluster.refuse_uneven(label, settings.batch)
     inputs = {name: source.digest for name, source in streams.items()}
@@ -101,6 +102,13 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
         return output
 
     return run.find_or_run_step(label, StepRecord("fit", REVISION, identified, inputs), work)
+
+
+def start_model(spec: FitSpec, store: Store) -> ModelSettings:
+    """The model of `spec`, its pixels normalised as those were that its initial weights learnt from."""
+    if spec.init is None:
+        return spec.model
+    return with_statistics(spec.model, describe(fetch_model(spec.init, store.fs)).settings)
 
 
 def train_on_workers(

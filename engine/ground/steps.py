@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from engine import __version__
 from engine.ground import storage
-from engine.ground.record import StepRecord, canonical
+from engine.ground.record import StepRecord, canonical, json_text
 
 STORE_VERSION = 2
 PART = re.compile(r"part-(\d+)-[0-9a-f]{8}((?:\.[a-z]+\d+)*)\.parquet")
@@ -165,7 +165,7 @@ class Step:
         return storage.join(self.store.uri, "steps", self.name)
 
     def put_json(self, name: str, value: Any) -> None:
-        storage.put(self.fs, f"{self.folder}/{name}", json.dumps(value, indent=1, sort_keys=True, default=str).encode())
+        storage.put(self.fs, f"{self.folder}/{name}", json_text(value, indent=1, sort_keys=True, default=str).encode())
 
     def read_json(self, name: str) -> Any:
         """The value written by `put_json`, or None."""

@@ -82,7 +82,10 @@ def save(
     class_names: list[str],
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write `model`, built from `settings`, or its state dict. `extra`: additional provenance for the `engine` block."""
+    """Write `model`, built from `settings`, or its state dict. `extra`: additional provenance for the `engine` block.
+
+    Raises ValueError for a model whose weights are not all finite: it would answer the first class for every image.
+    """
     network = model if isinstance(model, nn.Module) else _rebuild(settings, len(class_names))
     weights = model.state_dict() if isinstance(model, nn.Module) else model
     mean, std, crop_pct, interpolation = normalisation(settings, network)
@@ -115,6 +118,11 @@ def save(
         },
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    if names := _not_finite(tensors):
+        raise ValueError(
+            f"model {settings.model}: {len(names)} of {len(tensors)} tensors are not finite ({_shown(names)}), so it is not saved."
+            " Lower fit.lr, raise fit.warmup_steps, or set fit.clip_grad: 1."
+        )
     fs, root = storage.resolve(str(folder))
     storage.put(fs, f"{root}/{WEIGHTS}", to_safetensors(tensors, metadata={"format": "pt"}))
     storage.put(fs, f"{root}/{CONFIG}", json.dumps(config, indent=2).encode())
@@ -227,13 +235,23 @@ def _rebuild(settings: ModelSettings, num_classes: int) -> nn.Module:
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     file = Path(folder) / WEIGHTS
     try:
-        return load_file(file)
+        weights = load_file(file)
     except FileNotFoundError:
         raise ValueError(_missing(file)) from None
     except SafetensorError as error:
         raise ValueError(
             f"{file}: not a readable safetensors file, perhaps truncated ({error}). Copy it again, or fit the model again."
         ) from None
+    if names := _not_finite(weights):
+        raise ValueError(
+            f"{file}: {len(names)} tensors are not finite ({_shown(names)}): the model answers the first class. Fit it again."
+        )
+    return weights
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold a NaN or an infinity."""
+    return [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
 
 
 def _missing(file: Path) -> str:

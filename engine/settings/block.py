@@ -24,7 +24,7 @@ class SettingsError(ValueError):
 class Block(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     shorthand: ClassVar[dict[str, str]] = {}
     """Groups that may be written as one value, and the key that the value stands for: `recipe: rotation` is `recipe: {name: rotation}`."""
