@@ -21,7 +21,7 @@ from engine.images.scope import Scope
 from engine.labels.classes import ClassList
 from engine.models.fetch import model_path, teacher_classes
 from engine.models.imported import find_model
-from engine.predict.pool import check_same_pool
+from engine.predict.pool import check_same_pool, settings_of
 from engine.recipes.context import class_list
 from engine.settings.block import load
 from engine.settings.data import DataSettings
@@ -84,13 +84,19 @@ def make_streams(
 
 
 def open_selection(run: Run, name: str, pool: Collection, classes: ClassList) -> Output:
-    """The select step `name`. Raises ValueError unless it is finished, from `pool` as it is now, and of `classes`."""
+    """The select step `name`. Raises ValueError unless it is finished, from `pool` as it is now, of `classes`, and has one label
+    per image."""
     chosen = read_output(run.store, name)
     if chosen is None or verb_of(chosen) != "select":
         raise ValueError(
             f"pseudo={name}: not a finished select step of {run.store.uri}. `python -m jobs.status {run.store.uri}` lists the steps."
         )
     predictions = check_same_pool(run.store, chosen, pool)
+    if settings_of(run.store, predictions).activation == "sigmoid":
+        raise ValueError(
+            f"pseudo={name}: selected from sigmoid predictions, several labels per image, which this job would learn as one distribution."
+            " Train on them with jobs.self_train and task=multilabel."
+        )
     classes.check_same(teacher_classes(run.store, predictions), name)
     return chosen
 

@@ -6,6 +6,7 @@ from engine.ground.steps import Output, Store, read_output
 from engine.images.collection import Collection
 from engine.images.file_listing import without_credentials
 from engine.images.manifest import Manifest
+from engine.settings.predict import PredictSettings
 
 SHOWN = 3
 """Most keys listed in a message."""
@@ -18,6 +19,12 @@ def pool_of(store: Store, predictions: Output) -> Collection | None:
         return None
     folder = f"{store.root}/steps/{plan['manifest']}"
     return Collection("pool", Manifest.load(store.fs, folder, plan["collection"]))
+
+
+def settings_of(store: Store, predictions: Output) -> PredictSettings:
+    """The settings that a finished predict step was made with, from its record; those that name no step are at their default."""
+    record = store.step_json(predictions.step, "record.json").get("settings", {})
+    return PredictSettings(**{name: value for name, value in record.items() if name in PredictSettings.model_fields})
 
 
 def predictions_of(store: Store, selection: Output) -> list[Output]:

@@ -149,3 +149,8 @@ class EvaluateJobSettings(PredictJobSettings):
     severities: list[int] = Field(
         default=[1, 2, 3, 4, 5], min_length=1, description="severities of the corruptions, 1 to 5"
     )
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        self.predict.check_task(self.task)
+        return self
