@@ -36,7 +36,7 @@ def main() -> None:
     run.save_settings(settings)
     labelled = open_collection(run, "labelled", settings.data.labelled, settings.data, labelled=True)
     classes = class_list(labelled, settings.data.classes)
-    init = find_model(run, settings.init) if settings.init else None
+    init = find_model(run, settings.init, as_init=True) if settings.init else None
     with connect(settings.cluster):
         hashes = hash_sets(run, settings.data, labelled)
         streams = make_streams(run, settings, labelled, classes, hashes)

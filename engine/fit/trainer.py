@@ -33,7 +33,7 @@ from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, Store, StoreError
 from engine.labels.classes import ClassList
 from engine.models.build import with_statistics
-from engine.models.checkpoint import LoadReport, describe
+from engine.models.checkpoint import LoadReport, read_config
 from engine.models.fetch import FILES, fetch_model
 from engine.settings.cluster import ClusterSettings
 from engine.settings.fit import FitSettings
@@ -108,7 +108,7 @@ def start_model(spec: FitSpec, store: Store) -> ModelSettings:
     """The model of `spec`, its pixels normalised as those were that its initial weights learnt from."""
     if spec.init is None:
         return spec.model
-    return with_statistics(spec.model, describe(fetch_model(spec.init, store.fs)).settings)
+    return with_statistics(spec.model, read_config(fetch_model(spec.init, store.fs)).settings)
 
 
 def train_on_workers(

@@ -86,9 +86,14 @@ def images(column: pa.Array) -> pa.Array:
 
 
 def labels(column: pa.Array, names: tuple[str, ...] | None, where: str) -> pa.Array:
-    """Class names as strings; integers are looked up in `names` (negative: no label), or formatted if `names` is None."""
+    """Class names as strings; integers are looked up in `names` (negative: no label), or formatted if `names` is None.
+
+    Floats are integers of a column with gaps, NaN a gap. Raises ValueError for other numbers.
+    """
     if pt.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pt.is_floating(column.type):
+        column = _integers(column.cast(pa.float64()), where)
     if names is None or not pt.is_integer(column.type):
         return column.cast(pa.string())
     index = column.cast(pa.int64())
@@ -96,6 +101,15 @@ def labels(column: pa.Array, names: tuple[str, ...] | None, where: str) -> pa.Ar
     if largest is not None and largest >= len(names):
         raise ValueError(f"{where}: label {largest}, but the column has only {len(names)} class names")
     return pa.array(names, pa.string()).take(pc.if_else(pc.less(index, 0), None, index))
+
+
+def _integers(column: pa.Array, where: str) -> pa.Array:
+    """Floats as int64, null where NaN. Raises ValueError for a number that is not whole."""
+    column = pc.if_else(pc.is_nan(column), None, column)
+    fractions = pc.filter(column, pc.not_equal(column, pc.floor(column)))
+    if len(fractions):
+        raise ValueError(f"{where}: label {fractions[0].as_py()}. Labels are names or whole numbers, one per image.")
+    return column.cast(pa.int64())
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -113,7 +127,7 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None
         return None
     kind = schema.field(label).type
     if not _is_label(kind):
-        raise ValueError(f"label column {label!r} is of type {kind}. Labels are strings or integers, one per image.")
+        raise ValueError(f"label column {label!r} is of type {kind}. Labels are names or whole numbers, one per image.")
     try:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
         return tuple(str(name) for name in feature["names"])
@@ -150,7 +164,7 @@ def _is_string(kind: pa.DataType) -> bool:
 
 def _is_label(kind: pa.DataType) -> bool:
     value = kind.value_type if pt.is_dictionary(kind) else kind
-    return _is_string(value) or pt.is_integer(value) or pt.is_boolean(value)
+    return _is_string(value) or pt.is_integer(value) or pt.is_boolean(value) or pt.is_floating(value)
 
 
 def _shown(schema: pa.Schema) -> str:

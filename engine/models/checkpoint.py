@@ -155,6 +155,15 @@ def load(folder: Path) -> Loaded:
     )
 
 
+def check_weights(folder: Path) -> None:
+    """Raise ValueError unless the folder can be started from: one of this engine, or of timm, whose classes need no names."""
+    if (Path(folder) / CONFIG).exists() and _names(folder) is None:
+        read_config(folder)
+        _read_weights(folder)
+    else:
+        load(folder)
+
+
 def class_names(folder: Path) -> list[str]:
     """The class names of a model folder in index order, without reading its weights."""
     return describe(folder).class_names
@@ -163,12 +172,12 @@ def class_names(folder: Path) -> list[str]:
 def initialise(model: nn.Module, folder: Path, class_names: Sequence[str] | None = None) -> LoadReport:
     """Load the weights of a folder into `model`: every tensor of the same name and shape; the others keep their values.
 
-    The classifier keeps its values when its shape differs, or when the classes of the folder are not `class_names`. Raises ValueError when no tensor
-    fits.
+    The classifier keeps its values when its shape differs, or when the classes of the folder are not, or not known to be, `class_names`.
+    Raises ValueError when no tensor fits.
     """
     weights = _read_weights(folder)
     report = _compare(model, weights)
-    if class_names is not None and _names(folder) not in (None, list(class_names)):
+    if class_names is not None and (Path(folder) / CONFIG).exists() and _names(folder) != list(class_names):
         heads = _heads(model)
         others = [name for name in report.matched if name.startswith(heads)]
         matched = [name for name in report.matched if name not in others]
@@ -182,8 +191,9 @@ def initialise(model: nn.Module, folder: Path, class_names: Sequence[str] | None
 def _names(folder: Path) -> list[str] | None:
     """The label names of a folder; None without label names."""
     try:
-        return json.loads((Path(folder) / CONFIG).read_text()).get("label_names")
-    except FileNotFoundError:
+        config = json.loads((Path(folder) / CONFIG).read_text())
+        return config["label_names"] if config.get("label_names") is not None else config.get("labels")
+    except (FileNotFoundError, ValueError, AttributeError):
         return None
 
 
@@ -194,11 +204,24 @@ def _heads(model: nn.Module) -> tuple[str, ...]:
 
 
 def describe(folder: Path) -> Description:
-    """The contents of `config.json` of a folder. Raises ValueError like `load`."""
+    """The contents of `config.json` of a folder. Raises ValueError like `load`, for a folder without label names, too."""
+    names, described = _names(folder), read_config(folder)
+    if names is None:
+        raise ValueError(
+            f"{Path(folder) / CONFIG}: no label_names, so what its classes are is unknown. Add them in index order; to start training from its"
+            " weights (init) they are not needed."
+        )
+    return described
+
+
+def read_config(folder: Path) -> Description:
+    """The contents of `config.json` of a folder, which may be timm's own: without label names its classes are numbered. Raises ValueError like
+    `load`."""
     file = Path(folder) / CONFIG
     try:
         config = json.loads(file.read_text())
-        names = config["label_names"] if config.get("label_names") is not None else config["labels"]
+        names = _names(folder)
+        names = [str(number) for number in range(config["num_classes"])] if names is None else names
         origin = config["pretrained_cfg"]
         if len(names) != config["num_classes"]:
             raise ValueError(

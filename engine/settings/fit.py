@@ -1,10 +1,13 @@
 """Settings of training."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.settings.block import RUNTIME, Block
+
+SGD_RATE, MOMENTUM, DECAY_RATE = 0.1, 0.9, 0.1
 
 
 class NoiseSettings(Block):
@@ -36,8 +39,8 @@ class FitSettings(Block):
     noise: dict[str, NoiseSettings] = Field(default_factory=dict, description="augmentation of each stream")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of hard targets only")
     opt: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
-    lr: float = Field(0.1, gt=0, description="learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    lr: float = Field(SGD_RATE, gt=0, description="learning rate; opt=adamw needs one of its own, 0.001 is usual")
+    momentum: float = Field(MOMENTUM, ge=0, lt=1, description="momentum of SGD")
     nesterov: bool = Field(True, description="Nesterov's momentum for SGD")
     weight_decay: float = Field(5e-4, ge=0, description="weight decay")
     sched: Literal["cosine", "step", "constant"] = Field("cosine", description="schedule of the learning rate")
@@ -45,7 +48,7 @@ class FitSettings(Block):
     decay_steps: list[int] = Field(
         default_factory=list, description="steps at which sched=step multiplies the rate by decay_rate"
     )
-    decay_rate: float = Field(0.1, gt=0, le=1, description="factor of sched=step")
+    decay_rate: float = Field(DECAY_RATE, gt=0, le=1, description="factor of sched=step")
     clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient (default: no limit)")
     model_ema: bool = Field(True, description="the model is an average of the weights")
     model_ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of that average per step")
@@ -73,6 +76,46 @@ class FitSettings(Block):
     )
     freeze_steps: int = Field(0, ge=0, description="first steps, in which only the classifier learns")
     layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer group over that of the one after it")
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> Self:
+        for refused, remedy in _WITHOUT_EFFECT:
+            if refused(self):
+                raise ValueError(remedy)
+        return self
+
+
+_WITHOUT_EFFECT: list[tuple[Callable[[FitSettings], bool], str]] = [
+    (
+        lambda s: s.opt == "adamw" and s.lr >= SGD_RATE,
+        f"opt=adamw diverges at lr={SGD_RATE} and above, and {SGD_RATE} is the default, for SGD: set lr, 0.001 is usual",
+    ),
+    (
+        lambda s: s.opt == "adamw" and (s.momentum != MOMENTUM or not s.nesterov),
+        "momentum and nesterov belong to opt=sgd: leave them out, or set opt=sgd",
+    ),
+    (
+        lambda s: s.warmup_steps >= s.steps,
+        "warmup_steps must be fewer than steps: the rate would never be reached. Lower warmup_steps, or raise steps",
+    ),
+    (
+        lambda s: s.sched != "step" and bool(s.decay_steps),
+        "decay_steps belong to sched=step: set it, or leave decay_steps out",
+    ),
+    (
+        lambda s: s.sched == "step" and not s.decay_steps,
+        "sched=step multiplies the rate at decay_steps: set them, or take sched=constant",
+    ),
+    (
+        lambda s: any(not s.warmup_steps <= step < s.steps for step in s.decay_steps),
+        "decay_steps must lie after warmup_steps and before steps, each: other steps have no effect",
+    ),
+    (
+        lambda s: s.sched != "step" and s.decay_rate != DECAY_RATE,
+        "decay_rate belongs to sched=step: set it, or leave decay_rate out",
+    ),
+]
+"""What would have no effect, or only a bad one, and what to set instead."""
 
 
 class FitsSettings(Block):
