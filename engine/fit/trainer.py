@@ -23,7 +23,7 @@ from engine.fit.losses import refuse_pairing
 from engine.fit.progress import WriteProgress, show_progress
 from engine.fit.source import Source
 from engine.fit.trackers import Place, Tracking
-from engine.fit.worker import LOADED, FitJob, train_worker
+from engine.fit.worker import ENDED, LOADED, FitJob, train_worker
 from engine.ground import allocator, storage
 from engine.ground.failures import FailureBudget, FailureCounts, WorkersFailedError, classify_worker_error, decide_retry
 from engine.ground.progress import log_event
@@ -116,6 +116,7 @@ def train_on_workers(
 ) -> dict[str, Any]:
     """Train on Ray Train's workers; returns the last metrics. Raises ValueError for user errors, StoreError for a store that cannot be written."""
     step = job.step
+    step.put_json(ENDED, None)  # that of an earlier attempt
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -134,11 +135,14 @@ def train_on_workers(
         ),
     )
     try:
-        return dict(trainer.fit().metrics or {})
+        metrics = dict(trainer.fit().metrics or {})
     except WorkerGroupError as error:
         if (user_error := user_error_of(error, step)) is not None:
             raise user_error from error
         raise
+    if (ended := step.read_json(ENDED)) is not None:
+        raise ValueError(ended["reason"])
+    return metrics
 
 
 def runs_in_driver(cluster: ClusterSettings, use_gpu: bool) -> bool:

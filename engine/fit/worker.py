@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from engine.fit.checkpoints import Reporter
-from engine.fit.loop import train
+from engine.fit.loop import DivergedError, train
 from engine.fit.objective import Context, Objective, create_objective
 from engine.fit.precision import choose_precision, cpu_gains_from_bf16
 from engine.fit.source import Source
@@ -23,10 +23,13 @@ from engine.ground import allocator, storage
 from engine.ground.steps import Step, read_output
 from engine.models import checkpoint as model_folder
 from engine.models.fetch import FILES, fetch_model
+from engine.settings.block import SettingsError
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 
 LOADED = "loaded.json"
+ENDED = "ended.json"
+"""Why a fit ended on Ray Train's workers when no retry can help."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,25 @@ class Rank:
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Train as one rank of the job `config["job"]`."""
+    """Train as one rank of the job `config["job"]`.
+
+    A loss that is not finite and settings that cannot be used are the same on every rank and in every attempt. Ray Train retries whatever a worker
+    raises, so its workers end in order and leave the reason in the step's folder.
+    """
     job: FitJob = config["job"]
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    try:
+        train_rank(job, rank)
+    except (DivergedError, SettingsError) as error:
+        if job.driver_threads is not None:
+            raise
+        if rank.rank == 0:
+            job.step.put_json(ENDED, {"reason": str(error)})
+
+
+def train_rank(job: FitJob, rank: Rank) -> None:
+    """Train as `rank` of the job, from the last checkpoint where there is one."""
     if rank.device.type == "cpu":
         assigned = job.driver_threads or int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
         torch.set_num_threads(max(1, assigned))
