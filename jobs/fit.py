@@ -6,6 +6,7 @@ python -m jobs.fit jobs/configs/fit.yaml data.labelled=… data.pool=… soft.ta
 """
 
 from engine.dedup.hashing import hash_images
+from engine.fit.check import check_fit
 from engine.fit.pool_stream import PoolSource
 from engine.fit.source import GatheredSource, Source
 from engine.fit.trainer import FitSpec, fit
@@ -32,6 +33,7 @@ from jobs import cli
 def main() -> None:
     arguments = cli.parser("fit", __doc__, FitJobSettings).parse_args()
     settings = load(FitJobSettings, arguments.config, arguments.overrides)
+    check_fit("fit", settings.model, settings.fit, {"labelled", "pseudo", "soft", "pool"})
     run = Run(Store(settings.store), settings.run, settings.cluster)
     run.save_settings(settings)
     labelled = open_collection(run, "labelled", settings.data.labelled, settings.data, labelled=True)

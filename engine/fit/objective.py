@@ -163,17 +163,17 @@ def create_objective(context: Context) -> Objective:
     """The objective that `context.settings` names, built. Raises SettingsError when there is none of that name, and for a setting
     that it has no use for.
     """
-    name = context.settings.objective
-    kind = find_objective(name)
-    for setting in kind.ignores:
-        usual = FitSettings.model_fields[setting].get_default(call_default_factory=True)
-        if getattr(context.settings, setting) != usual:
-            raise SettingsError(f"objective {name} has no use for {setting}: leave it out")
-    _refuse_unknown_streams(context.settings)
+    kind = find_objective(context.settings.objective)
+    check_settings(context.settings, kind)
     return kind(context)
 
 
-def _refuse_unknown_streams(settings: FitSettings) -> None:
+def check_settings(settings: FitSettings, kind: type[Objective]) -> None:
+    """Raise SettingsError for a setting that the objective `kind` has no use for, and for one of a stream that the batch has not."""
+    for setting in kind.ignores:
+        usual = FitSettings.model_fields[setting].get_default(call_default_factory=True)
+        if getattr(settings, setting) != usual:
+            raise SettingsError(f"objective {settings.objective} has no use for {setting}: leave it out")
     for what, names in (("stream_weight", settings.stream_weight), ("noise", settings.noise)):
         if unknown := names.keys() - settings.batch.keys():
             raise SettingsError(
