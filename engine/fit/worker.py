@@ -81,6 +81,7 @@ def train_rank(job: FitJob, rank: Rank) -> None:
         torch.set_num_threads(max(1, assigned))
     objective = make_objective(job, rank)
     streams = open_streams(job, rank, objective)
+    check_forward(objective.export(), job.model, rank.device)
     start, saved = 0, job.reporter.latest(rank.device)
     if saved is not None:
         objective.load_state_dict(saved["objective"])
@@ -109,6 +110,25 @@ def make_objective(job: FitJob, rank: Rank) -> Objective:
     if objective.loaded is not None and rank.rank == 0:
         job.step.put_json(LOADED, asdict(objective.loaded))
     return objective
+
+
+def check_forward(model: nn.Module, settings: ModelSettings, device: torch.device) -> None:
+    """Run what will be exported once, on two black images, before it is trained. Raises SettingsError when it cannot: some networks are built for any
+    image size and work for a few.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(2, 3, settings.img_size, settings.img_size, device=device))
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        raise SettingsError(
+            f"model {settings.model} cannot be run on images of img_size={settings.img_size}: {error}. Choose another img_size (the usual one is in"
+            " timm's configuration of the architecture), or another model."
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def open_streams(job: FitJob, rank: Rank, objective: Objective) -> dict[str, Stream]:

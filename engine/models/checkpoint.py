@@ -117,7 +117,7 @@ def save(
             **(extra or {}),
         },
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    tensors = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
     if names := _not_finite(tensors):
         raise ValueError(
             f"model {settings.model}: {len(names)} of {len(tensors)} tensors are not finite ({_shown(names)}), so it is not saved."
@@ -270,6 +270,17 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             f"{file}: {len(names)} tensors are not finite ({_shown(names)}): the model answers the first class. Fit it again."
         )
     return weights
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without shared memory, which safetensors refuses: a weight that has two names is written twice."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return apart
 
 
 def _not_finite(weights: Mapping[str, Tensor]) -> list[str]:
