@@ -23,7 +23,7 @@ from engine.fit.losses import refuse_pairing
 from engine.fit.progress import WriteProgress, show_progress
 from engine.fit.source import Source
 from engine.fit.trackers import Place, Tracking
-from engine.fit.worker import ENDED, LOADED, FitJob, train_worker
+from engine.fit.worker import ENDED, FitJob, train_worker
 from engine.ground import allocator, storage
 from engine.ground.failures import FailureBudget, FailureCounts, WorkersFailedError, classify_worker_error, decide_retry
 from engine.ground.progress import log_event
@@ -32,8 +32,8 @@ from engine.ground.resources import cpus_each, node_cpus
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, Store, StoreError
 from engine.labels.classes import ClassList
-from engine.models.build import with_statistics
-from engine.models.checkpoint import LoadReport, read_config
+from engine.models.build import has_fixed_size, with_statistics
+from engine.models.checkpoint import read_config
 from engine.models.fetch import FILES, fetch_model
 from engine.settings.cluster import ClusterSettings
 from engine.settings.fit import FitSettings
@@ -66,6 +66,8 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
     if init is not None:
         inputs["init"] = init.digest
     identified: dict[str, Any] = {"model": model, "fit": settings, "classes": classes.hash}
+    if init is not None and is_resized(model, init, run.store):
+        identified["resized"] = True
     if kinds := {name: kind for name, kind in kinds_of(streams).items() if kind != "distribution"}:
         identified["kinds"] = kinds
 
@@ -93,8 +95,6 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
             )
         if "model" not in metrics:
             raise RuntimeError(f"{label}: training ended without a model; its logs are in {step.uri}/{FOLDER}")
-        if (loaded := step.read_json(LOADED)) is not None:
-            log_event(label, f"initial weights: {LoadReport(**loaded)}; all names are in {step.uri}/{LOADED}")
         parts = [_model_part(step, index, f"{metrics['model']}/{name}") for index, name in enumerate(FILES)]
         output = step.commit(parts, metrics, started)
         # checkpoints are of no use once the model is committed, and not before
@@ -109,6 +109,12 @@ def start_model(spec: FitSpec, store: Store) -> ModelSettings:
     if spec.init is None:
         return spec.model
     return with_statistics(spec.model, read_config(fetch_model(spec.init, store.fs)).settings)
+
+
+def is_resized(model: ModelSettings, init: Output, store: Store) -> bool:
+    """Whether the initial weights of a network of fixed image size are those of another size, and have to be resized."""
+    before = read_config(fetch_model(init, store.fs)).settings.img_size
+    return has_fixed_size(model.model) and before != model.img_size
 
 
 def train_on_workers(

@@ -20,6 +20,7 @@ from engine.fit.precision import choose_precision, cpu_gains_from_bf16
 from engine.fit.source import Source
 from engine.fit.streams import Stream, StreamSpec
 from engine.ground import allocator, storage
+from engine.ground.progress import log_event
 from engine.ground.steps import Step, read_output
 from engine.models import checkpoint as model_folder
 from engine.models.fetch import FILES, fetch_model
@@ -109,6 +110,7 @@ def make_objective(job: FitJob, rank: Rank) -> Objective:
     objective = create_objective(context)
     if objective.loaded is not None and rank.rank == 0:
         job.step.put_json(LOADED, asdict(objective.loaded))
+        log_event(job.step.name, f"initial weights: {objective.loaded}; all names are in {job.step.uri}/{LOADED}")
     return objective
 
 

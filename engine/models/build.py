@@ -74,6 +74,12 @@ def normalisation(settings: ModelSettings, model: nn.Module) -> Normalisation:
     )
 
 
+def has_fixed_size(name: str) -> bool:
+    """Whether a network of this name is built for one image size, so that some of its weights depend on it."""
+    _check_name(name)
+    return bool(get_pretrained_cfg(name).fixed_input_size)
+
+
 def usual_statistics(settings: ModelSettings) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std that the pixels of the network of `settings` are normalised with, without building it."""
     _check_name(settings.model)

@@ -5,6 +5,7 @@ block of the config holds the settings of the model and the hash of its classes.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +20,15 @@ from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from engine.ground import storage
+from engine.ground.progress import log_event
 from engine.images.decode import Frame
 from engine.labels.classes import ClassList
 from engine.models.build import build_model, normalisation
 from engine.settings.model import ModelSettings
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HARDLY = 0.5
+"""Share of a network's weights, without its classifier, that initial weights must fill."""
 
 
 @dataclass(frozen=True)
@@ -173,19 +177,54 @@ def initialise(model: nn.Module, folder: Path, class_names: Sequence[str] | None
     """Load the weights of a folder into `model`: every tensor of the same name and shape; the others keep their values.
 
     The classifier keeps its values when its shape differs, or when the classes of the folder are not, or not known to be, `class_names`.
-    Raises ValueError when no tensor fits.
+    Position embeddings of another image size are resized as timm does. Raises ValueError when less than HARDLY of the other weights fits.
     """
     weights = _read_weights(folder)
     report = _compare(model, weights)
+    if report.mismatched:
+        weights = _resized(model, weights, report.mismatched)
+        report = _compare(model, weights)
     if class_names is not None and (Path(folder) / CONFIG).exists() and _names(folder) != list(class_names):
         heads = _heads(model)
         others = [name for name in report.matched if name.startswith(heads)]
         matched = [name for name in report.matched if name not in others]
         report = replace(report, matched=matched, mismatched=[*report.mismatched, *others])
-    if not report.matched:
-        raise ValueError(f"{folder / WEIGHTS} does not fit this model: {report}. Use weights of the same architecture.")
+    own, heads = model.state_dict(), _heads(model)
+    sizes = {name: tensor.numel() for name, tensor in own.items() if not (heads and name.startswith(heads))}
+    share = sum(sizes.get(name, 0) for name in report.matched) / max(1, sum(sizes.values()))
+    if share < HARDLY:
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit this model, of whose weights it has {share:.0%}: {report}. Use weights of the same architecture."
+        )
     model.load_state_dict({name: weights[name] for name in report.matched}, strict=False)
     return report
+
+
+def _resized(model: nn.Module, weights: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """The weights with those of `names` in the shapes of `model` that timm's own conversion for the architecture can bring there: position embeddings
+    and tables of relative positions of another image size.
+    """
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    heads, own = _heads(model), model.state_dict()
+    wanted = [name for name in names if not (heads and name.startswith(heads))]
+    if convert is None or not wanted:
+        return weights
+    try:
+        converted = convert(dict(weights), model)
+    except (
+        RuntimeError,
+        KeyError,
+        AttributeError,
+        AssertionError,
+    ) as error:  # weights of another architecture, which are told below
+        log_event(
+            "init", f"{type(model).__name__}: {len(wanted)} tensors of other shapes could not be resized ({error})"
+        )
+        return weights
+    fitting = {
+        name: converted[name] for name in wanted if name in converted and converted[name].shape == own[name].shape
+    }
+    return {**weights, **fitting}
 
 
 def _names(folder: Path) -> list[str] | None:
