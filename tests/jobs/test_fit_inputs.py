@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from engine.fit.source import GatheredSource
 from engine.gather.pipeline import gather
 from engine.ground import storage
 from engine.ground.run import Run
@@ -155,12 +156,11 @@ def test_test_images_in_the_pool_are_not_trained_on(fake: FakeRun, tmp_path: Pat
     )
     labelled = open_collection(run, "labelled", settings.data.labelled, settings.data, labelled=True)
     streams = make_streams(run, settings, labelled, CLASSES, hash_sets(run, settings.data, labelled))
-    keys = {
-        name: sorted(
-            pa.concat_tables(table for _, table in read_tables(source.output, run.store.fs))["key"].to_pylist()
-        )
-        for name, source in streams.items()
-    }
+    keys = {}
+    for name, source in streams.items():
+        assert isinstance(source, GatheredSource)
+        tables = (table for _, table in read_tables(source.output, run.store.fs))
+        keys[name] = sorted(pa.concat_tables(tables)["key"].to_pylist())
     assert keys == {"labelled": ["cat/1.jpg", "dog/1.jpg"], "pseudo": ["b.jpg", "c.jpg"], "soft": ["c.jpg"]}
     (tmp_path / "test" / "dog" / "2.jpg").write_bytes((tmp_path / "labelled" / "dog" / "1.jpg").read_bytes())
     with pytest.raises(ValueError, match="labelled and test share 1 image"):
