@@ -8,13 +8,13 @@ resume. Arms share common steps, and arms or seeds that are added later reuse ex
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from engine.evaluate.evaluate import rows_of, score_of
 from engine.ground import storage
 from engine.ground.progress import log_event
+from engine.ground.record import json_text
 from engine.ground.run import Run, pointers
 from engine.ground.session import connect
 from engine.ground.steps import Store, read_output
@@ -102,7 +102,7 @@ def compare(
     opened = Store(store).open()
     folder = f"{opened.root}/compare/{name}"
     report = {"seeds": seeds, "budget": budget, "arms": table}
-    for file, text in (("json", json.dumps(report, indent=1)), ("md", markdown(table)), ("svg", svg(table))):
+    for file, text in (("json", json_text(report, indent=1)), ("md", markdown(table)), ("svg", svg(table))):
         storage.put(opened.fs, f"{folder}/compare.{file}", text.encode())
     print(markdown(table))
     log_event("done", f"table and plot: {storage.join(opened.uri, 'compare', name)}")

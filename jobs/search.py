@@ -6,11 +6,10 @@ The config is one of jobs.self_train with a `search` block: mode (runs, greedy o
 kill, run the same command again: finished trials are not repeated. Test images are evaluated once, for the winner.
 """
 
-import json
-
 import ray
 
 from engine.ground.progress import log_event
+from engine.ground.record import json_text
 from engine.ground.resources import node_cpus
 from engine.ground.run import Run
 from engine.ground.session import connect
@@ -62,7 +61,7 @@ def write(run: Run, settings: SearchJobSettings, found: SearchResult) -> None:
     saved = savings(steps_used(run.store, run.name, found.records))
     search_table.show(found, important, saved)
     page = search_page.page(f"Search {run.name}", found, settings.search.space, important, saved, best)
-    run.put("result.json", json.dumps(search_table.plain(found, important, saved), indent=1).encode())
+    run.put("result.json", json_text(search_table.plain(found, important, saved), indent=1).encode())
     log_event("search", f"plots: {run.put('search.html', page.encode())}")
     log_event("search", f"best settings, for jobs.self_train: {run.put('best.yaml', best.encode())}")
 

@@ -10,14 +10,13 @@ from engine.ground.steps import Output, Store, read_output
 from engine.images.collection import open_collection
 from engine.labels.classes import ClassList
 from engine.models.fetch import teacher_classes
-from engine.predict.pool import pool_of
+from engine.predict.pool import pool_of, settings_of
 from engine.select.exclusion import ReferenceSets
 from engine.select.pipeline import SelectSpec, select
 from engine.settings.block import load
 from engine.settings.data import SourceSettings
 from engine.settings.jobs import SelectJobSettings
-from engine.settings.predict import PredictSettings
-from engine.settings.select import check_stored
+from engine.settings.select import check_several_labels, check_stored
 from jobs import cli
 
 
@@ -46,8 +45,9 @@ def main() -> None:
 
 def check_predictions(store: Store, predictions: Output, settings: SelectJobSettings, classes: ClassList) -> None:
     """Raise ValueError when the selection needs scores or classes that the predictions lack, according to their record."""
-    record = store.step_json(predictions.step, "record.json").get("settings", {})
-    stored = PredictSettings(**{name: value for name, value in record.items() if name in PredictSettings.model_fields})
+    stored = settings_of(store, predictions)
+    if stored.activation == "sigmoid":
+        check_several_labels(settings.select)
     check_stored(settings.select, min(stored.top_p, len(classes)), stored.columns, classes.names)
 
 

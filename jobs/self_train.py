@@ -5,11 +5,10 @@
 After a kill, run the same command again to resume. Steps that are finished are never computed again.
 """
 
-import json
-
 import ray
 
 from engine.ground.progress import log_event
+from engine.ground.record import json_text
 from engine.ground.resources import node_cpus
 from engine.ground.run import Run
 from engine.ground.session import connect
@@ -36,7 +35,7 @@ def self_train(settings: SelfTrainSettings) -> dict[str, object]:
         resource_plan.print_plan(resource_plan.plan_resources(settings, resources, nodes), resources, nodes)
         generations = run_recipe(RecipeContext(run, settings))
     report = table.metrics(run.store, generations)
-    written = run.put("metrics.json", json.dumps(report, indent=1).encode())
+    written = run.put("metrics.json", json_text(report, indent=1).encode())
     table.show(report)
     log_event("done", f"results: {written}. Next: python -m jobs.status {settings.store} {settings.run}")
     return report

@@ -14,20 +14,35 @@ import pyarrow.parquet as pq
 from engine.export.files import csv_lines
 from engine.export.step_export import StepExport
 from engine.labels.soft_tables import CLASS_NAMES, dense_rows
+from engine.predict.pool import settings_of
 
 ROW_GROUP = 65_536
 
 
 def dense_tables(step: StepExport) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Keys and probabilities float32 (n, C) of each shard in address order. Raises ValueError for a selection, which lacks most images."""
+    """Keys and probabilities float32 (n, C) of each shard in address order: a distribution per image, or of sigmoid predictions a probability of
+    its own for each class (soft.kind=labels). Raises ValueError for a selection, which lacks most images, and for sigmoid predictions that lack
+    classes.
+    """
     if step.verb != "predict":
         raise ValueError(f"{step.output.step}: soft labels are exported from predictions. Use a predict-… step.")
+    activation = settings_of(step.store, step.predictions).activation
     index = {name: number for number, name in enumerate(step.classes.names)}
     for table in step.tables():
         width = len(table["classes"][0]) if table.num_rows else 1
         classes = np.array([index[name] for name in table["classes"].combine_chunks().flatten().to_pylist()], np.int64)
         weights = table["probabilities"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-        yield table["key"].to_pylist(), dense_rows(classes.reshape(-1, width), weights, len(index))
+        if activation == "softmax":
+            yield table["key"].to_pylist(), dense_rows(classes.reshape(-1, width), weights, len(index))
+            continue
+        if width < len(index):
+            raise ValueError(
+                f"{step.output.step}: sigmoid predictions have no residual mass for the {len(index) - width} classes per image that are not"
+                f" stored. Predict with predict.top_p={len(index)}."
+            )
+        rows = np.empty((table.num_rows, width), np.float32)
+        np.put_along_axis(rows, classes.reshape(-1, width), weights, axis=1)
+        yield table["key"].to_pylist(), rows
 
 
 def write_soft_csv(step: StepExport, sink: Any, spreadsheets: bool = False) -> int:

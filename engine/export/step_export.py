@@ -11,7 +11,7 @@ from engine.ground.steps import Output, Store, read_output, read_tables
 from engine.images.manifest import Manifest
 from engine.labels.classes import ClassList
 from engine.models.fetch import teacher_classes
-from engine.predict.pool import pool_of
+from engine.predict.pool import pool_of, predictions_of
 from engine.select.scores import classes_of, probability, scores_of
 
 PREDICTED = pa.schema(
@@ -93,19 +93,10 @@ def open_step(store: Store, step: str) -> StepExport:
         raise ValueError(
             f"{step}: not a finished predict or select step of {store.uri}. `python -m jobs.status {store.uri}` lists the steps."
         )
-    predictions = output if step.startswith("predict-") else _predictions_of(store, step)
+    predictions = output if step.startswith("predict-") else predictions_of(store, output)
     pool = pool_of(store, predictions)
     if pool is None:
         raise ValueError(
             f"{predictions.step}: written by an engine that did not record the collection. Predict again to export."
         )
     return StepExport(store, output, predictions, pool.manifest)
-
-
-def _predictions_of(store: Store, step: str) -> Output:
-    """The predict step that a select step read, by the digest in its record."""
-    digest = store.step_json(step, "record.json").get("inputs", {}).get("predictions")
-    for name in store.steps():
-        if name.startswith("predict-") and (output := read_output(store, name)) and output.digest == digest:
-            return output
-    raise ValueError(f"{step}: its predictions are no longer in {store.uri}")

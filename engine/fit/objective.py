@@ -151,13 +151,17 @@ def create_objective(context: Context) -> Objective:
     """The objective that `context.settings` names, built. Raises SettingsError when there is none of that name, and for a setting
     that it has no use for.
     """
-    name = context.settings.objective
-    kind = find_objective(name)
+    kind = find_objective(context.settings.objective)
+    check_settings(context.settings, kind)
+    return kind(context)
+
+
+def check_settings(settings: FitSettings, kind: type[Objective]) -> None:
+    """Raise SettingsError for a setting that the objective `kind` has no use for."""
     for setting in kind.ignores:
         usual = FitSettings.model_fields[setting].get_default(call_default_factory=True)
-        if getattr(context.settings, setting) != usual:
-            raise SettingsError(f"objective {name} has no use for {setting}: leave it out")
-    return kind(context)
+        if getattr(settings, setting) != usual:
+            raise SettingsError(f"objective {settings.objective} has no use for {setting}: leave it out")
 
 
 def find_objective(name: str) -> type[Objective]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from engine.ground import storage
 from engine.ground.progress import log_event
+from engine.ground.record import json_text
 from engine.ground.steps import Store
 
 PROJECT = "self-training"
@@ -60,7 +61,7 @@ class JsonLines:
         if self.rows is None:
             self.rows = [row for row in self._found() if row["step"] < step]
         self.rows.append({"step": step, **metrics})
-        storage.put(self.place.store.fs, self.path, "".join(f"{json.dumps(row)}\n" for row in self.rows).encode())
+        storage.put(self.place.store.fs, self.path, "".join(f"{json_text(row)}\n" for row in self.rows).encode())
 
     def _found(self) -> list[dict[str, Any]]:
         if not storage.exists(self.place.store.fs, self.path):

@@ -23,17 +23,18 @@ from engine.fit.losses import refuse_pairing
 from engine.fit.progress import WriteProgress, show_progress
 from engine.fit.source import Source
 from engine.fit.trackers import Place, Tracking
-from engine.fit.worker import LOADED, FitJob, train_worker
+from engine.fit.worker import ENDED, FitJob, train_worker
 from engine.ground import allocator, storage
 from engine.ground.failures import FailureBudget, FailureCounts, WorkersFailedError, classify_worker_error, decide_retry
 from engine.ground.progress import log_event
 from engine.ground.record import StepRecord
 from engine.ground.resources import cpus_each, node_cpus
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step, StoreError
+from engine.ground.steps import Output, Part, Step, Store, StoreError
 from engine.labels.classes import ClassList
-from engine.models.checkpoint import LoadReport
-from engine.models.fetch import FILES
+from engine.models.build import has_fixed_size, with_statistics
+from engine.models.checkpoint import read_config
+from engine.models.fetch import FILES, fetch_model
 from engine.settings.cluster import ClusterSettings
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
@@ -58,13 +59,15 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
 
     `streams`: the source of every stream of `spec.settings.batch`. Raises ValueError when a stream is missing, unknown or empty.
     """
-    model, settings, classes, init = spec.model, spec.settings, spec.classes, spec.init
+    model, settings, classes, init = start_model(spec, run.store), spec.settings, spec.classes, spec.init
     _check_streams(label, settings, streams)
     run.cluster.refuse_uneven(label, settings.batch)
     inputs = {name: source.digest for name, source in streams.items()}
     if init is not None:
         inputs["init"] = init.digest
     identified: dict[str, Any] = {"model": model, "fit": settings, "classes": classes.hash}
+    if init is not None and is_resized(model, init, run.store):
+        identified["resized"] = True
     if kinds := {name: kind for name, kind in kinds_of(streams).items() if kind != "distribution"}:
         identified["kinds"] = kinds
 
@@ -92,8 +95,6 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
             )
         if "model" not in metrics:
             raise RuntimeError(f"{label}: training ended without a model; its logs are in {step.uri}/{FOLDER}")
-        if (loaded := step.read_json(LOADED)) is not None:
-            log_event(label, f"initial weights: {LoadReport(**loaded)}; all names are in {step.uri}/{LOADED}")
         parts = [_model_part(step, index, f"{metrics['model']}/{name}") for index, name in enumerate(FILES)]
         output = step.commit(parts, metrics, started)
         # checkpoints are of no use once the model is committed, and not before
@@ -103,11 +104,25 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
     return run.find_or_run_step(label, StepRecord("fit", REVISION, identified, inputs), work)
 
 
+def start_model(spec: FitSpec, store: Store) -> ModelSettings:
+    """The model of `spec`, its pixels normalised as those were that its initial weights learnt from."""
+    if spec.init is None:
+        return spec.model
+    return with_statistics(spec.model, read_config(fetch_model(spec.init, store.fs)).settings)
+
+
+def is_resized(model: ModelSettings, init: Output, store: Store) -> bool:
+    """Whether the initial weights of a network of fixed image size are those of another size, and have to be resized."""
+    before = read_config(fetch_model(init, store.fs)).settings.img_size
+    return has_fixed_size(model.model) and before != model.img_size
+
+
 def train_on_workers(
     cluster: ClusterSettings, job: FitJob, scaling: ScalingConfig, progress: WriteProgress
 ) -> dict[str, Any]:
     """Train on Ray Train's workers; returns the last metrics. Raises ValueError for user errors, StoreError for a store that cannot be written."""
     step = job.step
+    step.put_json(ENDED, None)  # that of an earlier attempt
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -126,11 +141,14 @@ def train_on_workers(
         ),
     )
     try:
-        return dict(trainer.fit().metrics or {})
+        metrics = dict(trainer.fit().metrics or {})
     except WorkerGroupError as error:
         if (user_error := user_error_of(error, step)) is not None:
             raise user_error from error
         raise
+    if (ended := step.read_json(ENDED)) is not None:
+        raise ValueError(ended["reason"])
+    return metrics
 
 
 def runs_in_driver(cluster: ClusterSettings, use_gpu: bool) -> bool:

@@ -14,19 +14,23 @@ import torch
 from torch import nn
 
 from engine.fit.checkpoints import Reporter
-from engine.fit.loop import Hooks, train
+from engine.fit.loop import DivergedError, Hooks, train
 from engine.fit.objective import Context, Objective, create_objective
 from engine.fit.precision import choose_precision, cpu_gains_from_bf16
 from engine.fit.source import Source
 from engine.fit.streams import Stream, StreamSpec
 from engine.ground import allocator, storage
+from engine.ground.progress import log_event
 from engine.ground.steps import Step, read_output
 from engine.models import checkpoint as model_folder
 from engine.models.fetch import FILES, fetch_model
+from engine.settings.block import SettingsError
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 
 LOADED = "loaded.json"
+ENDED = "ended.json"
+"""Why a fit ended on Ray Train's workers when no retry can help."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,31 @@ class Rank:
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Train as one rank of the job `config["job"]`."""
+    """Train as one rank of the job `config["job"]`.
+
+    A loss that is not finite and settings that cannot be used are the same on every rank and in every attempt. Ray Train retries whatever a worker
+    raises, so its workers end in order and leave the reason in the step's folder.
+    """
     job: FitJob = config["job"]
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    try:
+        train_rank(job, rank)
+    except (DivergedError, SettingsError) as error:
+        if job.driver_threads is not None:
+            raise
+        if rank.rank == 0:
+            job.step.put_json(ENDED, {"reason": str(error)})
+
+
+def train_rank(job: FitJob, rank: Rank) -> None:
+    """Train as `rank` of the job, from the last checkpoint where there is one."""
     if rank.device.type == "cpu":
         assigned = job.driver_threads or int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
         torch.set_num_threads(max(1, assigned))
     objective = make_objective(job, rank)
     streams = open_streams(job, rank, objective)
+    check_forward(objective.export(), job.model, rank.device)
     start, saved = 0, job.reporter.latest(rank.device)
     if saved is not None:
         objective.load_state_dict(saved["objective"])
@@ -90,7 +110,27 @@ def make_objective(job: FitJob, rank: Rank) -> Objective:
     objective = create_objective(context)
     if objective.loaded is not None and rank.rank == 0:
         job.step.put_json(LOADED, asdict(objective.loaded))
+        log_event(job.step.name, f"initial weights: {objective.loaded}; all names are in {job.step.uri}/{LOADED}")
     return objective
+
+
+def check_forward(model: nn.Module, settings: ModelSettings, device: torch.device) -> None:
+    """Run what will be exported once, on two black images, before it is trained. Raises SettingsError when it cannot: some networks are built for any
+    image size and work for a few.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(2, 3, settings.img_size, settings.img_size, device=device))
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        raise SettingsError(
+            f"model {settings.model} cannot be run on images of img_size={settings.img_size}: {error}. Choose another img_size (the usual one is in"
+            " timm's configuration of the architecture), or another model."
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def open_streams(job: FitJob, rank: Rank, objective: Objective) -> dict[str, Stream]:

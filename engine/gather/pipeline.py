@@ -10,7 +10,6 @@ from engine.gather.arrange import arrange
 from engine.gather.grouping import ShardGroup, group_shards
 from engine.gather.picks import ChosenPicks, Picks, TruePicks
 from engine.gather.rejects import check_labelled, check_rejected
-from engine.gather.same_images import check_same_classes, check_same_images
 from engine.gather.training_set import TrainingSet, TrainingShard
 from engine.ground.fanout import FanOut
 from engine.ground.progress import Progress, log_event
@@ -21,6 +20,8 @@ from engine.images.decode import Frame, RejectedImageError, decode, decode_full_
 from engine.images.randaugment import IGNORE
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
+from engine.labels.stored import check_classes
+from engine.predict.pool import check_same_pool
 from engine.tables import schema
 
 REVISION = 2
@@ -49,8 +50,8 @@ def gather(run: Run, label: str, pseudo: Output, scope: Scope, classes: ClassLis
     `pseudo`: a selection, or another step of targets (`schema.targets`), of images of `scope`. `check`: as in `GatherJob`; the images not used are
     counted. Raises ValueError for targets of other images or classes; TooManyRejectsError when more images were rejected than the scope's limit.
     """
-    check_same_images(run.store, pseudo, scope.collection)
-    check_same_classes(run.store, pseudo, classes)
+    check_same_pool(run.store, pseudo, scope.collection)
+    check_classes(pseudo, run.store, classes)
     inputs = {"pseudo": pseudo.digest, "images": scope.collection.digest, "classes": classes.hash}
     if scope.exclusions is not None:
         inputs["held"] = scope.exclusions.digest
@@ -91,7 +92,8 @@ def gather_labelled(run: Run, label: str, scope: Scope, classes: ClassList) -> O
 
 
 def training_set(output: Output, store: Store, classes: ClassList) -> TrainingSet:
-    """The training set that a gather step made."""
+    """The training set that a gather step made. Raises ValueError when it is of other classes."""
+    check_classes(output, store, classes)
     shards = tuple(
         TrainingShard(part.name, part.rows, part.stats["draws"], part.bytes) for part in output.parts(store.fs)
     )

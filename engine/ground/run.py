@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from engine.ground import storage
 from engine.ground.lease import Lease
 from engine.ground.progress import log_event
-from engine.ground.record import StepRecord, differences
+from engine.ground.record import StepRecord, differences, json_text
 from engine.ground.steps import Output, Step, Store
 from engine.settings import block
 from engine.settings.block import Block
@@ -123,7 +123,7 @@ class Run:
             changed = differences(old["record"], step.record)
             log_event(title, f"changed {'; '.join(changed)} (was {old['step']})")
         pointer = {"label": title, "step": step.name, "record": step.record, "order": order}
-        storage.put(self.store.fs, path, json.dumps(pointer, indent=1, sort_keys=True).encode())
+        storage.put(self.store.fs, path, json_text(pointer, indent=1, sort_keys=True).encode())
 
 
 def pointers(store: Store, run: str) -> list[Pointer]:

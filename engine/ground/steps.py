@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from engine import __version__
 from engine.ground import storage
-from engine.ground.record import StepRecord, canonical
+from engine.ground.record import StepRecord, canonical, json_text
 
 STORE_VERSION = 2
 PART = re.compile(r"part-(\d+)-[0-9a-f]{8}((?:\.[a-z]+\d+)*)\.parquet")
@@ -165,7 +165,7 @@ class Step:
         return storage.join(self.store.uri, "steps", self.name)
 
     def put_json(self, name: str, value: Any) -> None:
-        storage.put(self.fs, f"{self.folder}/{name}", json.dumps(value, indent=1, sort_keys=True, default=str).encode())
+        storage.put(self.fs, f"{self.folder}/{name}", json_text(value, indent=1, sort_keys=True, default=str).encode())
 
     def read_json(self, name: str) -> Any:
         """The value written by `put_json`, or None."""
@@ -320,6 +320,15 @@ def read_sidecar(output: Output, fs: storage.FileSystem, folder: str, part: Part
     if hashlib.sha256(data).hexdigest() != part.stats[folder]:
         raise StoreError(f"{path}: the contents changed after the commit. Delete the folder of the step and run again.")
     return pq.read_table(io.BytesIO(data))
+
+
+def read_schema(output: Output, fs: storage.FileSystem) -> pa.Schema | None:
+    """Schema of the parts of a finished step, from the footer of the first; None for a step without parts."""
+    parts = output.parts(fs)
+    if not parts:
+        return None
+    with fs.open_input_file(f"{output.folder}/parts/{parts[0].name}") as file:
+        return pq.read_schema(file)
 
 
 def _write_parts(parts: list[Part]) -> memoryview:

@@ -79,7 +79,7 @@ def choose(schema: pa.Schema, image: str | None, key: str | None, label: str | N
     label = label or _named(schema, LABEL_NAMES, _is_label, where)
     if label is not None and not fits("label", kind := _type(schema, label, where)):
         raise ValueError(
-            f"{where}: label column {label!r} is of type {kind}. Labels are strings or integers, one per image."
+            f"{where}: label column {label!r} is of type {kind}. Labels are names or whole numbers, one per image."
         )
     names = class_names(schema, label)
     key = key or _named(schema, KEY_NAMES, lambda kind: fits("key", kind), where)
@@ -191,14 +191,14 @@ def images(column: pa.Array) -> pa.Array:
 
 
 def labels(column: pa.Array, names: tuple[str, ...] | None, where: str) -> pa.Array:
-    """Class names as strings; integers are looked up in `names` (negative: no label), or formatted if `names` is None."""
+    """Class names as strings; integers are looked up in `names` (negative: no label), or formatted if `names` is None.
+
+    Floats are integers of a column with gaps, NaN a gap. Raises ValueError for other numbers.
+    """
     if pt.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pt.is_floating(column.type):
-        try:
-            column = column.cast(pa.int64())
-        except pa.ArrowInvalid:
-            raise ValueError(f"{where}: labels of type {column.type} that are not whole numbers") from None
+        column = _integers(column.cast(pa.float64()), where)
     if names is None or not pt.is_integer(column.type):
         text = column.cast(pa.string())
         return compose(pc.if_else(too_long(text), None, text))
@@ -212,6 +212,15 @@ def labels(column: pa.Array, names: tuple[str, ...] | None, where: str) -> pa.Ar
 def too_long(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Which texts cannot be names."""
     return pc.fill_null(pc.greater(pc.binary_length(text), MAX_NAME_BYTES), False)
+
+
+def _integers(column: pa.Array, where: str) -> pa.Array:
+    """Floats as int64, null where NaN. Raises ValueError for a number that is not whole."""
+    column = pc.if_else(pc.is_nan(column), None, column)
+    fractions = pc.filter(column, pc.not_equal(column, pc.floor(column)))
+    if len(fractions):
+        raise ValueError(f"{where}: label {fractions[0].as_py()}. Labels are names or whole numbers, one per image.")
+    return column.cast(pa.int64())
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -261,7 +270,7 @@ def _is_string(kind: pa.DataType) -> bool:
 
 def _is_label(kind: pa.DataType) -> bool:
     value = kind.value_type if pt.is_dictionary(kind) else kind
-    return _is_string(value) or pt.is_integer(value) or pt.is_boolean(value)
+    return _is_string(value) or pt.is_integer(value) or pt.is_boolean(value) or pt.is_floating(value)
 
 
 def _shown(schema: pa.Schema) -> str:

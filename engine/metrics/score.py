@@ -52,5 +52,7 @@ class Score:
     def from_json(cls, plain: dict[str, Any]) -> Self:
         """The score that `to_json` was given; other keys are ignored. Raises KeyError when one is missing."""
         required = {name: plain[name] for name in ("name", "value", "low", "high", "images")}
+        for name in ("value", "low", "high"):
+            required[name] = float("nan") if required[name] is None else required[name]  # JSON has no NaN
         optional = ("unreadable", "per_class", "calibration", "details", "level")
         return cls(**required, **{name: plain[name] for name in optional if name in plain})

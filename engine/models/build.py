@@ -81,6 +81,36 @@ def normalisation(settings: ModelSettings, model: nn.Module) -> Normalisation:
     )
 
 
+def has_fixed_size(name: str) -> bool:
+    """Whether a network of this name is built for one image size, so that some of its weights depend on it."""
+    check_network(name)
+    return bool(get_pretrained_cfg(name).fixed_input_size)
+
+
+def usual_statistics(settings: ModelSettings) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std that the pixels of the network of `settings` are normalised with, without building it."""
+    check_network(settings.model)
+    usual = get_pretrained_cfg(settings.model)
+    return settings.mean or tuple(usual.mean), settings.std or tuple(usual.std)
+
+
+def with_statistics(settings: ModelSettings, folder: ModelSettings) -> ModelSettings:
+    """`settings` with the mean and std of the model folder that the weights come from, unless the settings have their own.
+
+    Weights learn from pixels as they were normalised; the architecture's usual statistics may be others.
+    """
+    usual = usual_statistics(settings)
+    wanted = (settings.mean or folder.mean, settings.std or folder.std)
+    if (settings.mean and settings.mean != folder.mean) or (settings.std and settings.std != folder.std):
+        log_event(
+            "init",
+            f"its weights saw mean={folder.mean}, std={folder.std}; the settings have mean={wanted[0]}, std={wanted[1]}",
+        )
+    if wanted == usual:
+        return settings
+    return settings.model_copy(update={"mean": wanted[0], "std": wanted[1]})
+
+
 def num_parameters(settings: ModelSettings, num_classes: int) -> int:
     """Number of parameters of the network of `settings`, counted on the meta device."""
     with torch.device("meta"):

@@ -5,6 +5,7 @@ block of the config holds the settings of the model and the hash of its classes.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from engine.ground import storage
+from engine.ground.progress import log_event
 from engine.images.decode import Frame
 from engine.labels.classes import ClassList
 from engine.models.build import build_model, normalisation
@@ -27,6 +29,8 @@ from engine.settings.model import ModelSettings
 from engine.settings.trust import UNPICKLED
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HARDLY = 0.5
+"""Share of a network's weights, without its classifier, that initial weights must fill."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,10 @@ def save(
     class_names: list[str],
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write `model`, built from `settings`, or its state dict. `extra`: additional provenance for the `engine` block."""
+    """Write `model`, built from `settings`, or its state dict. `extra`: additional provenance for the `engine` block.
+
+    Raises ValueError for a model whose weights are not all finite: it would answer the first class for every image.
+    """
     network = model if isinstance(model, nn.Module) else _rebuild(settings, len(class_names))
     weights = model.state_dict() if isinstance(model, nn.Module) else model
     mean, std, crop_pct, interpolation = normalisation(settings, network)
@@ -116,7 +123,12 @@ def save(
             **(extra or {}),
         },
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    tensors = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    if names := _not_finite(tensors):
+        raise ValueError(
+            f"model {settings.model}: {len(names)} of {len(tensors)} tensors are not finite ({_shown(names)}), so it is not saved."
+            " Lower fit.lr, raise fit.warmup_steps, or set fit.clip_grad: 1."
+        )
     fs, root = storage.resolve(str(folder))
     storage.put(fs, f"{root}/{WEIGHTS}", to_safetensors(tensors, metadata={"format": "pt"}))
     storage.put(fs, f"{root}/{CONFIG}", json.dumps(config, indent=2).encode())
@@ -149,6 +161,15 @@ def load(folder: Path) -> Loaded:
     )
 
 
+def check_weights(folder: Path) -> None:
+    """Raise ValueError unless the folder can be started from: one of this engine, or of timm, whose classes need no names."""
+    if (Path(folder) / CONFIG).exists() and _names(folder) is None:
+        read_config(folder)
+        _read_weights(folder)
+    else:
+        load(folder)
+
+
 def class_names(folder: Path) -> list[str]:
     """The class names of a model folder in index order, without reading its weights."""
     return describe(folder).class_names
@@ -157,29 +178,65 @@ def class_names(folder: Path) -> list[str]:
 def initialise(model: nn.Module, folder: Path, class_names: Sequence[str] | None = None) -> LoadReport:
     """Load the weights of a folder into `model`: every tensor of the same name and shape; the others keep their values.
 
-    The classifier keeps its values when its shape differs, or when the classes of the folder are not `class_names`. Raises ValueError when no tensor
-    fits.
+    The classifier keeps its values when its shape differs, or when the classes of the folder are not, or not known to be, `class_names`.
+    Position embeddings of another image size are resized as timm does. Raises ValueError when less than HARDLY of the other weights fits.
     """
     weights = _read_weights(folder)
     if isinstance(model, UNet) and not any(name.startswith("encoder.") for name in weights):
         model = model.encoder  # weights of the network without a decoder
     report = _compare(model, weights)
-    if class_names is not None and _names(folder) not in (None, list(class_names)):
+    if report.mismatched:
+        weights = _resized(model, weights, report.mismatched)
+        report = _compare(model, weights)
+    if class_names is not None and (Path(folder) / CONFIG).exists() and _names(folder) != list(class_names):
         heads = _heads(model)
         others = [name for name in report.matched if name.startswith(heads)]
         matched = [name for name in report.matched if name not in others]
         report = replace(report, matched=matched, mismatched=[*report.mismatched, *others])
-    if not report.matched:
-        raise ValueError(f"{folder / WEIGHTS} does not fit this model: {report}. Use weights of the same architecture.")
+    own, heads = model.state_dict(), _heads(model)
+    sizes = {name: tensor.numel() for name, tensor in own.items() if not (heads and name.startswith(heads))}
+    share = sum(sizes.get(name, 0) for name in report.matched) / max(1, sum(sizes.values()))
+    if share < HARDLY:
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit this model, of whose weights it has {share:.0%}: {report}. Use weights of the same architecture."
+        )
     model.load_state_dict({name: weights[name] for name in report.matched}, strict=False)
     return report
+
+
+def _resized(model: nn.Module, weights: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """The weights with those of `names` in the shapes of `model` that timm's own conversion for the architecture can bring there: position embeddings
+    and tables of relative positions of another image size.
+    """
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    heads, own = _heads(model), model.state_dict()
+    wanted = [name for name in names if not (heads and name.startswith(heads))]
+    if convert is None or not wanted:
+        return weights
+    try:
+        converted = convert(dict(weights), model)
+    except (
+        RuntimeError,
+        KeyError,
+        AttributeError,
+        AssertionError,
+    ) as error:  # weights of another architecture, which are told below
+        log_event(
+            "init", f"{type(model).__name__}: {len(wanted)} tensors of other shapes could not be resized ({error})"
+        )
+        return weights
+    fitting = {
+        name: converted[name] for name in wanted if name in converted and converted[name].shape == own[name].shape
+    }
+    return {**weights, **fitting}
 
 
 def _names(folder: Path) -> list[str] | None:
     """The label names of a folder; None without label names."""
     try:
-        return json.loads((Path(folder) / CONFIG).read_text()).get("label_names")
-    except FileNotFoundError:
+        config = json.loads((Path(folder) / CONFIG).read_text())
+        return config["label_names"] if config.get("label_names") is not None else config.get("labels")
+    except (FileNotFoundError, ValueError, AttributeError):
         return None
 
 
@@ -190,11 +247,24 @@ def _heads(model: nn.Module) -> tuple[str, ...]:
 
 
 def describe(folder: Path) -> Description:
-    """The contents of `config.json` of a folder. Raises ValueError like `load`."""
+    """The contents of `config.json` of a folder. Raises ValueError like `load`, for a folder without label names, too."""
+    names, described = _names(folder), read_config(folder)
+    if names is None:
+        raise ValueError(
+            f"{Path(folder) / CONFIG}: no label_names, so what its classes are is unknown. Add them in index order; to start training from its"
+            " weights (init) they are not needed."
+        )
+    return described
+
+
+def read_config(folder: Path) -> Description:
+    """The contents of `config.json` of a folder, which may be timm's own: without label names its classes are numbered. Raises ValueError like
+    `load`."""
     file = Path(folder) / CONFIG
     try:
         config = json.loads(file.read_text())
-        names = config["label_names"] if config.get("label_names") is not None else config["labels"]
+        names = _names(folder)
+        names = [str(number) for number in range(config["num_classes"])] if names is None else names
         origin = config["pretrained_cfg"]
         if len(names) != config["num_classes"]:
             raise ValueError(
@@ -234,13 +304,34 @@ def _rebuild(settings: ModelSettings, num_classes: int) -> nn.Module:
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     file = Path(folder) / WEIGHTS
     try:
-        return load_file(file)
+        weights = load_file(file)
     except FileNotFoundError:
         raise ValueError(_missing(file)) from None
     except SafetensorError as error:
         raise ValueError(
             f"{file}: not a readable safetensors file, perhaps truncated ({error}). Copy it again, or fit the model again."
         ) from None
+    if names := _not_finite(weights):
+        raise ValueError(
+            f"{file}: {len(names)} tensors are not finite ({_shown(names)}): the model answers the first class. Fit it again."
+        )
+    return weights
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without shared memory, which safetensors refuses: a weight that has two names is written twice."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return apart
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold a NaN or an infinity."""
+    return [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
 
 
 def _missing(file: Path) -> str:

@@ -8,6 +8,7 @@ import pyarrow.fs as pafs
 from engine.ground import storage
 from engine.ground.steps import Output, Store, read_output
 from engine.labels.classes import ClassList
+from engine.labels.stored import check_classes
 from engine.models.checkpoint import class_names
 
 FILES = ("config.json", "model.safetensors")
@@ -29,10 +30,13 @@ def fetch_model(model: Output, fs: storage.FileSystem) -> Path:
 
 
 def teacher_classes(store: Store, predictions: Output) -> ClassList:
-    """The classes of predictions: those of the model that predicted. Raises ValueError when that model is no longer in the store."""
+    """The classes of predictions: those of the model that predicted. Raises ValueError when that model is no longer in the store, or is of other
+    classes than the table."""
     model = read_output(store, predictions.summary["model"])
     if model is None:
         raise ValueError(
             f"{predictions.step}: its model {predictions.summary['model']} is no longer in the store. Predict again."
         )
-    return ClassList(tuple(class_names(fetch_model(model, store.fs))))
+    classes = ClassList(tuple(class_names(fetch_model(model, store.fs))))
+    check_classes(predictions, store, classes)
+    return classes

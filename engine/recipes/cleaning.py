@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from engine.fit.source import GatheredSource
 from engine.ground.progress import log_event
-from engine.ground.record import StepRecord
+from engine.ground.record import StepRecord, json_text
 from engine.ground.steps import Output, Step, read_tables
 from engine.images.subset import Subset
 from engine.labels import targets
@@ -120,7 +119,7 @@ def publish(setup: RecipeContext, clean: CleanOptions, audited: Output) -> None:
         facts |= {"wrong": judged.wrong, "recall": judged.recall, "precision": judged.precision}
         after = relabelled(table, clean.relabel_above)
         facts["wrong_after_relabelling"] = int((after != truth).sum())
-    setup.run.put("audit.json", json.dumps(facts, indent=1).encode())
+    setup.run.put("audit.json", json_text(facts, indent=1).encode())
     where = setup.run.put("audit.csv", buffer.getvalue().encode())
     log_event("audit", f"{facts['denied']} of {facts['scored']} labels denied, {facts['listed']} listed in {where}")
     for m, share in facts.get("precision", {}).items():

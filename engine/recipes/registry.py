@@ -1,9 +1,10 @@
 """All recipes, once: what settings may name, and how a run of any of them goes - train everything, then look at the test set once."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from engine.fit.check import check_fit
 from engine.recipes.billion_scale import BillionScale
 from engine.recipes.clean_labels import CleanLabels
 from engine.recipes.consistency import UDA, FixMatch
@@ -37,10 +38,30 @@ AnyRecipe = Annotated[
 ]
 
 
+STREAMS = {
+    "teacher": {"labelled", "pool"},
+    "student": {"labelled", "pseudo"},
+    "pretext": {"labelled", "pool"},
+    "finetune": {"labelled"},
+    "tagging": {"tags"},
+}
+"""Streams that each fit of a run may draw from."""
+
+
 class SelfTrainSettings(RunSettings):
     """`jobs.self_train`: the main job with any of the recipes."""
 
     recipe: AnyRecipe = Field(NoisyStudent(), description="recipe and its own options")
+
+    @model_validator(mode="after")
+    def _every_fit_can_begin(self) -> Self:
+        """What a later fit names is looked up now: a student's mistakes would cost its teacher's fit and the pool's predictions."""
+        for name, fit in self.fits.named().items():
+            check_fit(f"fits.{name}", self.models.teacher, fit, STREAMS[name])
+        for number in range(1, self.recipe.num_generations + 1):
+            model, fit = self.recipe.learner(self, number)
+            check_fit(f"the student of generation {number}", model, fit, STREAMS["student"])
+        return self
 
 
 def train(setup: RecipeContext) -> list[Generation]:

@@ -7,7 +7,7 @@ from functools import partial
 
 from engine.ground import storage
 from engine.ground.progress import log_event
-from engine.ground.record import canonical, differences
+from engine.ground.record import canonical, differences, json_text
 from engine.ground.run import Run
 from engine.recipes.registry import SelfTrainSettings
 from engine.search.allocation import TrialAllocation
@@ -68,7 +68,7 @@ def _same_search(run: Run, settings: SearchJobSettings) -> None:
     what = settings.model_dump(mode="json", exclude={"cluster": True, "store": True, "search": adjustable})
     path = f"{run.folder}/search.json"
     if not storage.exists(run.store.fs, path):
-        run.put("search.json", json.dumps(what, indent=1, sort_keys=True).encode())
+        run.put("search.json", json_text(what, indent=1, sort_keys=True).encode())
         return
     before = json.loads(storage.get(run.store.fs, path))
     if changed := differences(before, json.loads(canonical(what))):

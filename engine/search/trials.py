@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from engine.ground import storage
+from engine.ground.record import json_text
 from engine.ground.run import Run
 from engine.recipes.registry import SelfTrainSettings
 from engine.search.space import Values, with_values
@@ -101,7 +102,7 @@ class TrialRecords:
         self.run, self.folder = run, f"{run.folder}/trials"
 
     def put(self, record: TrialRecord) -> TrialRecord:
-        self.run.put(f"trials/{record.trial.name}.json", json.dumps(asdict(record), indent=1).encode())
+        self.run.put(f"trials/{record.trial.name}.json", json_text(asdict(record), indent=1).encode())
         return record
 
     def get(self, name: str) -> TrialRecord:

@@ -13,6 +13,7 @@ from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, Store, read_part, read_tables
 from engine.labels.classes import ClassList
+from engine.labels.stored import check_classes
 from engine.select import part_groups
 from engine.select.addresses import Addresses, addresses, drop_addresses
 from engine.select.exclusion import ReferenceSets, exclusion, find_excluded, write_down
@@ -45,8 +46,14 @@ class SelectSpec:
 
 
 def select(run: Run, label: str, predictions: Output, spec: SelectSpec) -> Output:
-    """Pseudo-labels (schema.pseudo_labels) chosen from stored predictions; exact and identical however the work is split."""
+    """Pseudo-labels (schema.pseudo_labels) chosen from stored predictions; exact and identical however the work is split.
+
+    Raises ValueError when the predictions, or the selection to keep, are of other classes.
+    """
     settings, classes, keep = spec.settings, spec.classes, spec.keep
+    for table in (predictions, keep):
+        if table is not None:
+            check_classes(table, run.store, classes)
     inputs = {"predictions": predictions.digest, "classes": classes.hash}
     if keep is not None:
         inputs["keep"] = keep.digest

@@ -146,6 +146,10 @@ class FitSettings(Block):
             )
         if self.sched == "step" and not self.decay_steps:
             raise ValueError("sched=step needs the steps at which the rate falls: set decay_steps")
+        if any(not self.warmup_steps <= step < self.steps for step in self.decay_steps):
+            raise ValueError(
+                "decay_steps must lie after warmup_steps and before steps, each: other steps have no effect"
+            )
         for name, rule in WITHOUT_EFFECT.items():
             usual = type(self).model_fields[name].get_default(call_default_factory=True)
             if getattr(self, name) != usual and (remedy := rule(self)):

@@ -134,25 +134,22 @@ class FitJobSettings(Block):
     cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
     @model_validator(mode="after")
-    def _streams_are_given_and_drawn(self) -> Self:
-        """Every source is drawn from, and every stream has one: what is left out of `fit.batch` would not be learned, without a word."""
-        given = {"labelled": True, "pseudo": self.pseudo is not None, "soft": self.soft is not None, "pool": None}
-        for stream, is_given in given.items():
-            if is_given and stream not in self.fit.batch and stream != "labelled":
-                example = ", ".join(f"{name}: {size}" for name, size in {**self.fit.batch, stream: 64}.items())
+    def _streams_are_those_given(self) -> Self:
+        given = {"pseudo": self.pseudo is not None, "soft": self.soft is not None, "pool": self.data.pool is not None}
+        for name, setting in (("pseudo", "pseudo"), ("soft", "soft.table"), ("pool", "data.pool")):
+            if name in self.fit.batch and not given[name]:
                 raise ValueError(
-                    f"{stream} is set, but fit.batch draws nothing from it: set fit.batch={{{example}}}, or leave out {stream}"
+                    f"fit.batch names the stream {name}, which needs {setting}. Set it, or take {name} out."
                 )
-            if is_given is False and stream in self.fit.batch:
+        for name in ("pseudo", "soft"):
+            if given[name] and name not in self.fit.batch:
                 raise ValueError(
-                    f"fit.batch has a stream {stream}, and nothing gives its images: set {stream}, or take it out of fit.batch"
+                    f"{name} is set, but fit.batch={self.fit.batch} has no images of it. Add {name}: its images per step."
                 )
-        if unknown := sorted(self.fit.batch.keys() - given.keys()):
-            raise ValueError(f"fit.batch has a stream {unknown[0]}; the streams are {', '.join(given)}")
-        if self.data.pool is None and (
-            drawn := [name for name in ("pseudo", "soft", "pool") if name in self.fit.batch]
-        ):
-            raise ValueError(f"fit.batch.{drawn[0]} draws images of data.pool: set data.pool")
+            if given[name] and not given["pool"]:
+                raise ValueError(f"{name} has targets of images of data.pool. Set data.pool.")
+        if unknown := sorted(self.fit.batch.keys() - {"labelled", *given}):
+            raise ValueError(f"fit.batch names unknown streams {unknown}; this job has labelled, pseudo, soft and pool")
         return self
 
 
@@ -192,3 +189,8 @@ class EvaluateJobSettings(PredictJobSettings):
         if twice := repeated(severities):
             raise ValueError(f"{twice[0]} more than once: name each once")
         return severities
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        self.predict.check_task(self.task)
+        return self

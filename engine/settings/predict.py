@@ -65,7 +65,19 @@ class PredictSettings(Block):
             raise ValueError(
                 "further and log_sum_exp are measures of one distribution over the classes, and activation=sigmoid has one a class: leave out one"
             )
+        if self.activation == "sigmoid" and self.calibrate:
+            raise ValueError(
+                "calibrate fits the temperature of a softmax, and activation=sigmoid has none: leave out one"
+            )
         return self
+
+    def check_task(self, task: str) -> None:
+        """Raise ValueError when predictions for `task` would not be those of its one class per image."""
+        if task == "classify" and self.activation == "sigmoid":
+            raise ValueError(
+                "predict.activation=sigmoid gives several labels per image, and task=classify learns and measures one:"
+                " set task=multilabel, or leave it out"
+            )
 
     def for_evaluation(self) -> Self:
         """For measures of the model itself: no extra scores, and no int8, which is calibrated on the pool that it predicts and on nothing else."""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from engine.settings.block import Block
 from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
 
 if TYPE_CHECKING:
     from engine.settings.run import RunSettings
@@ -40,6 +41,10 @@ class RecipeSettings(Block):
     def fits(self, run: RunSettings) -> list[FitSettings]:
         """Every fit of a run if no generation is cut short, but for its pretext."""
         return [run.fits.teacher]
+
+    def learner(self, run: RunSettings, number: int) -> tuple[ModelSettings, FitSettings]:
+        """The student of a generation, counted from 1, and its fit."""
+        return run.learner(number)
 
     def is_selecting(self, run: RunSettings) -> bool:  # noqa: ARG002
         """Whether predictions are selected from, so that the two have to go together."""

@@ -87,6 +87,7 @@ class RunSettings(Block):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         self.recipe.check(self)
+        self.predict.check_task(self.task)
         for name, fit in self.fits.named().items():
             self.cluster.refuse_uneven(f"fits.{name}", fit.batch)
         if self.predict.calibrate and self.data.validation is None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engine.settings.block import RUNTIME, Block
+from engine.settings.block import RUNTIME, Block, SettingsError
 from engine.tables.schema import log_sum_exp
 
 RankBy = Literal["max_probability", "margin", "entropy", "energy"]
@@ -156,6 +156,22 @@ _REFUSED: list[tuple[Callable[[SelectSettings], bool], str]] = [
     ),
 ]
 """Combinations that mean nothing, and what to set instead."""
+
+
+def check_several_labels(select: SelectSettings) -> None:
+    """Raise SettingsError with the remedy for what means nothing when each class has a probability of its own (sigmoid)."""
+    if select.targets == "soft":
+        raise SettingsError(
+            "select.targets=soft makes one distribution over the classes, and sigmoid predictions have none: set select.targets=hard"
+        )
+    if select.cut == "adamatch":
+        raise SettingsError(
+            "select.cut=adamatch compares the confidence of one class per image, and sigmoid predictions have several: take another cut"
+        )
+    if select.score != "max_probability":
+        raise SettingsError(
+            f"select.score={select.score} is of one distribution over the classes, and sigmoid predictions have none: take max_probability"
+        )
 
 
 def check_stored(

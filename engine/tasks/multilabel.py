@@ -29,6 +29,7 @@ from engine.select.scores import classes_of, probability, scores_of
 from engine.settings.block import SettingsError
 from engine.settings.predict import PredictSettings
 from engine.settings.run import RunSettings
+from engine.settings.select import check_several_labels
 from engine.tasks.answers import ClassAnswers
 from engine.tasks.task import Sidecar, Truth, check_scored, known_classes, labelled_with, shared_rows, targets_table
 
@@ -171,14 +172,8 @@ class Multilabel:
         selects = [settings.selection(number) for number in range(1, len(settings.schedule or []) + 1)] or [
             settings.select
         ]
-        if any(one.targets == "soft" for one in selects):
-            raise SettingsError(
-                "select.targets=soft makes a distribution over the classes, and task=multilabel has none: set select.targets=hard"
-            )
-        if any(one.cut == "adamatch" for one in selects):
-            raise SettingsError(
-                "select.cut=adamatch compares the confidence of one class per image: take another cut for task=multilabel"
-            )
+        for one in selects:
+            check_several_labels(one)
         if settings.predict.calibrate:
             raise SettingsError("predict.calibrate fits the temperature of a softmax: leave it out for task=multilabel")
 

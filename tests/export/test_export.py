@@ -68,7 +68,7 @@ class Made:
         step.begin()
         columns = [[0, 0], [3, 0], [1, 0], np.array([4, 2], np.float16), [0, 0], [1, 2], [[1], [0]], [[1.0], [1.0]]]
         table = pa.table(columns, schema=schema.pseudo_labels(3, self.classes.hash))
-        step.commit([step.put_part(0, table)], {"selected": 2}, 0.0)
+        step.commit([step.put_part(0, table)], {"selected": 2, "predictions": self.predictions}, 0.0)
         return step.name
 
 

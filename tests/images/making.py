@@ -49,10 +49,10 @@ def tar(path: Path, members: dict[str, bytes]) -> None:
             file.addfile(info, io.BytesIO(data))
 
 
-def manifest(uri: str | Path, store: Path, **settings: Any) -> Manifest:
+def manifest(uri: str | Path, store: Path, labelled: bool = False, **settings: Any) -> Manifest:
     """The collection at `uri`, listed and saved."""
     fs, path = storage.resolve(str(store))
-    return Manifest.save(list_images(str(uri), SourceSettings(**settings)), fs, path)
+    return Manifest.save(list_images(str(uri), SourceSettings(**settings), labelled=labelled), fs, path)
 
 
 def everything(manifest: Manifest, batch_rows: int = 256) -> pa.Table:

@@ -107,7 +107,7 @@ def test_metadata_that_is_no_json_is_no_class_names(tmp_path: Path) -> None:
         (pa.table([BYTES, TEXT, TEXT], names=["image", "label", "label"]), "2 columns are called 'label'"),
         (pa.table({"images": [[data] for data in BYTES]}), r"images \(list<element: binary>\). Set data.image_column"),
         (pa.table({"a": [{"image": one} for one in STRUCT]}), r"among a \(struct<image: struct<bytes: binary"),
-        (pa.table({"image": BYTES, "label": [0.5, 1.5], "x": TEXT}), "labels of type double that are not whole"),
+        (pa.table({"image": BYTES, "label": [0.5, 1.5], "x": TEXT}), "Labels are names or whole numbers"),
     ],
 )
 def test_columns_that_cannot_be_read_are_named(tmp_path: Path, table: pa.Table, message: str) -> None:

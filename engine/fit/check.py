@@ -1,0 +1,55 @@
+"""What of a fit is looked up when settings are read: its objective, loss, streams and network, before anything is computed."""
+
+from functools import lru_cache
+
+import torch
+
+from engine.fit.losses import LOSSES
+from engine.fit.objective import check_settings, find_objective
+from engine.fit.supervised import SupervisedArguments
+from engine.models.build import build_model, num_parameters
+from engine.settings.block import SettingsError, parse
+from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
+from engine.settings.trust import untrusted
+
+
+def check_fit(where: str, model: ModelSettings, settings: FitSettings, streams: set[str]) -> None:
+    """Raise SettingsError, starting with `where`, for a fit that could not begin. `streams`: those that it may draw from.
+
+    What names code or a file that is unpickled is looked up when the fit begins: whether the config is trusted is decided after it was read.
+    """
+    if next(untrusted({"objective": settings.objective, "model_args": model.model_args}), None) is not None:
+        return
+    try:
+        if unknown := sorted(settings.batch.keys() - streams):
+            raise SettingsError(f"batch names the stream {unknown[0]!r}, but this fit has {', '.join(sorted(streams))}")
+        check_settings(settings, find_objective(settings.objective))
+        if settings.objective == "supervised":
+            check_supervised(settings)
+        check_network(model.model_dump_json())
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from None
+
+
+def check_supervised(settings: FitSettings) -> None:
+    """Raise SettingsError for a loss that is unknown."""
+    parse(SupervisedArguments, settings.objective_args, "objective_args of supervised")
+    if settings.loss not in LOSSES:
+        raise SettingsError(f"loss {settings.loss!r} is unknown; known: {', '.join(LOSSES)}")
+
+
+@lru_cache(64)
+def check_network(model: str) -> None:
+    """Build the network of settings in JSON, without memory for its weights where that works.
+
+    Raises ValueError when it cannot be built, or would ignore its regularisation.
+    """
+    settings = ModelSettings.model_validate_json(model)
+    try:
+        num_parameters(settings, 2)
+    except (
+        ValueError
+    ):  # some networks compute with their weights while they are built, for which the meta device has no values
+        with torch.random.fork_rng(devices=[]):
+            build_model(settings.model_copy(update={"pretrained": False}), 2)
