@@ -4,7 +4,6 @@ from functools import lru_cache
 
 import torch
 
-from engine.fit.losses import LOSSES
 from engine.fit.objective import check_settings, find_objective
 from engine.fit.supervised import SupervisedArguments
 from engine.models.build import build_model, num_parameters
@@ -26,21 +25,14 @@ def check_fit(where: str, model: ModelSettings, settings: FitSettings, streams: 
             raise SettingsError(f"batch names the stream {unknown[0]!r}, but this fit has {', '.join(sorted(streams))}")
         check_settings(settings, find_objective(settings.objective))
         if settings.objective == "supervised":
-            check_supervised(settings)
-        check_network(model.model_dump_json())
+            parse(SupervisedArguments, settings.objective_args, "objective_args of supervised")
+        check_buildable(model.model_dump_json())
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from None
 
 
-def check_supervised(settings: FitSettings) -> None:
-    """Raise SettingsError for a loss that is unknown."""
-    parse(SupervisedArguments, settings.objective_args, "objective_args of supervised")
-    if settings.loss not in LOSSES:
-        raise SettingsError(f"loss {settings.loss!r} is unknown; known: {', '.join(LOSSES)}")
-
-
 @lru_cache(64)
-def check_network(model: str) -> None:
+def check_buildable(model: str) -> None:
     """Build the network of settings in JSON, without memory for its weights where that works.
 
     Raises ValueError when it cannot be built, or would ignore its regularisation.

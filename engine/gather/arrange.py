@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from engine.ground.fanout import FanOut
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step, Store, StoreError, read_part, read_tables
+from engine.ground.steps import Output, Part, Step, Store, StoreError, read_part, read_sidecar, read_tables
 from engine.images.collection import Collection
 
 REVISION = 1
@@ -49,16 +49,14 @@ class Arranged:
     store: Store
 
     def counts(self) -> tuple[Ints, Ints]:
-        """Shards (n,) that have rows, ascending, and the number of rows of each."""
-        folder = f"{self.output.folder}/{COUNTS}"
-        paths = (f"{folder}/{part.unit:08d}.parquet" for part in self._parts)
-        read = (pq.read_table(path, filesystem=self.store.fs) for path in paths)
+        """Shards (n,) that have rows, ascending, and the number of rows of each. Raises StoreError for counts that were changed."""
+        read = (read_sidecar(self.output, self.store.fs, COUNTS, part) for part in self._parts)
         table = pa.concat_tables([SHARD_COUNTS.empty_table(), *read])
         return table["shard"].to_numpy().astype(np.int64), table["rows"].to_numpy()
 
     def read(self, shards: Ints) -> pa.Table:
         """The rows of some shards (ascending), in order. Raises StoreError for a part that was changed."""
-        firsts = [shards.start for shards in self.ranges]
+        firsts = [one.start for one in self.ranges]
         wanted = np.unique(np.searchsorted(firsts, shards, side="right") - 1)
         mine = pc.field("shard").isin(pa.array(shards, pa.int32()))
         tables = []
@@ -141,10 +139,9 @@ def sort_range(span: ShardRange, step: Step, picks: Output, given: Sequence[Part
     )
     table = in_order(pa.concat_tables(tables))
     shards, rows = np.unique(table["shard"].to_numpy(), return_counts=True)
-    step.put_sidecar(COUNTS, span.unit, pa.table([pa.array(shards, pa.int32()), rows], schema=SHARD_COUNTS))
-    return step.put_part(
-        span.unit, table, {"first": span.first, "end": span.end}, row_group_size=1 << 16, write_page_checksum=True
-    )
+    counts = pa.table([pa.array(shards, pa.int32()), rows], schema=SHARD_COUNTS)
+    stats = {"first": span.first, "end": span.end, COUNTS: step.put_sidecar(COUNTS, span.unit, counts)}
+    return step.put_part(span.unit, table, stats, row_group_size=1 << 16, write_page_checksum=True)
 
 
 def in_order(table: pa.Table) -> pa.Table:

@@ -93,12 +93,18 @@ def test_a_changed_part_is_refused(tmp_path: Path) -> None:
     arranged = arrange(run, "order", picks(run)[0], collection(run, tmp_path))
     path = next(Path(arranged.output.folder, "parts").iterdir())
     data = bytearray(path.read_bytes())
-    data[len(data) // 4] ^= 1
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start + chunk.total_compressed_size - 1] ^= 1  # the last byte of a page, which only its checksum guards
     path.write_bytes(bytes(data))
     with pytest.raises(StoreError, match=path.name):
         arranged.read(np.arange(SHARDS))
     with pytest.raises(StoreError, match=path.name):
         list(arranged.tables())
+    counts = next(Path(arranged.output.folder, arranging.COUNTS).iterdir())
+    counts.write_bytes(counts.read_bytes() + b"x")
+    with pytest.raises(StoreError, match=arranging.COUNTS):
+        arranged.counts()
 
 
 def test_ranges_cover_all_shards_once() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.fit.check import check_network
+from engine.fit.check import check_buildable
 from engine.recipes.registry import SelfTrainSettings
 from engine.settings.block import SettingsError, parse
 from engine.settings.model import ModelSettings
@@ -52,5 +52,5 @@ def test_a_schedule_is_looked_up_too(tmp_path: Path) -> None:
 def test_looking_up_leaves_the_random_state(tmp_path: Path) -> None:
     small_settings(tmp_path, "store")
     before = torch.random.get_rng_state()
-    check_network(ModelSettings(model="resnet8_cifar", drop_path=0.15).model_dump_json())
+    check_buildable(ModelSettings(model="resnet8_cifar", drop_path=0.15).model_dump_json())
     assert torch.equal(before, torch.random.get_rng_state())
