@@ -58,6 +58,9 @@ def show(score: Score, errors: Mapping[str, float], severities: Sequence[int]) -
     for name, value in score.per_class.items():
         print(f"  {printable(name):<24} {value:7.2%}")
     calibration = "" if score.calibration is None else f", calibration error {score.calibration:.3f}"
+    if "calibration_floor" in score.details:
+        _, low, high = score.details["calibration"]
+        calibration += f" (95 % CI {low:.3f}-{high:.3f}; a perfectly calibrated model shows {score.details['calibration_floor']:.3f} here)"
     print(f"{score}{calibration}")
     for family, error in errors.items():
         print(f"  {family:<24} {error:7.2%} lost, mean of severities {severities}")

@@ -33,8 +33,8 @@ def self_train(settings: SelfTrainSettings) -> dict[str, object]:
     with connect(settings.cluster):
         resources, nodes = ray.cluster_resources(), node_cpus()
         resource_plan.print_plan(resource_plan.plan_resources(settings, resources, nodes), resources, nodes)
-        generations = run_recipe(RecipeContext(run, settings))
-    report = table.metrics(run.store, generations)
+        result = run_recipe(RecipeContext(run, settings))
+    report = table.metrics(run.store, result)
     written = run.put("metrics.json", json_text(report, indent=1).encode())
     table.show(report)
     log_event("done", f"results: {written}. Next: python -m jobs.status {settings.store} {settings.run}")

@@ -12,18 +12,18 @@ from engine.ground.run import Run
 from engine.ground.steps import Output, Step
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
-from engine.metrics.calibration import Temperature, fit_temperature
+from engine.metrics.temperature import Temperature, fit_temperature
 from engine.predict.pipeline import predict
 from engine.select.scores import classes_of, log_probability, scores_of
 from engine.settings.predict import PredictSettings
 
-REVISION = 2
+REVISION = 3
 
 
 def calibrate(
     run: Run, label: str, model: Output, scope: Scope, classes: ClassList, settings: PredictSettings
 ) -> Output:
-    """Fit the temperature on images never trained on: summary {temperature, images, ece_before, ece_after, nll_before, nll_after}.
+    """Fit the temperature on images never trained on: summary {temperature, images, ece_before, ece_after, nll_…, brier_…}.
 
     Raises TooManyRejectsError when more than `scope.max_rejected_percent` of them cannot be read.
     """
@@ -37,15 +37,17 @@ def calibrate(
         log_event(
             label,
             f"temperature {fitted.value:.3f} on {fitted.num_images} images:"
-            f" calibration error {fitted.error_before:.3f} before, {fitted.error_after:.3f} after",
+            f" calibration error {fitted.before.error:.3f} before, {fitted.after.error:.3f} after (on halves that it was not fitted on)",
         )
         summary = {
             "temperature": fitted.value,
             "images": fitted.num_images,
-            "ece_before": fitted.error_before,
-            "ece_after": fitted.error_after,
-            "nll_before": fitted.nll_before,
-            "nll_after": fitted.nll_after,
+            "ece_before": fitted.before.error,
+            "ece_after": fitted.after.error,
+            "nll_before": fitted.before.nll,
+            "nll_after": fitted.after.nll,
+            "brier_before": fitted.before.brier,
+            "brier_after": fitted.after.brier,
         }
         return step.commit([], summary, started)
 

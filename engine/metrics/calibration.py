@@ -1,4 +1,4 @@
-"""How far confidence can be believed: calibration error, precision by confidence, the temperature that repairs it."""
+"""How far confidence can be believed: calibration error with its interval and floor, precision by confidence. See `temperature` for the repair."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.metrics.interval import Interval, normal_interval, proportion
+from engine.metrics.resampling import bootstrap
 
 Floats = npt.NDArray[np.floating]
+
+DRAWS = 2 * 10**6
+"""Images drawn in all resamples of one calibration error, about a fifth of a second."""
+LEAST_RESAMPLES, RESAMPLES = 50, 500
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,7 @@ def binned(confidence: Floats, right: npt.NDArray[np.bool_], num_bins: int = 15)
 
     Of pseudo-labels with known truth this is the table that tells where a threshold pays.
     """
-    edges = np.linspace(0, 1, num_bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
+    edges, place = np.linspace(0, 1, num_bins + 1), _bins_of(confidence, num_bins)
     count = np.bincount(place, minlength=num_bins)
     total = np.bincount(place, confidence, minlength=num_bins)
     hits = np.bincount(place, right, minlength=num_bins).astype(int)
@@ -45,6 +49,12 @@ def binned(confidence: Floats, right: npt.NDArray[np.bool_], num_bins: int = 15)
     ]
 
 
+def _bins_of(confidence: Floats, num_bins: int) -> npt.NDArray[np.int64]:
+    """The bin (low, high] of each confidence (N,), in 0..num_bins-1."""
+    edges = np.linspace(0, 1, num_bins + 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
+
+
 def expected_calibration_error(confidence: Floats, right: npt.NDArray[np.bool_], num_bins: int = 15) -> float:
     """Expected calibration error: the gap between confidence and share of right answers, averaged over bins by their size."""
     bins = binned(confidence, right, num_bins)
@@ -52,59 +62,40 @@ def expected_calibration_error(confidence: Floats, right: npt.NDArray[np.bool_],
 
 
 @dataclass(frozen=True)
-class Temperature:
-    """The temperature T that makes softmax(logits / T) fit held-out labels best, and what it changed."""
+class CalibrationError:
+    """Expected calibration error of N images: positive by chance alone, so to be read against its floor."""
 
-    value: float
-    num_images: int
-    nll_before: float
-    nll_after: float
-    error_before: float
-    """Expected calibration error at temperature 1."""
-    error_after: float
+    error: Interval
+    """With the bias-corrected bootstrap interval over images."""
+    floor: float
+    """Mean error of a model that is perfectly calibrated, with these confidences and this many images."""
+    brier: float
+    """Mean squared difference of the confidence and whether the answer was right."""
 
 
-def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> Temperature:
-    """Fit T on logits (N, C) and labels (N,) never trained on: damped Newton for the log loss (arXiv 1706.04599)."""
-    z = logits.astype(np.float64)
-    z -= z.max(axis=1, keepdims=True)
-    true = z[np.arange(len(labels)), labels]
-    predicted_right = z.argmax(axis=1) == labels
+def calibration_error(
+    confidence: Floats, right: npt.NDArray[np.bool_], num_bins: int = 15, seed: int = 0
+) -> CalibrationError:
+    """Expected calibration error of `confidence` and `right` (N,), each N answers. Resamples are fewer where N is large."""
+    resamples = int(np.clip(DRAWS // len(confidence), LEAST_RESAMPLES, RESAMPLES))
+    place = _bins_of(confidence, num_bins)
+    gap = confidence.astype(np.float64) - right
 
-    def at(inverse: float) -> tuple[float, float, float, float]:
-        """Loss, its first two derivatives in the inverse temperature, calibration error."""
-        weight = np.exp(z * inverse)
-        total = weight.sum(axis=1)
-        p = weight / total[:, None]
-        mean = (p * z).sum(axis=1)
-        variance = (p * z * z).sum(axis=1) - mean**2
-        loss = float((np.log(total) - inverse * true).mean())
-        return (
-            loss,
-            float((mean - true).mean()),
-            float(variance.mean()),
-            expected_calibration_error(p.max(axis=1), predicted_right),
-        )
+    def error(weights: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        sums = np.stack([(gap[place == b, None] * weights[place == b]).sum(0) for b in np.unique(place)])
+        return np.abs(sums).sum(0) / len(gap)
 
-    before, _, _, error_before = at(1.0)
-    log_inverse = 0.0
-    loss, slope, curvature, error = before, *at(1.0)[1:]
-    for _ in range(100):
-        inverse = float(np.exp(log_inverse))
-        # In u = log(1/T): dL/du = slope * inverse, d2L/du2 = curvature * inverse^2 + slope * inverse, of which only
-        # the first term is never negative.
-        step = -slope * inverse / max(curvature * inverse**2 + max(slope, 0) * inverse, 1e-12)
-        step = float(np.clip(step, -1, 1))
-        while True:
-            new = at(float(np.exp(log_inverse + step)))
-            if new[0] <= loss or abs(step) < 1e-10:
-                break
-            step /= 2
-        log_inverse += step
-        loss, slope, curvature, error = new
-        if abs(step) < 1e-9 or abs(log_inverse) > np.log(1e4):  # separable labels: the loss falls for ever
-            break
-    return Temperature(float(np.exp(-log_inverse)), len(labels), before, loss, error_before, error)
+    rng = np.random.default_rng(seed)
+    by_chance = [
+        np.abs(np.bincount(place, confidence - (rng.random(len(gap)) < confidence), minlength=num_bins)).sum()
+        / len(gap)
+        for _ in range(max(LEAST_RESAMPLES, resamples // 5))
+    ]
+    return CalibrationError(
+        bootstrap(error, len(gap), resamples=resamples, seed=seed),
+        float(np.mean(by_chance)),
+        float((gap**2).mean()),
+    )
 
 
 def gap_change(
@@ -112,10 +103,11 @@ def gap_change(
     teacher_right: npt.NDArray[np.bool_],
     student_confidence: Floats,
     student_right: npt.NDArray[np.bool_],
+    level: float = 0.05,
 ) -> Interval:
-    """How much more overconfident (confidence minus share of right answers) the student is on the same images (N,), 95 % interval.
+    """How much more overconfident (confidence minus share of right answers) the student is on the same images (N,), interval at 1 - level.
 
     Paired, so that images hard for both do not blur it; positive is worse.
     """
     change = (student_confidence - student_right) - (teacher_confidence - teacher_right).astype(np.float64)
-    return normal_interval(change)
+    return normal_interval(change, 1 - level)

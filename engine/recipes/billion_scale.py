@@ -19,6 +19,7 @@ from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.guard import next_teacher, stop_without_labels
 from engine.recipes.recipe import GenerationalRecipe, first_teacher
 from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
 from engine.settings.recipe import Need
 from engine.settings.run import RunSettings
 
@@ -49,6 +50,10 @@ class Pairs(GenerationalRecipe):
         finetunes = [run.fits.finetune] if run.fits.finetune is not None else []
         return [run.fits.teacher, *self.student_fits(run), *(self.generations * finetunes)]
 
+    def final_fits(self, run: RunSettings) -> tuple[ModelSettings, list[FitSettings]]:
+        model, fits = super().final_fits(run)
+        return model, [*fits, *([run.fits.finetune] if run.fits.finetune is not None and self.generations else [])]
+
     def students(self, setup: RecipeContext, teacher: Generation) -> list[Generation]:
         """Steps 2 to 5, `generations` times."""
         settings = setup.settings
@@ -67,7 +72,8 @@ class Pairs(GenerationalRecipe):
             tuned = setup.fit(f"{name} finetune", model, finetune, pretrained, labelled=setup.labelled)
             validation = setup.evaluate(f"{name} validation", tuned, "validation")
             steps = [predictions, pairs, stream.output, pretrained, tuned]
-            student = Generation(name, tuned, steps, validation, pseudo=setup.pseudo_quality(f"{name} gather", pairs))
+            quality = setup.pseudo_quality(f"{name} gather", pairs)
+            student = Generation(name, model, tuned, steps, validation, pseudo=quality)
             made.append(student)
             if (successor := next_teacher(setup, number, teacher, student)) is None:
                 break

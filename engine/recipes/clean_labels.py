@@ -14,6 +14,7 @@ from pydantic import Field
 
 from engine.recipes.cleaning import CleanOptions, audit_labels, fold_of, gather_cleaned, publish, subset
 from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.guard import judge_successor
 from engine.recipes.threshold import Rounds
 from engine.settings.fit import FitSettings
 from engine.settings.recipe import Need
@@ -50,11 +51,15 @@ class CleanLabels(Rounds, CleanOptions):
         audited = audit_labels(setup, self, answers, fold)
         publish(setup, self, audited)
 
-        given = setup.fit("as given fit", settings.models.teacher, settings.fits.teacher, labelled=setup.labelled)
-        as_given = Generation("as given", given, [given], setup.evaluate("as given validation", given, "validation"))
+        network = settings.models.teacher
+        given = setup.fit("as given fit", network, settings.fits.teacher, labelled=setup.labelled)
+        validation = setup.evaluate("as given validation", given, "validation")
+        as_given = Generation("as given", network, given, [given], validation)
         stream = gather_cleaned(setup, self, audited)
-        model = setup.fit("clean fit", settings.models.teacher, settings.fits.teacher, labelled=stream)
+        model = setup.fit("clean fit", network, settings.fits.teacher, labelled=stream)
         validation = setup.evaluate("clean validation", model, "validation")
-        clean = Generation("clean", model, [*answers, audited, stream.output, model], validation)
-        grown = self.rounds(setup, clean, stream) if settings.data.pool is not None else []
+        clean = Generation("clean", network, model, [*answers, audited, stream.output, model], validation)
+        better = judge_successor(setup, as_given, clean)
+        learned = stream if better is clean else setup.labelled
+        grown = self.rounds(setup, better, learned) if settings.data.pool is not None else []
         return [as_given, clean, *grown]

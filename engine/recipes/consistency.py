@@ -30,7 +30,7 @@ class Consistency(Recipe):
         name, settings = self.name, setup.settings
         network, fit = settings.models.teacher, settings.fits.teacher
         model = setup.fit(f"{name} fit", network, fit, labelled=setup.labelled, pool=setup.pool)
-        return [Generation(name, model, [model], setup.evaluate(f"{name} validation", model, "validation"))]
+        return [Generation(name, network, model, [model], setup.evaluate(f"{name} validation", model, "validation"))]
 
 
 class FixMatch(Consistency):

@@ -39,6 +39,7 @@ from engine.select.reassign import put_reassigned
 from engine.settings.data import DataSettings
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
+from engine.settings.predict import PredictSettings
 from engine.settings.run import RunSettings
 from engine.settings.select import SelectSettings
 from engine.tables import schema
@@ -46,6 +47,10 @@ from engine.tasks.registry import find_task
 from engine.tasks.task import Task, known_classes
 
 MIX_REVISION = REASSIGN_REVISION = TARGETS_REVISION = 1
+
+
+CONTROL = "labels only"
+"""Name of the control: the final model's network, learned from the labels alone."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Generation:
     """One trained model of a run and where it came from. Generation 0 is the teacher that only saw labels."""
 
     name: str
+    network: ModelSettings
     model: Output
     steps: list[Output]
     validation: Evaluated | None = None
@@ -75,6 +81,7 @@ class RecipeContext:
 
     def __init__(self, run: Run, settings: RunSettings) -> None:
         self.run, self.settings = run, settings
+        self.control: Generation | None = None
         kind = find_task(settings.task)
         kind.check(settings)
         data = settings.data
@@ -156,26 +163,31 @@ class RecipeContext:
         settings: FitSettings,
         init: Output | None = None,
         classes: ClassList | None = None,
+        pretext: bool = True,
         **streams: Source,
     ) -> Output:
         """A model of the run's classes, or of those given, trained on the streams that `settings.batch` asks for.
 
-        It starts from `init`, else from the pretext when it is of the teacher's architecture, else at random.
+        It starts from `init`, else from the pretext when it is of the teacher's architecture and `pretext` is not false, else at random.
         """
         used = {name: stream for name, stream in streams.items() if name in settings.batch}
-        if init is None and model.architecture == self.settings.models.teacher.architecture:
+        if init is None and pretext and model.architecture == self.settings.models.teacher.architecture:
             init = self.pretext
         spec = FitSpec(model, self.settings.seeded(settings), classes or self.classes, init)
         return fit(self.run, label, spec, used)
 
     def predict(self, label: str, model: Output, on: str = "pool", only: Subset | None = None) -> Output:
         """Answers of `model` on the collection called `on`, or on `only` some of its images; the pool's without the excluded images."""
-        settings = self.settings.predict
-        if settings.calibrate:
-            fitted = calibrate(self.run, f"{label} calibrate", model, self.scope("validation"), self.classes, settings)
-            settings = settings.model_copy(update={"temperature": fitted.summary["temperature"]})
-        settings = self.task.predict_settings(settings)
+        settings = self.task.predict_settings(self._calibrated(label, model))
         return predict(self.run, label, model, replace(self.scope(on), chosen=only), settings, self.task.answers)
+
+    def _calibrated(self, label: str, model: Output) -> PredictSettings:
+        """How `model` predicts: at the temperature fitted for it, where that is asked for; one for its pseudo-labels, its guard and its table."""
+        settings = self.settings.predict
+        if not settings.calibrate:
+            return settings
+        fitted = calibrate(self.run, f"{label} calibrate", model, self.scope("validation"), self.classes, settings)
+        return settings.model_copy(update={"temperature": fitted.summary["temperature"]})
 
     def scope(self, on: str) -> Scope:
         """The images of the collection called `on`; the pool's without those that stand in a labelled or evaluation set."""
@@ -271,7 +283,8 @@ class RecipeContext:
         """The score of `model` on the collection called `on`; None when the run has no such collection."""
         if on not in self.collections:
             return None
-        output = evaluate(self.run, label, model, self.scope(on), self.task, self.settings.predict)
+        settings = self._calibrated(label, model)
+        output = evaluate(self.run, label, model, self.scope(on), self.task, settings)
         return Evaluated(score_of(output), output.step)
 
     def pseudo_quality(self, label: str, pseudo: Output, on: str = "pool") -> dict[str, Any]:

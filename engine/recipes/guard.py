@@ -13,7 +13,7 @@ from engine.ground.progress import log_event
 from engine.ground.steps import Output, read_output
 from engine.metrics.churn import Churn, churn
 from engine.metrics.score import Score
-from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.context import CONTROL, Generation, RecipeContext
 from engine.recipes.policy import Evidence, Verdict, judge_generation
 from engine.settings.run import GuardSettings, RunSettings
 from engine.tasks.task import Task
@@ -33,10 +33,10 @@ def next_teacher(
     evidence = _evidence(setup, teacher, student)
     if not settles:
         evidence = replace(evidence, churn=None)
-    verdict = student.guard = make_verdict(evidence, _share(student), setup.settings.guard)
-    log_event(f"{student.name} guard", verdict.sentence)
+    verdict = judge(setup, evidence, teacher, student)
     if setup.run.on_generation is not None:
-        setup.run.on_generation(number, _score(teacher if verdict.rejects else student))
+        kept = {teacher.name: teacher, CONTROL: setup.control, None: student}[verdict.kept]
+        setup.run.on_generation(number, _score(kept))
     if not verdict.obeyed or verdict.decision.action == "continue":
         return student
     if verdict.decision.action == "stop":
@@ -46,8 +46,32 @@ def next_teacher(
     return None if same else teacher
 
 
-def _score(generation: Generation) -> Score | None:
-    return generation.validation.score if generation.validation is not None else None
+def judge_successor(setup: RecipeContext, before: Generation, after: Generation) -> Generation:
+    """Of a model and what became of it without pseudo-labels: `after`, unless it is significantly worse on the validation images."""
+    rows = _validation_rows(setup, before, after)
+    level = level_of(setup)
+    compared = setup.task.measure.paired(*rows, level) if rows is not None else None
+    verdict = judge(setup, Evidence(compared, level=level), before, after)
+    return before if verdict.rejects else after
+
+
+def judge(setup: RecipeContext, evidence: Evidence, teacher: Generation, student: Generation) -> Verdict:
+    """The verdict on `student`, said and kept with it."""
+    verdict = make_verdict(evidence, _share(student), setup.settings.guard)
+    if verdict.rejects:
+        verdict = replace(verdict, kept=CONTROL if verdict.decision.reason == "worse_than_control" else teacher.name)
+    student.guard = verdict
+    log_event(f"{student.name} guard", verdict.sentence)
+    return verdict
+
+
+def level_of(setup: RecipeContext) -> float:
+    """The level of each generation's tests: those of a whole run together have `guard.level` (Bonferroni)."""
+    return setup.settings.guard.level / max(1, setup.settings.recipe.num_generations)
+
+
+def _score(generation: Generation | None) -> Score | None:
+    return generation.validation.score if generation is not None and generation.validation is not None else None
 
 
 def _choices(settings: RunSettings, number: int) -> tuple[object, ...]:
@@ -66,7 +90,7 @@ def stop_without_labels(name: str, teacher: Generation, pseudo: Output) -> bool:
 
 
 def make_verdict(evidence: Evidence, selected_share: float | None, limits: GuardSettings) -> Verdict:
-    """The verdict on a generation. It is obeyed when the rails are on and the two models were compared on validation images."""
+    """The verdict on a generation. It is obeyed when the rails are on and models were compared on validation images."""
     test = evidence.student_against_teacher
     return Verdict(
         judge_generation(evidence, limits),
@@ -80,20 +104,20 @@ def make_verdict(evidence: Evidence, selected_share: float | None, limits: Guard
 def evidence_of(
     pseudo: Iterable[pa.Table],
     pseudo_before: Iterable[pa.Table] | None,
-    teacher: pa.Table | None,
-    student: pa.Table | None,
+    validation: tuple[pa.Table, pa.Table] | None,
     task: Task,
+    level: float = 0.05,
 ) -> Evidence:
-    """What two generations show.
+    """What two generations of one architecture show.
 
     `pseudo`, `pseudo_before`: what the student and its teacher learned from (shard, row, class, score), a table per range of shards, the same
-    ranges. `teacher`, `student`: what they predicted for the validation images (rows of the task's measure); None where there are none. They are
-    compared on the images that both could read.
+    ranges. `validation`: what teacher and student predicted for the validation images (rows of the task's measure); None where there are none. They
+    are compared on the images that both could read, at significance `level`.
     """
     compared = gap = None
-    if teacher is not None and student is not None:
-        compared = task.measure.paired(teacher, student)
-        gap = task.measure.overconfidence(teacher, student)
+    if validation is not None:
+        compared = task.measure.paired(*validation, level)
+        gap = task.measure.overconfidence(*validation, level)
     selected, before = (np.zeros(len(task.classes), np.int64) for _ in range(2))
     changes = Churn(0, 0, 0, 0)
     for new, old in zip_longest(pseudo, pseudo_before or ()):
@@ -103,7 +127,13 @@ def evidence_of(
             changes += churn(old, new)
     is_first = pseudo_before is None
     return Evidence(
-        compared, selected, None if is_first else before, None if is_first else changes, gap, task.classes.names
+        compared,
+        selected,
+        None if is_first else before,
+        None if is_first else changes,
+        gap,
+        level,
+        names=task.classes.names,
     )
 
 
@@ -111,9 +141,22 @@ def _evidence(setup: RecipeContext, teacher: Generation, student: Generation) ->
     """Read back what the two generations left in the store."""
     pseudo, before = (_labels(setup, one) for one in (student, teacher))
     assert pseudo is not None, "a student has pseudo-labels"
-    validations = [_output(setup, one.validation.step if one.validation else None) for one in (teacher, student)]
-    rows = [None if one is None else rows_of(one, setup.run) for one in validations]
-    return evidence_of(pseudo, before, rows[0], rows[1], setup.task)
+    level = level_of(setup)
+    evidence = evidence_of(pseudo, before, _validation_rows(setup, teacher, student), setup.task, level)
+    if teacher.network.architecture == student.network.architecture:
+        return evidence
+    control = None
+    if setup.control is not None and (rows := _validation_rows(setup, setup.control, student)) is not None:
+        control = setup.task.measure.paired(*rows, level)
+    return replace(evidence, same_network=False, gap_change=None, student_against_control=control)
+
+
+def _validation_rows(setup: RecipeContext, first: Generation, second: Generation) -> tuple[pa.Table, pa.Table] | None:
+    """What two models answered on the validation images; None where there are none."""
+    outputs = [_output(setup, one.validation.step if one.validation else None) for one in (first, second)]
+    if outputs[0] is None or outputs[1] is None:
+        return None
+    return rows_of(outputs[0], setup.run), rows_of(outputs[1], setup.run)
 
 
 def _labels(setup: RecipeContext, generation: Generation) -> Iterable[pa.Table] | None:
@@ -129,7 +172,9 @@ def _output(setup: RecipeContext, step: str | None) -> Output | None:
 
 
 def _share(student: Generation) -> float | None:
-    """Pseudo-labels over the images that the teacher labelled."""
+    """Pseudo-labels over the images that the teacher labelled; None for a model that learned true labels alone."""
+    if "kept" not in student.pseudo:
+        return None
     labelled = next((step.summary["images"] for step in student.steps if step.step.startswith("predict-")), None)
     return student.pseudo["kept"] / labelled if labelled else None
 

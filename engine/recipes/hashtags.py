@@ -53,7 +53,7 @@ class Tagged(Recipe):
             transfer = transfer.model_copy(update={"freeze_steps": transfer.steps})
         final = setup.fit("transfer fit", model, transfer, weak, labelled=setup.labelled)
         validation = setup.evaluate("transfer validation", final, "validation")
-        return Generation("hashtags", final, [targets, stream.output, weak, final], validation)
+        return Generation("hashtags", model, final, [targets, stream.output, weak, final], validation)
 
 
 class Hashtags(Tagged):

@@ -11,8 +11,10 @@ from typing import Literal
 from pydantic import Field
 
 from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.guard import judge_successor
 from engine.recipes.recipe import Recipe, needs_one_fit
 from engine.settings.fit import FitSettings
+from engine.settings.model import ModelSettings
 from engine.settings.recipe import Need
 from engine.settings.run import RunSettings
 
@@ -30,12 +32,18 @@ class MetaPseudoLabels(Recipe):
         assert run.fits.finetune is not None, "refused by the settings"
         return [run.fits.teacher, run.fits.finetune]
 
+    def final_fits(self, run: RunSettings) -> tuple[ModelSettings, list[FitSettings]]:
+        return run.models.teacher, self.fits(run)
+
     def train(self, setup: RecipeContext) -> list[Generation]:
         """The student as it was trained, and fine-tuned."""
         model, fits = setup.settings.models.teacher, setup.settings.fits
         assert fits.finetune is not None, "refused by the settings"
         trained = setup.fit("together fit", model, fits.teacher, labelled=setup.labelled, pool=setup.pool)
-        student = Generation("student", trained, [trained], setup.evaluate("student validation", trained, "validation"))
+        validation = setup.evaluate("student validation", trained, "validation")
+        student = Generation("student", model, trained, [trained], validation)
         tuned = setup.fit("finetune fit", model, fits.finetune, trained, labelled=setup.labelled)
         validation = setup.evaluate("fine-tuned validation", tuned, "validation")
-        return [student, Generation("fine-tuned", tuned, [tuned], validation)]
+        fine_tuned = Generation("fine-tuned", model, tuned, [tuned], validation)
+        judge_successor(setup, student, fine_tuned)
+        return [student, fine_tuned]

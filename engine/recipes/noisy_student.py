@@ -69,6 +69,10 @@ class NoisyStudent(GenerationalRecipe):
             made += [run.fits.finetune] if run.fits.finetune is not None else []
         return made
 
+    def final_fits(self, run: RunSettings) -> tuple[ModelSettings, list[FitSettings]]:
+        model, fits = super().final_fits(run)
+        return model, [*fits, *([run.fits.finetune] if run.fits.finetune is not None and self.generations else [])]
+
     def train(self, setup: RecipeContext) -> list[Generation]:
         """The teacher and every student, oldest first."""
         settings, finetune = setup.settings, setup.settings.fits.finetune
@@ -97,7 +101,8 @@ class NoisyStudent(GenerationalRecipe):
                 model = setup.fit(f"{name} finetune", final_model, finetune, model, labelled=setup.labelled)
                 steps.append(model)
             validation = setup.evaluate(f"{name} validation", model, "validation")
-            student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(f"{name} gather", pseudo))
+            quality = setup.pseudo_quality(f"{name} gather", pseudo)
+            student = Generation(name, student_model, model, steps, validation, pseudo=quality)
             generations.append(student)
             if (successor := next_teacher(setup, number, teacher, student)) is None:
                 break

@@ -41,9 +41,10 @@ class Pretext(Recipe):
         pretext, settings = setup.pretext, setup.settings
         assert pretext is not None, "refused by the settings"
         fit = settings.fits.teacher
-        model = setup.fit("fine-tune fit", settings.models.teacher, fit, pretext, labelled=setup.labelled)
+        network = settings.models.teacher
+        model = setup.fit("fine-tune fit", network, fit, pretext, labelled=setup.labelled)
         validation = setup.evaluate("fine-tune validation", model, "validation")
-        return [Generation("fine-tuned", model, [pretext, model], validation)]
+        return [Generation("fine-tuned", network, model, [pretext, model], validation)]
 
 
 class Rotation(Pretext):

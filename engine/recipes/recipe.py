@@ -23,8 +23,9 @@ class GenerationalRecipe(GenerationalSettings, Recipe):
 def first_teacher(setup: RecipeContext, name: str = "teacher") -> Generation:
     """The model that learned the true labels alone."""
     settings = setup.settings
-    model = setup.fit(f"{name} fit", settings.models.teacher, settings.fits.teacher, labelled=setup.labelled)
-    return Generation(name, model, [model], setup.evaluate(f"{name} validation", model, "validation"))
+    network = settings.models.teacher
+    model = setup.fit(f"{name} fit", network, settings.fits.teacher, labelled=setup.labelled)
+    return Generation(name, network, model, [model], setup.evaluate(f"{name} validation", model, "validation"))
 
 
 def needs_one_fit(run: RunSettings, objective: str) -> Iterator[Need]:

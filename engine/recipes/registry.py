@@ -9,6 +9,7 @@ from engine.recipes.billion_scale import BillionScale
 from engine.recipes.clean_labels import CleanLabels
 from engine.recipes.consistency import UDA, FixMatch
 from engine.recipes.context import Generation, RecipeContext
+from engine.recipes.control import RunResult, choose, measure_effect, train_control
 from engine.recipes.hashtags import Hashtags, SemiWeaklySupervised
 from engine.recipes.meta_pseudo_labels import MetaPseudoLabels
 from engine.recipes.noisy_student import NoisyStudent
@@ -71,9 +72,12 @@ def train(setup: RecipeContext) -> list[Generation]:
     return recipe.train(setup)
 
 
-def run_recipe(setup: RecipeContext) -> list[Generation]:
-    """All generations of the run's recipe; their test metrics are filled in after the last one is trained."""
+def run_recipe(setup: RecipeContext) -> RunResult:
+    """The run's recipe, its control before it; test metrics are filled in after the last model is trained and the one to use is chosen."""
+    setup.control = train_control(setup)
     generations = train(setup)
-    for generation in generations:
+    chosen = choose(setup, generations)
+    everything = [*([setup.control] if setup.control is not None else []), *generations]
+    for generation in everything:
         generation.test = setup.evaluate(f"{generation.name} test", generation.model, "test")
-    return generations
+    return RunResult(everything, chosen.name, measure_effect(setup, generations))

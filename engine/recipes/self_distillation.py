@@ -62,7 +62,7 @@ class SelfDistillation(GenerationalRecipe):
             validation = setup.evaluate(f"{name} validation", model, "validation")
             steps = [predictions, targets, stream.output, model]
             quality = setup.pseudo_quality(f"{name} gather", answers, on="labelled")
-            student = Generation(name, model, steps, validation, pseudo=quality)
+            student = Generation(name, settings.models.teacher, model, steps, validation, pseudo=quality)
             rounds.append(student)
             if (successor := next_teacher(setup, number, teacher, student, settles=False)) is None:
                 break

@@ -16,5 +16,7 @@ class Supervised(Recipe):
     def train(self, setup: RecipeContext) -> list[Generation]:
         """One model, trained on the true labels."""
         settings = setup.settings
-        model = setup.fit("teacher fit", settings.models.teacher, settings.fits.teacher, labelled=setup.labelled)
-        return [Generation("supervised", model, [model], setup.evaluate("teacher validation", model, "validation"))]
+        network = settings.models.teacher
+        model = setup.fit("teacher fit", network, settings.fits.teacher, labelled=setup.labelled)
+        validation = setup.evaluate("teacher validation", model, "validation")
+        return [Generation("supervised", network, model, [model], validation)]

@@ -44,7 +44,8 @@ class Rounds(GenerationalRecipe):
             model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=labelled, pseudo=stream)
             validation = setup.evaluate(f"{name} validation", model, "validation")
             steps = [predictions, pseudo, stream.output, model]
-            student = Generation(name, model, steps, validation, pseudo=setup.pseudo_quality(f"{name} gather", pseudo))
+            quality = setup.pseudo_quality(f"{name} gather", pseudo)
+            student = Generation(name, student_model, model, steps, validation, pseudo=quality)
             generations.append(student)
             if (successor := next_teacher(setup, number, teacher, student)) is None:
                 break

@@ -9,12 +9,13 @@ from rich.table import Table
 from engine.ground import storage
 from engine.ground.steps import Output, Store
 from engine.metrics.score import Score
-from engine.recipes.context import Evaluated, Generation
+from engine.recipes.context import Evaluated
+from engine.recipes.control import PoolEffect, RunResult
 from engine.recipes.policy import Verdict
 from engine.report.console import Console
 
 
-def metrics(store: Store, generations: list[Generation]) -> dict[str, Any]:
+def metrics(store: Store, result: RunResult) -> dict[str, Any]:
     """Everything that the table shows, a generation a row, ready for JSON."""
     rows = [
         {
@@ -28,16 +29,17 @@ def metrics(store: Store, generations: list[Generation]) -> dict[str, Any]:
             "model": f"{generation.model.folder}/{generation.model.summary['model']}",
             "steps": [output.step for output in generation.steps],
         }
-        for generation in generations
+        for generation in result.generations
     ]
-    chosen = next(
-        row for row, generation in zip(rows[::-1], generations[::-1], strict=True) if not _rejected(generation)
-    )
-    return {"generations": rows, "chosen": chosen["name"]}
+    return {"generations": rows, "chosen": result.chosen, "pool_effect": _effect(result.effect)}
 
 
-def _rejected(generation: Generation) -> bool:
-    return generation.guard is not None and generation.guard.rejects
+def _effect(effect: PoolEffect | None) -> dict[str, Any] | None:
+    """What the pool was worth against the control as plain values; None without a control."""
+    if effect is None:
+        return None
+    test = asdict(effect.test)
+    return {"model": effect.model, "on": effect.on, "sentence": effect.sentence, **test}
 
 
 def _guard(verdict: Verdict | None) -> dict[str, Any] | None:
@@ -77,6 +79,8 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     console.print(table)
     chosen = next(row for row in report["generations"] if row["name"] == report["chosen"])
     path = chosen["model"]
+    if effect := report.get("pool_effect"):
+        console.print(effect["sentence"].capitalize(), markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"Best model: {chosen['name']}, {path} (timm: local-dir:{path})", markup=False, highlight=False, soft_wrap=True
     )

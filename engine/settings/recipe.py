@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,10 @@ class RecipeSettings(Block):
     """Options of a recipe, what it cannot do without, and which fits it makes."""
 
     name: str
+    control: Literal["none", "labels_only"] = Field(
+        "none",
+        description="labels_only: the final network also learns the labels alone, with as many images and steps; says whether the pool helped",
+    )
 
     @property
     def num_generations(self) -> int:
@@ -45,6 +49,10 @@ class RecipeSettings(Block):
     def learner(self, run: RunSettings, number: int) -> tuple[ModelSettings, FitSettings]:
         """The student of a generation, counted from 1, and its fit."""
         return run.learner(number)
+
+    def final_fits(self, run: RunSettings) -> tuple[ModelSettings, list[FitSettings]]:
+        """The network of the final model, and the fits that it goes through after a pretext: what the control has to match."""
+        return run.models.teacher, [run.fits.teacher]
 
     def is_selecting(self, run: RunSettings) -> bool:  # noqa: ARG002
         """Whether predictions are selected from, so that the two have to go together."""
@@ -75,3 +83,9 @@ class GenerationalSettings(RecipeSettings):
 
     def fits(self, run: RunSettings) -> list[FitSettings]:
         return [run.fits.teacher, *self.student_fits(run)]
+
+    def final_fits(self, run: RunSettings) -> tuple[ModelSettings, list[FitSettings]]:
+        if self.generations == 0:
+            return super().final_fits(run)
+        model, fit = self.learner(run, self.generations)
+        return model, [fit]

@@ -26,7 +26,12 @@ class GuardSettings(Block):
     """When a generation ends the self-training, or is thrown away. Decisions need validation images; without them they are only logged."""
 
     enabled: bool = Field(True, description="obey the decisions; otherwise they are logged and recorded, not obeyed")
-    level: float = Field(0.05, gt=0, lt=1, description="significance level of every test")
+    level: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="significance level of the tests of a run together; each generation has its share (Bonferroni)",
+    )
     lost_class: int = Field(
         20, ge=1, le=10**9, description="fewest pseudo-labels of a class before, for the loss of all of them to count"
     )

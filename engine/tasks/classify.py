@@ -12,7 +12,7 @@ from engine.ground.steps import Output, Store
 from engine.images.collection import Collection
 from engine.labels.classes import ClassList
 from engine.labels.soft_tables import TargetKind
-from engine.metrics.calibration import expected_calibration_error, gap_change
+from engine.metrics.calibration import calibration_error, gap_change
 from engine.metrics.interval import Interval, wilson
 from engine.metrics.paired import PairedTest, mcnemar
 from engine.metrics.score import Score
@@ -59,6 +59,7 @@ class AccuracyMeasure:
         check_scored(rows, unreadable)
         truth, right = rows["truth"].to_numpy(), _right(rows)
         low, high = wilson(int(right.sum()), right.size)
+        calibrated = calibration_error(rows["confidence"].to_numpy(), right)
         return Score(
             "accuracy",
             float(right.mean()),
@@ -69,18 +70,24 @@ class AccuracyMeasure:
             per_class={
                 name: float(right[truth == c].mean()) for c, name in enumerate(self.names) if (truth == c).any()
             },
-            calibration=expected_calibration_error(rows["confidence"].to_numpy(), right),
-            details={"correct": int(right.sum())},
+            calibration=calibrated.error.value,
+            details={
+                "correct": int(right.sum()),
+                "calibration": [calibrated.error.value, calibrated.error.low, calibrated.error.high],
+                "calibration_floor": calibrated.floor,
+                "brier": calibrated.brier,
+            },
         )
 
-    def paired(self, first: pa.Table, second: pa.Table) -> PairedTest:
+    def paired(self, first: pa.Table, second: pa.Table, level: float = 0.05) -> PairedTest:
         """McNemar's test."""
-        return mcnemar(*(_right(rows) for rows in shared_rows(first, second)))
+        before, after = shared_rows(first, second)
+        return mcnemar(_right(before), _right(after), level)
 
-    def overconfidence(self, first: pa.Table, second: pa.Table) -> Interval | None:
+    def overconfidence(self, first: pa.Table, second: pa.Table, level: float = 0.05) -> Interval | None:
         before, after = shared_rows(first, second)
         confidence = [rows["confidence"].to_numpy() for rows in (before, after)]
-        return gap_change(confidence[0], _right(before), confidence[1], _right(after))
+        return gap_change(confidence[0], _right(before), confidence[1], _right(after), level)
 
 
 @dataclass(frozen=True)

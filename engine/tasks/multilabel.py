@@ -102,7 +102,7 @@ class AveragePrecisionMeasure:
             details={"macro_f1": [macro.value, macro.low, macro.high], "resamples": resamples},
         )
 
-    def paired(self, first: pa.Table, second: pa.Table) -> PairedTest:
+    def paired(self, first: pa.Table, second: pa.Table, level: float = 0.05) -> PairedTest:
         """Permutation test: the answers of the two models are exchanged on random images. The interval is a paired bootstrap over images."""
         before, after = shared_rows(first, second)
         truth, old = self._arrays(before)
@@ -125,18 +125,18 @@ class AveragePrecisionMeasure:
             stay = (~flipped).astype(np.int32)
             return mean(1 - stay, stay) - mean(stay, 1 - stay)
 
-        interval = bootstrap(difference, images, resamples=resamples, seed=self.seed)
+        interval = bootstrap(difference, images, resamples=resamples, seed=self.seed, level=1 - level)
         p_value = permutation_p_value(exchanged, images, resamples, self.seed)
-        return PairedTest(interval, p_value, images)
+        return PairedTest(interval, p_value, images, level)
 
-    def overconfidence(self, first: pa.Table, second: pa.Table) -> Interval | None:
+    def overconfidence(self, first: pa.Table, second: pa.Table, level: float = 0.05) -> Interval | None:
         """Of decisions at probability DECISION, averaged over the classes of an image."""
         gaps = []
         for rows in shared_rows(first, second):
             truth, scores = self._arrays(rows)
             chance = probability(scores)
             gaps.append((np.maximum(chance, 1 - chance) - ((chance > DECISION) == truth)).mean(axis=1))
-        return normal_interval(gaps[1] - gaps[0])
+        return normal_interval(gaps[1] - gaps[0], 1 - level)
 
     def _resamples(self, images: int) -> int:
         return int(np.clip(WORK / max(1, images * len(self.names)), LEAST, RESAMPLES))

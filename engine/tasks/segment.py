@@ -81,7 +81,7 @@ class MeanIoUMeasure:
             details={"pixel_accuracy": float(np.trace(total) / total.sum())},
         )
 
-    def paired(self, first: pa.Table, second: pa.Table) -> PairedTest:
+    def paired(self, first: pa.Table, second: pa.Table, level: float = 0.05) -> PairedTest:
         """Permutation test: the masks of the two models are exchanged on random images. The interval is a paired bootstrap over images."""
         old, new = (self._confusions(rows) for rows in shared_rows(first, second))
         seen = old.sum(axis=(0, 2)) > 0
@@ -95,10 +95,10 @@ class MeanIoUMeasure:
             after, before = (mean_iou(one, seen) for one in sums)
             return after - before
 
-        interval = bootstrap(difference, len(old), seed=self.seed)
-        return PairedTest(interval, permutation_p_value(exchanged, len(old), seed=self.seed), len(old))
+        interval = bootstrap(difference, len(old), seed=self.seed, level=1 - level)
+        return PairedTest(interval, permutation_p_value(exchanged, len(old), seed=self.seed), len(old), level)
 
-    def overconfidence(self, first: pa.Table, second: pa.Table) -> Interval | None:  # noqa: ARG002
+    def overconfidence(self, first: pa.Table, second: pa.Table, level: float = 0.05) -> Interval | None:  # noqa: ARG002
         """Not defined: the confidence of single pixels is not kept."""
         return None
 

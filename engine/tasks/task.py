@@ -84,11 +84,11 @@ class Measure(Protocol):
     def score(self, rows: pa.Table, unreadable: int = 0) -> Score:
         """The score of N rows. `unreadable`: labelled images without an answer. Raises ValueError when there is no row."""
 
-    def paired(self, first: pa.Table, second: pa.Table) -> PairedTest:
+    def paired(self, first: pa.Table, second: pa.Table, level: float = 0.05) -> PairedTest:
         """The score of the second model minus that of the first, on images that have a row in both. Raises ValueError when there is none."""
 
-    def overconfidence(self, first: pa.Table, second: pa.Table) -> Interval | None:
-        """How much more the second model's confidence exceeds its rate of correct answers, 95 % interval; None where it is not defined."""
+    def overconfidence(self, first: pa.Table, second: pa.Table, level: float = 0.05) -> Interval | None:
+        """How much more the second model's confidence exceeds its rate of correct answers, interval at 1 - level; None where it is not defined."""
 
 
 class Task(Protocol):

@@ -34,6 +34,7 @@ from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.guard import _evidence
 from engine.settings.cluster import ClusterSettings
 from engine.settings.data import SourceSettings
+from engine.settings.model import ModelSettings
 from engine.tables import schema
 from engine.tasks.classify import Classify
 
@@ -128,7 +129,13 @@ def main() -> None:
             label = f"generation {number} gather"
             phase(label, partial(gather, run, label, pseudo, Scope(collection), CLASSES))
         learned = [
-            Generation(f"generation {n}", one, [one], pseudo={"step": one.step, "on": "pool", "kept": given.picks})
+            Generation(
+                f"generation {n}",
+                ModelSettings(model="resnet18"),
+                one,
+                [one],
+                pseudo={"step": one.step, "on": "pool", "kept": given.picks},
+            )
             for n, one in enumerate(chosen, 1)
         ]
         phase("churn", lambda: _evidence(context, *learned))

@@ -31,7 +31,7 @@ def test_a_planted_temperature_is_found_and_repairs_the_confidence() -> None:
     truth = (p.cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1).clip(0, 4)
     fitted = fit_on(stored(2.5 * honest), truth)
     assert fitted.value == pytest.approx(2.5, rel=0.03)
-    assert fitted.error_after < 0.02 < 0.1 < fitted.error_before
+    assert fitted.after.error < 0.02 < 0.1 < fitted.before.error
     repaired = probability(scores_of(stored(2.5 * honest / fitted.value))[:, 0])
     assert abs(repaired.mean() - (honest.argmax(axis=1) == truth).mean()) < 0.01
 
