@@ -39,7 +39,7 @@ from engine.fit.weak_strong import (
 from engine.fit.workers import average_over_workers
 from engine.images.counter_rng import uniforms, view_seeds
 from engine.images.crops import RandomCrop
-from engine.settings.block import Block, parse
+from engine.settings.block import Block, SettingsError, parse
 from engine.settings.fit import FitSettings, NoiseSettings
 
 
@@ -55,8 +55,10 @@ class MetaArguments(Block):
         "difference",
         description="h of sampled labels: old minus new loss, or its first-order form, exact for SGD steps",
     )
-    feedback_weight: float = Field(
-        1.0, ge=0, le=10**6, description="1: the derivative; the published programs take 1 / batch.pool"
+    feedback_weight: float = Field(1.0, ge=0, le=10**6, description="of the feedback in the teacher's loss")
+    feedback_reduction: Literal["mean", "sum"] = Field(
+        "mean",
+        description="over the pool's batch; mean: the published programs; sum: the derivative, batch.pool times as much",
     )
     baseline: float = Field(
         0.99, ge=0, lt=1, description="momentum of the mean feedback that is taken off sampled h, against its variance"
@@ -64,7 +66,19 @@ class MetaArguments(Block):
     student_lr: float | None = Field(
         None, gt=0, le=1000, description="the student's rate; the teacher's when not given"
     )
-    student_wait: int = Field(0, ge=0, le=10**9, description="first steps in which the teacher learns alone")
+    student_wait: int = Field(
+        0,
+        ge=0,
+        le=10**9,
+        description="first steps in which the teacher learns alone; the student's schedule begins after them",
+    )
+    student_warmup_steps: int | None = Field(
+        None, ge=0, le=10**9, description="the student's warm-up, after its wait; the teacher's when not given"
+    )
+    student_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of what the student learns")
+    strong_from: Literal["image", "weak"] = Field(
+        "image", description="what the strong view is made from; weak: the weak view, as in the published program"
+    )
     uda_weight: float = Field(8.0, ge=0, le=10**6)
     uda_steps: int = Field(
         0, ge=0, le=10**9, description="steps over which uda_weight rises from 0; 5000 of 300,000 in the paper"
@@ -72,6 +86,31 @@ class MetaArguments(Block):
     temperature: float = Field(0.7, gt=0, le=1000, description="UDA's targets are softmax(logits / temperature)")
     threshold: float = Field(0.6, ge=0, le=1, description="least probability of UDA's targets, after the temperature")
     weak: NoiseSettings = Field(WEAK, description="weak view of the pool; noise.pool is the strong one")
+
+
+def student_settings(settings: FitSettings, arguments: MetaArguments) -> FitSettings:
+    """The fit of the student: its steps, warm-up and schedule are counted from its first step, and so is the average of its weights.
+
+    Raises SettingsError when its wait and warm-up fill the fit, or when its strong view would crop what has no more borders to crop.
+    """
+    wait, warmup = arguments.student_wait, arguments.student_warmup_steps
+    warmup = settings.warmup_steps if warmup is None else warmup
+    if wait + warmup >= settings.steps:
+        raise SettingsError(
+            f"student_wait={wait} and its warm-up of {warmup} steps fill the fit of {settings.steps}: the student would learn nothing at its rate"
+        )
+    strong = settings.noise.get("pool")
+    if arguments.strong_from == "weak" and strong is not None and strong.scale is not None:
+        raise SettingsError(
+            "strong_from=weak takes the weak view's crop: set objective_args.weak.scale, and leave noise.pool.scale out"
+        )
+    changes = {
+        "lr": arguments.student_lr or settings.lr,
+        "steps": settings.steps - wait,
+        "warmup_steps": warmup,
+        "decay_steps": [step - wait for step in settings.decay_steps if step > wait],
+    }
+    return settings.model_copy(update=changes)
 
 
 class Baseline(nn.Module):
@@ -97,13 +136,15 @@ class MetaPseudoLabels(Objective):
         teacher, self.loaded = make_network(context, context.class_names)
         student, _ = make_network(context, context.class_names, seed_offset=1)
         self.views = StreamViews(context, teacher, labelled_weak_strong(context, arguments.weak))
-        self.weight = 0.0 if arguments.arm == "no_feedback" else arguments.feedback_weight
+        mean = arguments.feedback_reduction == "mean"
+        self.weight = arguments.feedback_weight / (settings.batch["pool"] if mean else 1)
+        if arguments.arm == "no_feedback":
+            self.weight = 0.0
         averaged = settings.model_ema and arguments.arm == "uda_only"
         self.teacher = Learner(context, teacher, settings.model_copy(update={"model_ema": averaged}))
         self.parts = self.teacher.parts("teacher")
         if arguments.arm != "uda_only":
-            rate = arguments.student_lr or settings.lr
-            self.student = Learner(context, student, settings.model_copy(update={"lr": rate}))
+            self.student = Learner(context, student, student_settings(settings, arguments))
             self.baseline = Baseline().to(context.device)
             self.parts |= {**self.student.parts("student"), "baseline": self.baseline}
 
@@ -129,7 +170,13 @@ class MetaPseudoLabels(Objective):
         arguments = self.arguments
         labelled, pool = (batches[name].to(self.context.device) for name in ("labelled", "pool"))
         known = self.views("labelled", labelled)
-        weak, strong = (self.views("pool", pool, number) for number in (WEAK_VIEW, STRONG_VIEW))
+        weak = self.views("pool", pool, WEAK_VIEW)
+        chained = arguments.strong_from == "weak"
+        strong = (
+            self.views.chained("pool", pool, WEAK_VIEW, STRONG_VIEW)
+            if chained
+            else self.views("pool", pool, STRONG_VIEW)
+        )
         self.teacher.begin(step)
         answers = self.teacher(torch.cat([known, weak, strong])).split([len(known), len(weak), len(strong)])
         true = labelled_loss(answers[0], labelled, self.context)
@@ -148,13 +195,14 @@ class MetaPseudoLabels(Objective):
         self, answers: Tensor, strong: Tensor, pool: Batch, known: Tensor, labelled: Batch, step: int
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The student's step on the teacher's `answers` (B, C) for the `strong` views, and what the teacher pays for it."""
-        if step < self.arguments.student_wait:
+        own = step - self.arguments.student_wait
+        if own < 0:
             nothing = torch.zeros((), device=answers.device)
             return nothing, {"loss/student": nothing, "feedback": nothing}
-        probabilities, rate = answers.detach().softmax(1), learning_rate(self.student.settings, step)
+        probabilities, rate = answers.detach().softmax(1), learning_rate(self.student.settings, own)
         if self.arguments.labels == "soft":
             before = {name: weight.detach().clone() for name, weight in self.learning()}
-            loss = self.fit_student(strong, probabilities, step)
+            loss = self.fit_student(strong, probabilities, own)
             with own_statistics(self.student.model):
                 slope = slopes(self.student.model, before, self.student_gradient(known, labelled), strong)
             term = soft_term(answers, rate, slope)
@@ -163,11 +211,11 @@ class MetaPseudoLabels(Objective):
         target = F.one_hot(drawn, answers.shape[1]).to(answers.dtype)
         if self.arguments.feedback == "difference":
             old = self.student_loss(known, labelled)
-            loss = self.fit_student(strong, target, step)
+            loss = self.fit_student(strong, target, own)
             feedback = average_over_workers(old - self.student_loss(known, labelled))
         else:
             gradients: dict[str, Tensor] = {}
-            loss = self.fit_student(strong, target, step, gradients)
+            loss = self.fit_student(strong, target, own, gradients)
             feedback = product(rate, self.student_gradient(known, labelled), gradients)
         term = self.context.world * sampled_term(answers, drawn, feedback - self.baseline.mean)
         self.baseline.mean.lerp_(feedback, 1 - self.arguments.baseline)
@@ -176,8 +224,13 @@ class MetaPseudoLabels(Objective):
     def fit_student(
         self, strong: Tensor, target: Tensor, step: int, gradients: dict[str, Tensor] | None = None
     ) -> Tensor:
-        """One step of the student on the teacher's labels; returns its loss before it, a scalar. `gradients`: as in `Learner.update_weights`."""
+        """One step of the student on the teacher's labels; returns its loss before it, a scalar. `gradients`: as in `Learner.update_weights`.
+
+        `step`: counted from the student's first.
+        """
         self.student.begin(step)
+        if share := self.arguments.student_smoothing:
+            target = target * (1 - share) + share / target.shape[1]
         loss = soft_ce(self.student(strong), target).mean()
         self.student.update_weights(loss, step, gradients)
         return loss.detach()

@@ -47,6 +47,11 @@ class StreamViews:
         """View `number` of a batch of the stream `name`: normalised float32 (b, 3, S, S)."""
         return self.view(name, number)(batch.pictures(number), self._seeds(name, batch, number))[0]
 
+    def chained(self, name: str, batch: Batch, first: int, second: int) -> Tensor:
+        """View `second` of what view `first` shows, instead of the image: normalised float32 (b, 3, S, S)."""
+        pixels, _ = self.view(name, first).pixels(batch.pictures(first), self._seeds(name, batch, first))
+        return self.view(name, second)(pixels, self._seeds(name, batch, second))[0]
+
     def _seeds(self, name: str, batch: Batch, number: int = 0) -> npt.NDArray[np.uint64]:
         seeds = self._drawn[name][number].seeds
         return view_seeds(batch.seeds, seeds) if seeds else batch.seeds

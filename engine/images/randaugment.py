@@ -1,23 +1,9 @@
 """RandAugment (Cubuk et al. 2019) of a batch of uint8 images, on the device that holds it.
 
-Every image draws its own operations, uniformly and with replacement, from the 14 of the paper. The first operations of
-all images are applied together, then the second: six operations are lookup tables per channel, hence one gather; five
-are affine maps, hence one grid_sample; Color and Sharpness blend the images that drew them. Results equal PIL's bit for
-bit, except AutoContrast, which differs by 1 where PIL's floating point falls just below an integer.
-
-Strength s = magnitude / 10, so that 10 is full scale; ± is drawn for each image (timm's "increasing" set):
-
-    Rotate              ±30 s degrees            ShearX, ShearY              ±0.3 s
-    TranslateX, Y       ±0.45 s of the side, in integers of pixels, hence exact copies
-    Brightness, Color, Contrast, Sharpness       factor 1 ± 0.9 s, never below 0.1
-    Posterize           8 - 4 s bits             Solarize                    inverts values from 256 (1 - s)
-    AutoContrast, Equalize, Identity             have no strength
-
-The strength is the same for all operations, as in the paper, or drawn for each uniformly from 0 to s (`uniform`).
-
-Above 10 (Noisy Student uses 27) rotation, shear and the enhancement factors continue linearly. Translation stays at full
-scale: more would leave no image, and Noisy Student's 270 of 600 pixels are 0.45. So do Posterize and Solarize, at 4 bits
-and full inversion, where the official code would use 10 of 8 bits and a threshold of 691.
+Every image draws its own operations, uniformly and with replacement, from those of a scale (engine.images.augment_levels). The first operations of
+all images are applied together, then the second: eight operations are lookup tables per channel, hence one gather; five are affine maps, hence one
+grid_sample; Color and Sharpness blend the images that drew them. Results equal PIL's bit for bit, except AutoContrast, which differs by 1 where PIL's
+floating point falls just below an integer.
 """
 
 from dataclasses import dataclass
@@ -28,38 +14,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OPS = (
-    "AutoContrast",
-    "Equalize",
-    "Solarize",
-    "Posterize",
-    "Contrast",
-    "Brightness",
-    "Rotate",
-    "ShearX",
-    "ShearY",
-    "TranslateX",
-    "TranslateY",
-    "Color",
-    "Sharpness",
-    "Identity",
-)
-(
+from engine.images.augment_levels import (
     AUTOCONTRAST,
-    EQUALIZE,
-    SOLARIZE,
-    POSTERIZE,
-    CONTRAST,
     BRIGHTNESS,
+    COLOR,
+    CONTRAST,
+    CUTOUT,
+    EQUALIZE,
+    IDENTITY,
+    INVERT,
+    POSTERIZE,
+    PROBABILITY,
     ROTATE,
+    SHARPNESS,
     SHEAR_X,
     SHEAR_Y,
+    SOLARIZE,
+    SOLARIZE_ADD,
+    TORCHVISION,
     TRANSLATE_X,
     TRANSLATE_Y,
-    COLOR,
-    SHARPNESS,
-    IDENTITY,
-) = range(14)
+    Scale,
+)
 
 FILL = 128
 """Grey value of pixels from outside the image."""
@@ -69,56 +45,76 @@ LUMA = (0.299, 0.587, 0.114)
 """ITU-R 601 weights of red, green and blue in luminance."""
 DRAWS = 2
 """Uniform numbers per operation: its index, and its sign."""
+MORE_DRAWS = 3
+"""Further ones of scales that need them: whether it is applied, and the centre of a cutout."""
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """`num_ops` random operations at one magnitude for every image of a batch."""
+    """`num_ops` random operations at one magnitude for every image of a batch, or each at a strength drawn from 0 to it (`uniform`)."""
 
     num_ops: int
     magnitude: float
     uniform: bool = False
+    scale: Scale = TORCHVISION
+    probability: float | None = None
+    """That a drawn operation is applied; None: the scale's own."""
+
+    @property
+    def applied(self) -> float:
+        return PROBABILITY[self.scale.name] if self.probability is None else self.probability
+
+    @property
+    def draws(self) -> int:
+        """Uniform numbers per image."""
+        more = self.applied < 1 or CUTOUT in self.scale.operations
+        return self.num_ops * (DRAWS + (MORE_DRAWS if more else 0))
 
     def __call__(
         self, images: Tensor, draws: npt.NDArray[np.float64], mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Augmented copies of `images` uint8 (B, 3, H, H) and of `mask` uint8 (B, 1, H, H), to which only geometric operations apply.
 
-        `draws`: uniform numbers in [0, 1), float64 (B, DRAWS * num_ops), per image.
+        `draws`: uniform numbers in [0, 1), float64 (B, self.draws), per image.
         """
         images = images.clone()
         mask = None if mask is None else mask.clone()
-        for drawn in np.split(draws, self.num_ops, axis=1):
-            ops = (drawn[:, 0] * len(OPS)).astype(np.int64)
+        operations = np.array(self.scale.operations)
+        always, more = np.split(draws, [DRAWS * self.num_ops], axis=1)
+        for number, drawn in enumerate(np.split(always, self.num_ops, axis=1)):
+            ops = operations[(drawn[:, 0] * len(operations)).astype(np.int64)]
             signed = 2 * drawn[:, 1] - 1  # sign and absolute value (uniform in 0..1) are independent
             magnitudes = self.magnitude * (np.abs(signed) if self.uniform else np.ones_like(signed))
-            apply_ops(images, ops, np.where(signed < 0, -1.0, 1.0), magnitudes, mask)
+            centres = None
+            if more.shape[1]:
+                own = more[:, MORE_DRAWS * number : MORE_DRAWS * (number + 1)]
+                ops, centres = np.where(own[:, 0] < self.applied, ops, IDENTITY), own[:, 1:]
+            signs = np.where(signed < 0, -1.0, 1.0)
+            apply_ops(images, ops, self.scale.arguments(ops, magnitudes, signs, images.shape[-1]), mask, centres)
         return images, mask
 
 
 def apply_ops(
     images: Tensor,
     ops: npt.NDArray[np.int64],
-    signs: npt.NDArray[np.float64],
-    magnitude: float | npt.NDArray[np.float64],
+    arguments: npt.NDArray[np.float64],
     mask: Tensor | None = None,
+    centres: npt.NDArray[np.float64] | None = None,
 ) -> None:
-    """Apply one operation per image in place: OPS[ops[i]] with sign signs[i] (±1) at `magnitude`, a scalar or (B,)."""
-    strength = np.broadcast_to(np.asarray(magnitude, np.float64) / 10, ops.shape)
+    """Apply one operation per image in place: OPS[ops[i]] with its argument (`Scale.arguments`); `centres` (B, 2), shares of the side, of cutouts."""
 
     def chosen(first: int, last: int) -> tuple[npt.NDArray[np.int64], Tensor]:
         """Indices of the images that drew an operation in first..last: on the host, and on the device."""
         which = np.flatnonzero((ops >= first) & (ops <= last))
         return which, torch.from_numpy(which).to(images.device, non_blocking=True)
 
-    factors = np.maximum(0.1, 1 + 0.9 * strength * signs)
-    which, index = chosen(AUTOCONTRAST, BRIGHTNESS)
+    which, index = chosen(AUTOCONTRAST, SOLARIZE_ADD)
     if which.size:
         picked = images[index]
-        images[index] = look_up(picked, _tables(picked, ops[which], factors[which], strength[which]))
+        images[index] = look_up(picked, _tables(picked, ops[which], arguments[which]))
     which, index = chosen(ROTATE, TRANSLATE_Y)
     if which.size:
-        matrices = _matrices(ops[which], strength[which] * signs[which], images.shape[-1])
+        matrices = _matrices(ops[which], arguments[which], images.shape[-1])
         images[index] = warp(images[index], matrices, FILL, "bilinear")
         if mask is not None:
             mask[index] = warp(mask[index], matrices, IGNORE, "nearest")
@@ -126,7 +122,20 @@ def apply_ops(
         which, index = chosen(op, op)
         if which.size:
             picked = images[index]
-            images[index] = _blend(degenerate(picked), picked, _per_image(factors[which], images.device))
+            images[index] = _blend(degenerate(picked), picked, _per_image(arguments[which], images.device))
+    which, index = chosen(CUTOUT, CUTOUT)
+    if which.size:
+        assert centres is not None, "a scale with Cutout draws its centres"
+        images[index] = cut_out(images[index], centres[which], 2 * arguments[which].astype(np.int64))
+
+
+def cut_out(images: Tensor, centres: npt.NDArray[np.float64], sides: int | npt.NDArray[np.int64]) -> Tensor:
+    """Grey over a square of `sides` pixels, one for all or (B,), around `centres` (B, 2), shares of the image's side; it may reach outside."""
+    size, sides = images.shape[-1], np.broadcast_to(np.asarray(sides), len(images))[:, None, None]
+    starts = (centres * size).astype(np.int64)[:, :, None] - sides // 2
+    covered = (np.arange(size) >= starts) & (np.arange(size) < starts + sides)
+    across, down = torch.from_numpy(covered).to(images.device, non_blocking=True).unbind(1)
+    return images.masked_fill(across[:, None, None, :] & down[:, None, :, None], FILL)
 
 
 def _per_image(values: npt.NDArray[np.float64], device: torch.device) -> Tensor:
@@ -163,35 +172,36 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
     return tables.gather(2, images.flatten(2).long()).view_as(images)
 
 
-def _tables(
-    images: Tensor, ops: npt.NDArray[np.int64], factors: npt.NDArray[np.float64], strength: npt.NDArray[np.float64]
-) -> Tensor:
-    """Lookup tables uint8 (n, 3, 256) of the operations AutoContrast to Brightness of the images."""
+def _tables(images: Tensor, ops: npt.NDArray[np.int64], arguments: npt.NDArray[np.float64]) -> Tensor:
+    """Lookup tables uint8 (n, 3, 256) of the operations AutoContrast to SolarizeAdd of the images."""
     device = images.device
     values = torch.arange(256, device=device, dtype=torch.int32)
     tables = values.to(torch.uint8).repeat(len(ops), 3, 1)
-    full_scale = np.minimum(strength, 1.0)
     for op in np.unique(ops):
         which = np.flatnonzero(ops == op)
         index = torch.from_numpy(which).to(device, non_blocking=True)
-        factor = _per_image(factors[which], device).squeeze(3)
+        argument = _per_image(arguments[which], device).squeeze(3)
         if op == AUTOCONTRAST:
             table = _autocontrast(images[index], values)
         elif op == EQUALIZE:
             table = _equalize(images[index], values)
         elif op == SOLARIZE:
-            threshold = _per_image(256 - np.floor(256 * full_scale[which]), device).squeeze(3)
-            table = torch.where(values < threshold, values, 255 - values)
+            table = torch.where(values < argument, values, 255 - values)
         elif op == POSTERIZE:
-            dropped = _per_image(np.round(4 * full_scale[which]), device).squeeze(3).int()
+            dropped = 8 - argument.int()
             table = (values >> dropped) << dropped
+        elif op == INVERT:
+            table = 255 - values
+        elif op == SOLARIZE_ADD:
+            table = torch.where(values < 128, (values + argument.int()).clamp(max=255), values)
         elif op == CONTRAST:
             # Sums of integers are exact in any order, so the mean is the same in any batch.
             luma = _luma(images[index]).flatten(1)
             mean = (2 * luma.sum(1) + luma.shape[1]) // (2 * luma.shape[1])
-            table = _blend(mean.view(-1, 1, 1), values, factor)
+            table = _blend(mean.view(-1, 1, 1), values, argument)
         else:
-            table = _blend(torch.zeros_like(values), values, factor)
+            assert op == BRIGHTNESS, "the last of the tables"
+            table = _blend(torch.zeros_like(values), values, argument)
         tables[index] = table.to(torch.uint8).expand(len(which), 3, 256)
     return tables
 
@@ -216,16 +226,15 @@ def _equalize(images: Tensor, values: Tensor) -> Tensor:
     return torch.where(step > 0, spread, values)
 
 
-def _matrices(ops: npt.NDArray[np.int64], strengths: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+def _matrices(ops: npt.NDArray[np.int64], arguments: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
     """Affine maps float64 (n, 2, 3) from coordinates of the output to coordinates of the input, both in -1..1."""
-    angle = np.deg2rad(30 * strengths) * (ops == ROTATE)
-    shear = 0.3 * strengths
+    angle = np.deg2rad(arguments) * (ops == ROTATE)
     # Half an image is 1; shifts are integers of pixels, which need no interpolation.
-    shift = np.round(0.45 * strengths.clip(-1, 1) * side) * 2 / side
+    shift = arguments * 2 / side
     matrices = np.empty((len(ops), 2, 3))
     matrices[:, 0, 0] = matrices[:, 1, 1] = np.cos(angle)
-    matrices[:, 0, 1] = np.where(ops == SHEAR_X, shear, -np.sin(angle))
-    matrices[:, 1, 0] = np.where(ops == SHEAR_Y, shear, np.sin(angle))
+    matrices[:, 0, 1] = np.where(ops == SHEAR_X, arguments, -np.sin(angle))
+    matrices[:, 1, 0] = np.where(ops == SHEAR_Y, arguments, np.sin(angle))
     matrices[:, 0, 2] = np.where(ops == TRANSLATE_X, shift, 0)
     matrices[:, 1, 2] = np.where(ops == TRANSLATE_Y, shift, 0)
     return matrices

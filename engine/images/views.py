@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.images import crops
+from engine.images.augment_levels import Scale
 from engine.images.counter_rng import uniforms
-from engine.images.randaugment import DRAWS, FILL, IGNORE, RandAugment
+from engine.images.randaugment import FILL, IGNORE, RandAugment, cut_out
 from engine.settings.fit import NoiseSettings
 
 CPU_PIECE = 2**21
@@ -40,9 +41,7 @@ class View:
         self.img_size = img_size
         self.mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255
         self.std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1) * 255
-        self.augment = (
-            RandAugment(noise.aa_num_ops, noise.aa_magnitude, noise.aa_uniform) if noise and noise.aa_num_ops else None
-        )
+        self.augment = randaugment(noise) if noise and noise.aa_num_ops else None
         if noise and noise.scale is not None:
             raise ValueError(
                 "noise.scale: a view sees squares, and random resized crops are taken from whole pictures by the stream: "
@@ -85,11 +84,12 @@ class View:
     def _noisy(
         self, noise: NoiseSettings, images: Tensor, seeds: npt.NDArray[np.uint64], mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        draws = uniforms(seeds, AUGMENT + DRAWS * noise.aa_num_ops)
+        draws = uniforms(seeds, AUGMENT + (self.augment.draws if self.augment is not None else 0))
         images, mask = resize(images, mask, self.img_size)
         if noise.hflip > 0 or noise.pad > 0:
             shifts = (draws[:, PAD] * (2 * noise.pad + 1)).astype(np.int64) - noise.pad
-            images, mask = mirror_and_shift(images, mask, draws[:, FLIP] < noise.hflip, shifts)
+            grey = noise.pad_mode == "grey"
+            images, mask = mirror_and_shift(images, mask, draws[:, FLIP] < noise.hflip, shifts, grey)
         if self.augment is not None:
             images, mask = self.augment(images, draws[:, AUGMENT:], mask)
         if noise.cutout > 0:
@@ -103,6 +103,12 @@ class View:
         return pixels.float().sub_(self.mean).div_(self.std)
 
 
+def randaugment(noise: NoiseSettings) -> RandAugment:
+    """RandAugment as the settings ask for it."""
+    scale = Scale(noise.aa_scale, noise.aa_translate, noise.aa_cutout)
+    return RandAugment(noise.aa_num_ops, noise.aa_magnitude, noise.aa_uniform, scale, noise.aa_prob)
+
+
 def resize(images: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:
     """Images bilinear with antialiasing, masks nearest, to `size` pixels a side; untouched when they have it."""
     if images.shape[-1] != size:
@@ -114,11 +120,15 @@ def resize(images: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tens
 
 
 def mirror_and_shift(
-    images: Tensor, mask: Tensor | None, mirrored: npt.NDArray[np.bool_], shifts: npt.NDArray[np.int64]
+    images: Tensor,
+    mask: Tensor | None,
+    mirrored: npt.NDArray[np.bool_],
+    shifts: npt.NDArray[np.int64],
+    grey: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Mirror left-right where `mirrored` (B,), then show the window `shifts` pixels (B, 2) to the right and down.
 
-    Beyond its border the image reflects, and the mask is IGNORE. Pixels are copied, not interpolated.
+    Beyond its border the image reflects, or is `grey`, and the mask is IGNORE. Pixels are copied, not interpolated.
     """
     side = images.shape[-1]
     places = shifts[:, :, None] + np.arange(side)
@@ -132,16 +142,9 @@ def mirror_and_shift(
         whole_rows = batch.gather(2, rows[:, None, :, None].expand(batch.shape))
         return whole_rows.gather(3, columns[:, None, None, :].expand(batch.shape))
 
+    across, down = torch.from_numpy(inside).to(images.device, non_blocking=True).unbind(1)
+    outside = ~(across[:, None, None, :] & down[:, None, :, None])
     if mask is not None:
-        across, down = torch.from_numpy(inside).to(images.device, non_blocking=True).unbind(1)
-        mask = moved(mask).masked_fill_(~(across[:, None, None, :] & down[:, None, :, None]), IGNORE)
-    return moved(images), mask
-
-
-def cut_out(images: Tensor, centres: npt.NDArray[np.float64], side: int) -> Tensor:
-    """Grey over a square of `side` pixels around `centres` (B, 2), shares of the image's side; it may reach outside."""
-    size = images.shape[-1]
-    starts = (centres * size).astype(np.int64) - side // 2
-    covered = (np.arange(size) >= starts[:, :, None]) & (np.arange(size) < starts[:, :, None] + side)
-    across, down = torch.from_numpy(covered).to(images.device, non_blocking=True).unbind(1)
-    return images.masked_fill(across[:, None, None, :] & down[:, None, :, None], FILL)
+        mask = moved(mask).masked_fill_(outside, IGNORE)
+    images = moved(images)
+    return images.masked_fill_(outside, FILL) if grey else images, mask

@@ -1,14 +1,17 @@
 """The noise that Noisy Student's program gives an EfficientNet of each size (google-research/noisystudent).
 
-RandAugment's magnitude 27 of B7 goes beyond its usual scale of 10; what becomes of each operation there stands in `engine.images.randaugment`.
+RandAugment's magnitude 27 of B7 goes beyond its usual scale of 10; what becomes of each operation there stands in `engine.images.augment_levels`.
 """
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from engine.settings.fit import FitSettings, NoiseSettings
 from engine.settings.model import ModelSettings
 
+RANDAUGMENT: dict[str, Any] = {"aa_num_ops": 2, "aa_scale": "tf"}
+"""Two operations of the program's own table, its Cutout among them."""
 SURVIVAL_DROP = 0.2
 """Stochastic depth of every size: 0.2 at the last block, linear in depth."""
 
@@ -39,7 +42,7 @@ SIZES = {
 
 
 def published(model: ModelSettings, fit: FitSettings) -> tuple[ModelSettings, FitSettings]:
-    """Both with the published noise of the model's size, and fit's pseudo-labelled batch that multiple of its labelled one.
+    """Both with what is not set filled in as published for the model's size: image size, dropout, depth, noise, pseudo-labelled batch.
 
     Raises ValueError for another family than EfficientNet.
     """
@@ -50,14 +53,12 @@ def published(model: ModelSettings, fit: FitSettings) -> tuple[ModelSettings, Fi
             " set fits.student.noise and models.student.drop yourself"
         )
     size = SIZES[found.group(1)]
-    noise = NoiseSettings(scale=(0.08, 1.0), aa_num_ops=2 if size.magnitude else 0, aa_magnitude=size.magnitude)
-    labelled = fit.batch["labelled"]
+    noise = NoiseSettings(
+        scale=(0.08, 1.0), **(RANDAUGMENT | {"aa_magnitude": size.magnitude} if size.magnitude else {})
+    )
+    wanted = {"img_size": size.img_size, "drop": size.drop, "drop_path": SURVIVAL_DROP}
+    streams = {"labelled": fit.batch["labelled"], "pseudo": size.ratio * fit.batch["labelled"]} | fit.batch
     return (
-        model.model_copy(update={"img_size": size.img_size, "drop": size.drop, "drop_path": SURVIVAL_DROP}),
-        fit.model_copy(
-            update={
-                "batch": {**fit.batch, "pseudo": size.ratio * labelled},
-                "noise": {"labelled": noise, "pseudo": noise},
-            }
-        ),
+        model.model_copy(update={name: value for name, value in wanted.items() if name not in model.model_fields_set}),
+        fit.model_copy(update={"batch": streams, "noise": {"labelled": noise, "pseudo": noise} | fit.noise}),
     )

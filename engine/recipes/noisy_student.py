@@ -37,7 +37,7 @@ class NoisyStudent(GenerationalRecipe):
     )
     published_noise: bool = Field(
         False,
-        description="noise, dropout, image size and batch ratio are those that the paper's program gives an EfficientNet of the student's size",
+        description="noise, dropout, image size and batch ratio that are not set are those of the paper's program for the student's EfficientNet",
     )
     finetune_img_size: int | None = Field(
         None,

@@ -22,9 +22,8 @@ class NoiseSettings(Block):
     """What the learner's images go through; a teacher that predicts sees none of it."""
 
     hflip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    pad: int = Field(
-        0, ge=0, le=4096, description="largest translation in pixels, reflected at the border (small images)"
-    )
+    pad: int = Field(0, ge=0, le=4096, description="largest translation in pixels (small images)")
+    pad_mode: Literal["reflect", "grey"] = Field("reflect", description="what a translation shows beyond the border")
     scale: tuple[AreaShare, AreaShare] | None = Field(
         None, description="random resized crop: range of the area's share, e.g. [0.35, 1] (default: no crop)"
     )
@@ -34,7 +33,35 @@ class NoiseSettings(Block):
     aa_num_ops: int = Field(0, ge=0, le=64, description="RandAugment: number of operations per image; 0 is off")
     aa_magnitude: float = Field(9.0, ge=0, le=100, description="RandAugment: strength, 10 is the usual full scale")
     aa_uniform: bool = Field(False, description="RandAugment: each strength is drawn uniformly from 0 to aa_magnitude")
+    aa_scale: Literal["torchvision", "timm", "tf"] = Field(
+        "torchvision",
+        description="RandAugment: whose operations, and what a magnitude means; tf: the program of Noisy Student and Meta Pseudo Labels",
+    )
+    aa_prob: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="RandAugment: probability that a drawn operation is applied (default: 1; timm 0.5)",
+    )
+    aa_translate: float = Field(
+        100.0, ge=0, le=16_384, description="RandAugment, tf: translation in pixels at magnitude 10"
+    )
+    aa_cutout: float = Field(
+        40.0,
+        ge=0,
+        le=16_384,
+        description="RandAugment, tf: half side of its Cutout in pixels at magnitude 10; 0 leaves it out",
+    )
     cutout: int = Field(0, ge=0, le=4096, description="side of one grey square in pixels; 0 is off")
+
+    @model_validator(mode="after")
+    def _pixels_are_tfs(self) -> Self:
+        for name in ("aa_translate", "aa_cutout"):
+            if self.aa_scale != "tf" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name}={getattr(self, name):g} has no effect with aa_scale={self.aa_scale}: set aa_scale=tf"
+                )
+        return self
 
     @field_validator("scale", "ratio")
     @classmethod

@@ -119,7 +119,9 @@ class RunSettings(Block):
         if not self.schedule:
             return self
         where = f"schedule of generation {generation}"
-        tree = self.model_dump(mode="json", exclude={"schedule"})
+        tree = self.model_dump(
+            mode="json", exclude={"schedule"}, exclude_unset=True
+        )  # what is unset stays so: recipes fill it
         return parse(type(self), apply_schedule(tree, self.schedule[generation - 1], where), where)
 
     def selection(self, generation: int) -> SelectSettings:

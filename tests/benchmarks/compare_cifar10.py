@@ -104,8 +104,8 @@ def raw_arms(plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
     alone = {"student": None}
     meta = {**online, "batch": {"labelled": 32, "pool": 32}, "objective": "meta_pseudo_labels", "clip_grad": 5.0}
     tuned = {**plain["teacher"], "steps": 800, "lr": 0.01, "warmup_steps": 0, "model_ema_decay": 0.99}
-    # the paper's weight of UDA, 8, and the whole feedback diverge within 400 steps at this rate
-    together = {**views, "student_wait": 300, "uda_steps": 600, "uda_weight": 1.0, "feedback_weight": 1 / 32}
+    # the paper's weight of UDA, 8, diverges within 400 steps at this rate
+    together = {**views, "student_wait": 300, "uda_steps": 600, "uda_weight": 1.0, "student_warmup_steps": 0}
     return {
         "rotation": {
             **halved,

@@ -17,10 +17,11 @@ from engine.fit.batch import Batch
 from engine.fit.feedback import draw, product, sampled_term, slopes, soft_term
 from engine.fit.learner import own_statistics
 from engine.fit.loop import Hooks, train
-from engine.fit.meta_pseudo_labels import MetaPseudoLabels
+from engine.fit.meta_pseudo_labels import MetaArguments, MetaPseudoLabels
 from engine.fit.objective import create_objective
 from engine.fit.pool_stream import PoolSource
 from engine.gather.training_set import TrainingSet
+from engine.settings.block import SettingsError
 from engine.settings.fit import NoiseSettings
 from tests.fit.objectives import context, labelled, noise, unlabelled
 from tests.fit.sets import open_stream, write_set
@@ -217,7 +218,7 @@ def test_udas_term_is_sharpened_cut_and_grows() -> None:
 
 def test_the_objectives_step_is_the_derivative() -> None:
     """The teacher's own step against finite differences of the student's labelled loss, through the whole objective."""
-    objective = made(objective_args={"labels": "soft"}, lr=0.5)
+    objective = made(objective_args={"labels": "soft", "feedback_reduction": "sum"}, lr=0.5)
     plain = made(objective_args={"labels": "soft", "arm": "no_feedback"}, lr=0.5)
     batch = batches()
     start, student = weights(objective.teacher.model), weights(objective.student.model)
@@ -284,6 +285,57 @@ def test_arms_are_what_they_say() -> None:
     assert not torch.equal(weights(waiting.student.model), start)
 
 
+def test_the_mean_of_the_feedback_is_the_default_and_a_batch_th_of_the_sum() -> None:
+    """The published programs divide by the pool's batch, 896 images: the whole derivative drowns the teacher's own labels."""
+    moved = []
+    for arguments in ({}, {"feedback_reduction": "sum", "feedback_weight": 1 / 12}):
+        objective = made(objective_args=arguments)
+        objective.step(batches(), 0)
+        moved.append(weights(objective.teacher.model))
+    torch.testing.assert_close(*moved)
+    assert MetaArguments().feedback_reduction == "mean"
+
+
+def test_the_students_schedule_and_average_begin_with_it() -> None:
+    """Wait 3 of 13 steps: then its own warm-up of 2, then a cosine over its other 8; the first average is its weights, not a random start."""
+    objective = made(
+        objective_args={"student_wait": 3, "student_warmup_steps": 2, "student_lr": 0.4},
+        steps=13,
+        sched="cosine",
+        model_ema=True,
+        model_ema_decay=0.9,
+    )
+    rates = []
+    for step in range(13):
+        objective.step(batches(), step)
+        rates.append(objective.student.optimiser.param_groups[0]["lr"])
+        if step == 3:
+            torch.testing.assert_close(weights(objective.export()), weights(objective.student.model))
+    assert rates[3:6] == pytest.approx([0.2, 0.4, 0.4])
+    assert rates[-1] == pytest.approx(0.4 * 0.5 * (1 + np.cos(np.pi * 7 / 8)))
+    with pytest.raises(SettingsError, match="the student would learn nothing"):
+        made(objective_args={"student_wait": 12, "student_warmup_steps": 1}, steps=13)
+
+
+def test_the_strong_view_can_be_made_from_the_weak_one() -> None:
+    """A strong view without noise is then the weak view itself, translation and all; made from the image it is the image."""
+    shifting = {"hflip": 1.0, "pad": 3, "pad_mode": "grey"}
+    for source, same_views in (("weak", True), ("image", False)):
+        objective = made(objective_args={"weak": shifting, "strong_from": source})
+        pool = batches()["pool"]
+        weak = objective.views("pool", pool, 0)
+        strong = objective.views.chained("pool", pool, 0, 1) if source == "weak" else objective.views("pool", pool, 1)
+        assert torch.equal(weak, strong) is same_views
+    with pytest.raises(SettingsError, match="weak view's crop"):
+        made(objective_args={"strong_from": "weak"}, noise={"pool": {"scale": [0.5, 1]}})
+
+
+def test_what_the_student_learns_can_be_smoothed() -> None:
+    plain, smoothed = (made(objective_args={"student_smoothing": share}) for share in (0.0, 0.3))
+    losses = [float(each.step(batches(), 0)["loss/student"]) for each in (plain, smoothed)]
+    assert losses[0] != losses[1]
+
+
 def test_checkpoints_hold_both_networks_and_the_baseline() -> None:
     one, other = made(objective_args={"baseline": 0.9}), made(objective_args={"baseline": 0.9}, seed=7)
     one.step(batches(), 0)
@@ -312,7 +364,7 @@ def test_two_moons_with_six_labels() -> None:
             side=1,
             names=("upper", "lower"),
             batch={"labelled": 6, "pool": 64},
-            objective_args={"arm": arm, "labels": "soft", "feedback_weight": 30.0},
+            objective_args={"arm": arm, "labels": "soft", "feedback_weight": 30.0, "feedback_reduction": "sum"},
             momentum=0.9,
         )
         for step in range(600):

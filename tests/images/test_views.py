@@ -158,3 +158,20 @@ def test_a_gpu_shows_nearly_the_same() -> None:
     assert here_mask is not None
     assert ((there.cpu().int() - here.int()).abs() > 2).float().mean() < 0.01
     assert (there_mask.cpu() != here_mask).float().mean() < 0.01
+
+
+def test_a_translation_shows_grey_or_a_reflection_beyond_the_border() -> None:
+    """Where the mask is IGNORE the image is grey; inside both modes copy the same pixels."""
+    images = torch.randint(0, 127, (16, 3, 12, 12), dtype=torch.uint8)
+    mask = torch.zeros(16, 1, 12, 12, dtype=torch.uint8)
+    seeds = np.arange(16, dtype=np.uint64)
+    shown = {}
+    for mode in ("reflect", "grey"):
+        noise = NoiseSettings(hflip=0, pad=4, pad_mode=mode)
+        shown[mode], moved = View(noise, 12, (0, 0, 0), (1, 1, 1)).pixels(images, seeds, mask)
+        assert moved is not None
+        outside = (moved == IGNORE).expand(-1, 3, -1, -1)
+    assert outside.any()
+    assert (shown["grey"][outside] == FILL).all()
+    assert torch.equal(shown["grey"][~outside], shown["reflect"][~outside])
+    assert (shown["reflect"] < 127).all()

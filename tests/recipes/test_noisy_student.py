@@ -1,5 +1,8 @@
 """What belongs to Noisy Student alone: published noise by size, the two normalisations of the loss, the zero gradient, the size of the student."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,10 +10,13 @@ from engine.fit.losses import soft_ce
 from engine.fit.supervised import stream_weights
 from engine.models.build import num_parameters, warn_if_smaller
 from engine.recipes.efficientnet import SIZES, published
+from engine.recipes.registry import SelfTrainSettings
+from engine.settings.block import parse
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
+from tests.small_run import run_tree
 
-FIT = FitSettings(steps=1, batch={"labelled": 8, "pseudo": 8})
+FIT = FitSettings(steps=1, batch={"labelled": 8})
 
 
 def test_every_published_size_is_reached_by_its_name() -> None:
@@ -18,9 +24,33 @@ def test_every_published_size_is_reached_by_its_name() -> None:
         model, fit = published(ModelSettings(model=f"tf_efficientnet_{size}"), FIT)
         assert (model.img_size, model.drop, model.drop_path) == (told.img_size, told.drop, 0.2)
         assert fit.batch == {"labelled": 8, "pseudo": 8 * told.ratio}
-        assert all(noise.aa_magnitude == told.magnitude for noise in fit.noise.values())
+        assert all(noise.aa_magnitude == told.magnitude for noise in fit.noise.values() if told.magnitude)
         assert all((noise.aa_num_ops == 2) == (told.magnitude > 0) for noise in fit.noise.values())
+        assert all(noise.aa_scale == "tf" for noise in fit.noise.values() if told.magnitude)
     assert (SIZES["b0"].magnitude, SIZES["b7"].magnitude, SIZES["l2"].ratio) == (0, 27, 14)
+
+
+def test_published_noise_fills_in_what_is_not_set(tmp_path: Path) -> None:
+    """28:1 stays 28:1, also where a schedule changes something else; so do a size, a dropout and one stream's noise."""
+    tree: dict[str, Any] = run_tree(
+        run="r",
+        store=str(tmp_path),
+        generations=1,
+        published_noise=True,
+        data={"labelled": "l", "pool": "p"},
+        teacher_model={"model": "tf_efficientnet_b0"},
+        student_model={"model": "tf_efficientnet_l2", "drop": 0.1},
+        teacher={"steps": 1, "batch": {"labelled": 2}},
+        student={"steps": 1, "batch": {"labelled": 2, "pseudo": 56}, "noise": {"labelled": {"pad": 3}}},
+    )
+    for schedule in (None, [{"fits.student.lr": 0.2}]):
+        settings = parse(SelfTrainSettings, {**tree, "schedule": schedule}, "test")
+        model, fit = settings.recipe.learner(settings, 1)
+        assert (model.img_size, model.drop, model.drop_path) == (475, 0.1, 0.2)
+        assert fit.batch == {"labelled": 2, "pseudo": 56}
+        assert (fit.noise["labelled"].pad, fit.noise["labelled"].aa_num_ops) == (3, 0)
+        assert fit.noise["pseudo"].aa_magnitude == 27
+        assert fit.lr == (0.1 if schedule is None else 0.2)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b8", "efficientnetv2_s"])

@@ -61,7 +61,8 @@ def test_planned_images_are_those_of_every_fit() -> None:
     assert planned(settings(schedule=[{}, {"fits.student.steps": 50}])) == 40 + 60 + 600
     head_first = {"steps": 9, "batch": {"labelled": 4}, "freeze_steps": 6}
     assert planned(settings(recipe="supervised", teacher=head_first)) == 3 * 4 + 6 * 4 / 3, "forward alone is a third"
-    noisy = {"teacher_model": {"model": "efficientnet_b0"}, "published_noise": True}
+    student = {"steps": 5, "batch": {"labelled": 4}}
+    noisy = {"teacher_model": {"model": "efficientnet_b0"}, "published_noise": True, "student": student}
     assert planned(settings(**noisy)) == 40 + 2 * 5 * (4 + efficientnet.SIZES["b0"].ratio * 4)
     tagging = {"steps": 3, "batch": {"tags": 7}}
     assert planned(settings(recipe="hashtags", tags={"table": "t"}, tagging=tagging)) == 21 + 40

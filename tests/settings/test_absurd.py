@@ -93,6 +93,8 @@ ZERO = [
     "MetaArguments.feedback_weight",
     "MetaArguments.baseline",
     "MetaArguments.student_wait",
+    "MetaArguments.student_warmup_steps",
+    "MetaArguments.student_smoothing",
     "MetaArguments.uda_weight",
     "MetaArguments.uda_steps",
     "MetaArguments.threshold",
