@@ -16,7 +16,7 @@
     applied       always                   with probability 0.5     always (meta_pseudo_labels: 0.2 to 0.8, which is 0.5)
 
 torchvision is that library's table (the paper's 14 operations) with its 31 bins replaced by M / 10. Beyond M = 10 its rotation, shear and factors
-continue; translation, Posterize and Solarize stay at full scale. timm ends at M = 10. tf continues throughout, as the programs do (27 for EfficientNet-B7);
+continue; translation, Posterize and Solarize stay at full scale. timm ends at M = 10. tf continues throughout, as the programs do (27 for B7);
 where TensorFlow's own result is not defined - 10 of 8 bits, values from 691 of 255 - the image stays as it is. One bit is always kept: Pillow refuses
 timm's 0 at M = 10. Outside the image is grey 128, and rotation and shear are bilinear in all three, about the centre; timm draws bilinear or bicubic
 and shears about a corner, TensorFlow takes the nearest pixel.
