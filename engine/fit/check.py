@@ -4,12 +4,14 @@ from functools import lru_cache
 
 import torch
 
+from engine.fit.losses import refuse_form
 from engine.fit.objective import check_settings, find_objective
 from engine.fit.supervised import SupervisedArguments
 from engine.models.build import build_model, num_parameters
 from engine.settings.block import SettingsError, parse
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
+from engine.settings.run import RunSettings
 from engine.settings.trust import untrusted
 
 
@@ -29,6 +31,15 @@ def check_fit(where: str, model: ModelSettings, settings: FitSettings, streams: 
         check_buildable(model.model_dump_json())
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from None
+
+
+def check_students(run: RunSettings, num_classes: int | None = None) -> None:
+    """Raise SettingsError when a student's loss is not exact on the pseudo-labels of its generation. `num_classes`: None while it is unknown."""
+    for number in range(1, run.recipe.num_generations + 1) if run.recipe.is_selecting(run) else ():
+        _, fit = run.recipe.learner(run, number)
+        if run.recipe.selection(run, number).targets == "soft" and fit.objective == "supervised":
+            truncated = num_classes is not None and run.predict.top_p < num_classes
+            refuse_form(fit.loss, f"the student of generation {number}", truncated)
 
 
 @lru_cache(64)

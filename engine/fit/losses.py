@@ -165,6 +165,37 @@ def refuse_pairing(loss: str, kinds: Mapping[str, str]) -> None:
             )
 
 
+RESIDUE = 1e-4
+"""Mass that is not listed from which a soft target counts as truncated; rounding leaves less."""
+
+HARD_ONLY = "is biased on soft targets (0.7 is learned as 0.58 at gamma 2): set select.targets=hard, or loss=soft_ce"
+COMPLETE_ONLY = (
+    "raises every probability to 1/T, also the even share of classes that are not stored, which makes them far too likely (with 8 of 1,000 classes"
+    " most of the target): store all classes with predict.top_p=C, or set loss=soft_ce or kl"
+)
+REFUSED_SOFT = {"focal": HARD_ONLY}
+"""Losses that are not exact on soft targets, and why."""
+REFUSED_TRUNCATED = {"focal": HARD_ONLY, "tempered_ce": COMPLETE_ONLY}
+"""Losses that are not exact on soft targets of which some classes are not listed, and why."""
+
+
+def refuse_form(loss: str, where: str, truncated: bool) -> None:
+    """Raise SettingsError when `loss` is not exact on soft targets, all classes of which are stored or not (`truncated`)."""
+    if reason := (REFUSED_TRUNCATED if truncated else REFUSED_SOFT).get(loss):
+        raise SettingsError(f"{where}: loss {loss} {reason}")
+
+
+def refuse_inexact(loss: str, where: str, classes: Tensor, weights: Tensor, num_classes: int) -> None:
+    """Raise SettingsError when `loss` is not exact on these sparse targets (b, P)."""
+    if loss not in REFUSED_TRUNCATED:
+        return
+    listed = (classes >= 0).sum(1)
+    soft = (listed > 1) | ((listed == 1) & (weights.amax(1) < HARD))
+    truncated = soft & (listed < num_classes) & ((weights * (classes >= 0)).sum(1) < 1 - RESIDUE)
+    if bool(soft.any()):
+        refuse_form(loss, where, bool(truncated.any()))
+
+
 def dense_labels(classes: Tensor, weights: Tensor, num_classes: int) -> Tensor:
     """Sparse targets that are no distributions as (b, C) float32: a class that is not listed has 0."""
     entry = _sparse(classes, weights, num_classes)

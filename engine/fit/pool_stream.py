@@ -66,7 +66,7 @@ class PoolSource:
         spec.check(self.draws, self.uri)
         order = spec.order(self.manifest.rows.tolist())
         shards = PoolShards(self, order.lanes)
-        decoder = PoolDecoder(shards, spec.size, spec.threads(), spec.crops)
+        decoder = PoolDecoder(shards, spec.frame, spec.threads(), spec.crops)
         return StreamedStream(shards, order, spec.part, decoder, False)
 
 

@@ -128,11 +128,11 @@ class DecodeBuffer:
 
 
 class Decoder:
-    """Decodes images on a pool of threads: as squares of one size, or, with `crops`, whole pictures that each crop is taken from."""
+    """Decodes images on a pool of threads: in one frame, or, with `crops`, whole pictures that each crop is taken from."""
 
-    def __init__(self, shards: Shards, size: int, pool: Executor, crops: Sequence[RandomCrop] = ()) -> None:
-        self.size, self.frame, self.crops = size, Frame(size), tuple(crops)
-        self.short_side = max((crop.short_side for crop in self.crops), default=size)
+    def __init__(self, shards: Shards, frame: Frame, pool: Executor, crops: Sequence[RandomCrop] = ()) -> None:
+        self.size, self.frame, self.crops = frame.img_size, frame, tuple(crops)
+        self.short_side = max((crop.short_side for crop in self.crops), default=self.size)
         self._shards, self._pool = shards, pool
 
     def buffer(self, count: int, masks: bool, seeds: npt.NDArray[np.uint64] | None = None) -> DecodeBuffer:

@@ -13,7 +13,7 @@ from engine.fit.objective import Context
 from engine.images.counter_rng import view_seeds
 from engine.images.crops import RandomCrop
 from engine.images.views import View
-from engine.models.build import normalisation
+from engine.models.build import normalisation, train_frame
 from engine.settings.fit import NoiseSettings
 
 WEAK = NoiseSettings()
@@ -41,7 +41,7 @@ class StreamViews:
             ]
             for name in self._drawn
         }
-        self._size, self._device = size, context.device
+        self._frame, self._device = train_frame(context.model), context.device
 
     def __call__(self, name: str, batch: Batch, number: int = 0) -> Tensor:
         """View `number` of a batch of the stream `name`: normalised float32 (b, 3, S, S)."""
@@ -78,7 +78,7 @@ class StreamViews:
         drawn = self._drawn.get(name, ())
         if all(one.noise.scale is None for one in drawn):
             return ()
-        return tuple(RandomCrop.of(one.noise, self._size, one.seeds) for one in drawn)
+        return tuple(RandomCrop.of(one.noise, self._frame, one.seeds) for one in drawn)
 
 
 def one_view_each(context: Context, usual: NoiseSettings = WEAK) -> dict[str, tuple[Drawn, ...]]:

@@ -22,7 +22,7 @@ from engine.fit.order import DrawOrder, DrawPositions, ShardOrder
 from engine.fit.shards import Decoder, Rows, ShardIndex, ShardReader, Shards, threads
 from engine.gather.training_set import TrainingSet
 from engine.images.crops import RandomCrop
-from engine.images.decode import Pixels
+from engine.images.decode import Frame, Pixels
 
 AHEAD = 4
 """Steps that a streamed set looks ahead for the chunks to read."""
@@ -36,12 +36,12 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """How a stream is drawn: `batch_size` images a step over all workers, of `size` pixels a side, or cropped by `crops`."""
+    """How a stream is drawn: `batch_size` images a step over all workers, in one frame, or cropped by `crops`."""
 
     name: str
     batch_size: int
     seed: int
-    size: int
+    frame: Frame
     cache_bytes: int
     rank: int = 0
     world: int = 1
@@ -77,13 +77,13 @@ def open_gathered(training_set: TrainingSet, spec: StreamSpec) -> Stream:
     shards = Shards(training_set)
     order = spec.order([shard.draws for shard in training_set.shards])
     pool = spec.threads()
-    decoder = Decoder(shards, spec.size, pool, spec.crops)
+    decoder = Decoder(shards, spec.frame, pool, spec.crops)
     masks = shards.has_masks()
     if spec.crops:
         pictures = read_pictures(shards, decoder, spec.cache_bytes)
         if pictures is not None:
             return CachedPictures(shards, order, spec.part, decoder, pictures)
-    elif training_set.rows * (4 if masks else 3) * spec.size**2 <= spec.cache_bytes:
+    elif training_set.rows * (4 if masks else 3) * spec.frame.img_size**2 <= spec.cache_bytes:
         with pool:  # not needed once everything is decoded
             return CachedStream(shards, order, spec.part, decoder, masks)
     return StreamedStream(shards, order, spec.part, decoder, masks)

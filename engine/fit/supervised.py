@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine.fit.batch import Batch
 from engine.fit.learner import Learner, make_network
-from engine.fit.losses import LOSSES, dense, dense_labels, refuse_pairing, smooth, sparse_soft_ce
+from engine.fit.losses import LOSSES, dense, dense_labels, refuse_inexact, refuse_pairing, smooth, sparse_soft_ce
 from engine.fit.objective import Context, Objective
 from engine.fit.stream_views import StreamViews, one_view_each
 from engine.images.crops import RandomCrop
@@ -56,6 +56,14 @@ class Supervised(Objective):
 
     def step(self, batches: Mapping[str, Batch], step: int) -> Mapping[str, Tensor | float]:
         settings, device = self.context.settings, self.context.device
+        for name in settings.batch:
+            refuse_inexact(
+                settings.loss,
+                f"stream {name!r}",
+                batches[name].classes,
+                batches[name].weights,
+                self.context.num_classes,
+            )
         here = {name: batches[name].to(device) for name in settings.batch}
         images = torch.cat([self.views(name, batch) for name, batch in here.items()])
         self.learner.begin(step)

@@ -39,7 +39,7 @@ from engine.settings.cluster import ClusterSettings
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 
-REVISION = 2
+REVISION = 3
 RESIZE_SECONDS = 60.0
 """How often an elastic fit looks for machines that came."""
 

@@ -23,6 +23,7 @@ from engine.ground import allocator, storage
 from engine.ground.progress import log_event
 from engine.ground.steps import Step, read_output
 from engine.models import checkpoint as model_folder
+from engine.models.build import train_frame
 from engine.models.fetch import FILES, fetch_model
 from engine.settings.block import SettingsError
 from engine.settings.fit import FitSettings
@@ -135,14 +136,14 @@ def check_forward(model: nn.Module, settings: ModelSettings, device: torch.devic
 
 def open_streams(job: FitJob, rank: Rank, objective: Objective) -> dict[str, Stream]:
     """This rank's part of every stream of the job, cropped as the objective wants it."""
-    settings, size = job.settings, job.model.img_size
+    settings, frame = job.settings, train_frame(job.model)
     return {
         name: source.open(
             StreamSpec(
                 name,
                 settings.batch[name],
                 settings.seed,
-                size,
+                frame,
                 settings.cache_bytes,
                 rank.rank,
                 rank.world,

@@ -35,23 +35,28 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """The crop of one view. `scale`: range of the area's share (None: no random crop; the shorter side is resized to `size` and the centre
-    cropped); `ratio`: range of width / height; `view`: number of the view, whose seeds the draws come from."""
+    """The crop of one view. `scale`: range of the area's share (None: no random crop, but the `plain` frame); `ratio`: range of width / height;
+    `view`: number of the view, whose seeds the draws come from; `plain`: default: the whole shorter side."""
 
     size: int
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     view: int = 0
+    plain: Frame | None = None
 
     @classmethod
-    def of(cls, noise: NoiseSettings, size: int, view: int = 0) -> "RandomCrop":
-        return cls(size, noise.scale, noise.ratio, view)
+    def of(cls, noise: NoiseSettings, frame: Frame, view: int = 0) -> "RandomCrop":
+        return cls(frame.img_size, noise.scale, noise.ratio, view, frame)
+
+    @property
+    def frame(self) -> Frame:
+        return self.plain or Frame(self.size)
 
     @property
     def short_side(self) -> int:
         """Shorter side in pixels of a picture of which the smallest and narrowest allowed crop still has `size` pixels a side."""
         if self.scale is None:
-            return self.size
+            return math.ceil(self.size / self.frame.crop_pct)
         return math.ceil(self.size / math.sqrt(self.scale[0] * min(self.ratio[0], 1 / self.ratio[1])))
 
     def draws(self, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
@@ -59,7 +64,7 @@ class RandomCrop:
         return uniforms(view_seeds(seeds, self.view) if self.view else seeds, LAST)[:, FIRST:]
 
     def image(self, picture: npt.NDArray[np.uint8], draws: npt.NDArray[np.float64]) -> Tensor:
-        """uint8 (3, S, S) of a picture uint8 (h, w, 3): the box resized bilinearly with antialiasing. `draws`: its row of `draws`."""
+        """uint8 (3, S, S) of a picture uint8 (h, w, 3): the box resized with antialiasing, or the plain frame. `draws`: its row of `draws`."""
         return self._resized(torch.from_numpy(picture)[None].permute(0, 3, 1, 2), draws, "bilinear")[0]
 
     def mask(self, mask: npt.NDArray[np.uint8], draws: npt.NDArray[np.float64]) -> Tensor:
@@ -68,7 +73,7 @@ class RandomCrop:
 
     def _resized(self, picture: Tensor, draws: npt.NDArray[np.float64], mode: str) -> Tensor:
         if self.scale is None:
-            return square(picture, Frame(self.size), mode)
+            return square(picture, self.frame, None if mode == "bilinear" else mode)
         box = draw_box(draws, picture.shape[3], picture.shape[2], self.scale, self.ratio)
         cut = picture[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
         if cut.shape[2:] == (self.size, self.size):

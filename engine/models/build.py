@@ -10,6 +10,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from engine.ground.progress import log_event
+from engine.images.decode import Frame
 from engine.models import cifar as _registers_networks  # noqa: F401
 from engine.models.unet import PixelClassifier
 from engine.settings.model import ModelSettings
@@ -51,6 +52,10 @@ def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) ->
         "in_chans": in_chans,
         **settings.model_args,
     }
+    if settings.test_img_size is not None and has_fixed_size(settings.model):
+        raise ValueError(
+            f"model {settings.model} is built for one image size: leave test_img_size out, or finetune at that img_size"
+        )
     if get_pretrained_cfg(settings.model).fixed_input_size:
         arguments["img_size"] = settings.img_size
     if settings.drop:
@@ -71,14 +76,22 @@ def build_model(settings: ModelSettings, num_classes: int, in_chans: int = 3) ->
 
 
 def normalisation(settings: ModelSettings, model: nn.Module) -> Normalisation:
-    """Mean and std of the settings if given; everything else from the timm configuration of the architecture."""
+    """Mean, std and crop of the settings if given; everything else from the timm configuration of the architecture."""
     config = resolve_model_data_config(model)
     return Normalisation(
         mean=settings.mean or tuple(config["mean"]),
         std=settings.std or tuple(config["std"]),
-        crop_pct=config["crop_pct"],
+        crop_pct=settings.crop_pct or config["crop_pct"],
         interpolation=config["interpolation"],
     )
+
+
+def train_frame(settings: ModelSettings) -> Frame:
+    """What training shows of a picture where it does not crop at random: as evaluation does at `img_size`, without building the network."""
+    check_network(settings.model)
+    usual = get_pretrained_cfg(settings.model)
+    crop_pct = settings.crop_pct or (1.0 if settings.decoder is not None else usual.crop_pct)
+    return Frame(settings.img_size, crop_pct, usual.interpolation)
 
 
 def has_fixed_size(name: str) -> bool:

@@ -107,6 +107,7 @@ def save(
         "pretrained_cfg": {
             "custom_load": False,
             "input_size": [3, settings.img_size, settings.img_size],
+            **({"test_input_size": [3, test, test]} if (test := settings.test_img_size) else {}),
             "fixed_input_size": fixed,
             "interpolation": interpolation,
             "crop_pct": crop_pct,
@@ -154,7 +155,7 @@ def load(folder: Path) -> Loaded:
     return Loaded(
         model=model.eval(),
         class_names=described.class_names,
-        frame=Frame(settings.img_size, described.crop_pct, described.interpolation),
+        frame=Frame(settings.test_img_size or settings.img_size, described.crop_pct, described.interpolation),
         mean=mean,
         std=std,
         settings=settings,

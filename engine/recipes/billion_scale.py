@@ -64,7 +64,7 @@ class Pairs(GenerationalRecipe):
             name = f"generation {number}"
             model, student_fit = settings.learner(number)
             predictions = setup.predict(f"{name} predict", teacher.model)
-            pairs = setup.select(f"{name} select", predictions, settings.selection(number))
+            pairs = setup.select(f"{name} select", predictions, self.selection(settings, number))
             if stop_without_labels(name, teacher, pairs):
                 break
             stream = setup.gather(f"{name} gather", pairs)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from engine.dedup.hashing import hash_images
 from engine.evaluate.calibrate import calibrate
 from engine.evaluate.evaluate import evaluate, score_of
+from engine.fit.check import check_students
 from engine.fit.pool_stream import PoolSource
 from engine.fit.source import GatheredSource, Source
 from engine.fit.trainer import FitSpec, fit
@@ -92,6 +93,7 @@ class RecipeContext:
         self.task: Task = kind.of(self.collections["labelled"], data.classes)
         self.classes = self.task.classes
         settings.check_selections(self.classes.names)
+        check_students(settings, len(self.classes))
         self.count_unknown()
         self.known = {name: c for name, c in self.collections.items() if name != "pool"}
         for name in self.known:

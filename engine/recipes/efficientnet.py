@@ -41,6 +41,11 @@ SIZES = {
 }
 
 
+def centre_share(img_size: int) -> float:
+    """Share of the shorter side that the program's centre crop shows: S / (S + 32)."""
+    return img_size / (img_size + 32)
+
+
 def published(model: ModelSettings, fit: FitSettings) -> tuple[ModelSettings, FitSettings]:
     """Both with what is not set filled in as published for the model's size: image size, dropout, depth, noise, pseudo-labelled batch.
 
@@ -56,7 +61,8 @@ def published(model: ModelSettings, fit: FitSettings) -> tuple[ModelSettings, Fi
     noise = NoiseSettings(
         scale=(0.08, 1.0), **(RANDAUGMENT | {"aa_magnitude": size.magnitude} if size.magnitude else {})
     )
-    wanted = {"img_size": size.img_size, "drop": size.drop, "drop_path": SURVIVAL_DROP}
+    side = model.img_size if "img_size" in model.model_fields_set else size.img_size
+    wanted = {"crop_pct": centre_share(side), "img_size": size.img_size, "drop": size.drop, "drop_path": SURVIVAL_DROP}
     streams = {"labelled": fit.batch["labelled"], "pseudo": size.ratio * fit.batch["labelled"]} | fit.batch
     return (
         model.model_copy(update={name: value for name, value in wanted.items() if name not in model.model_fields_set}),

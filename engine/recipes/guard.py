@@ -76,7 +76,7 @@ def _score(generation: Generation | None) -> Score | None:
 
 def _choices(settings: RunSettings, number: int) -> tuple[object, ...]:
     """All that a generation may do differently from the one before with the same teacher."""
-    return settings.selection(number), settings.learner(number)
+    return settings.recipe.selection(settings, number), settings.recipe.learner(settings, number)
 
 
 def stop_without_labels(name: str, teacher: Generation, pseudo: Output) -> bool:

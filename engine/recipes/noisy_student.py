@@ -11,20 +11,23 @@ times as much: `stream_weight: {labelled: 1, pseudo: r}`. Under SGD that is a le
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from engine.ground.steps import Output
 from engine.models.build import warn_if_smaller
 from engine.recipes.context import Generation, RecipeContext
-from engine.recipes.efficientnet import published
+from engine.recipes.efficientnet import centre_share, published
 from engine.recipes.guard import next_teacher, stop_without_labels
 from engine.recipes.recipe import GenerationalRecipe, first_teacher
 from engine.settings.fit import FitSettings
-from engine.settings.model import ModelSettings
+from engine.settings.model import ModelSettings, ModelsSettings
 from engine.settings.recipe import Need
 from engine.settings.run import RunSettings
+
+OF_TARGETS = ("targets", "temperature")
+"""What a generation that relabels may choose: how its labels are written, not which images have one."""
 
 
 class NoisyStudent(GenerationalRecipe):
@@ -52,6 +55,13 @@ class NoisyStudent(GenerationalRecipe):
             self.relabel == "filtered" and run.select.classes_per_image > 1,
             "gives an image one label when relabel=filtered: set select.classes_per_image=1",
         )
+        for number in run.scheduled[1:]:
+            now, first = (run.selection(one).model_dump(exclude=set(OF_TARGETS)) for one in (number, 1))
+            changed = ", ".join(f"select.{name}" for name in now if now[name] != first[name])
+            yield (
+                self.relabel == "filtered" and bool(changed),
+                f"lets generation {number} relabel what the first one chose, at any score: take {changed} out of its schedule (or relabel=everything)",
+            )
         yield (
             self.finetune_img_size is not None and run.fits.finetune is None,
             "changes the image size in its finetune: set fits.finetune, e.g. a hundredth of the student's steps with noise: {labelled: {hflip: 0}}",
@@ -61,6 +71,14 @@ class NoisyStudent(GenerationalRecipe):
         """The student of a generation and its fit, with the published noise where that is asked for."""
         learner = run.learner(number)
         return published(*learner) if self.published_noise else learner
+
+    def final_network(self, student: ModelSettings, given: ModelsSettings) -> ModelSettings:
+        """The student at the size of its finetune; the published centre crop, where none is set, is that of the new size."""
+        size = self.finetune_img_size or student.img_size
+        changes: dict[str, Any] = {"img_size": size}
+        if self.published_noise and (given.student or given.teacher).crop_pct is None:
+            changes["crop_pct"] = centre_share(size)
+        return student.model_copy(update=changes)
 
     def fits(self, run: RunSettings) -> list[FitSettings]:
         made = [run.fits.teacher]
@@ -85,10 +103,10 @@ class NoisyStudent(GenerationalRecipe):
             warn_if_smaller(settings.models.teacher, student_model, len(setup.classes))
             if self.relabel == "filtered" and filtered is not None:
                 predictions = setup.predict(f"{name} predict", teacher.model, only=setup.selected_images(filtered))
-                pseudo = setup.reassign(f"{name} reassign", predictions, filtered, settings.selection(number))
+                pseudo = setup.reassign(f"{name} reassign", predictions, filtered, self.selection(settings, number))
             else:
                 predictions = setup.predict(f"{name} predict", teacher.model)
-                pseudo = filtered = setup.select(f"{name} select", predictions, settings.selection(number))
+                pseudo = filtered = setup.select(f"{name} select", predictions, self.selection(settings, number))
             if stop_without_labels(name, teacher, pseudo):
                 break
             stream = setup.gather(f"{name} gather", pseudo)
@@ -96,8 +114,7 @@ class NoisyStudent(GenerationalRecipe):
             model = setup.fit(f"{name} fit", student_model, student_fit, start, labelled=setup.labelled, pseudo=stream)
             steps = [predictions, pseudo, stream.output, model]
             if finetune is not None:
-                final_size = self.finetune_img_size or student_model.img_size
-                final_model = student_model.model_copy(update={"img_size": final_size})
+                final_model = self.final_network(student_model, settings.at(number).models)
                 model = setup.fit(f"{name} finetune", final_model, finetune, model, labelled=setup.labelled)
                 steps.append(model)
             validation = setup.evaluate(f"{name} validation", model, "validation")

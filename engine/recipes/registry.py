@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from engine.fit.check import check_fit
+from engine.fit.check import check_fit, check_students
 from engine.recipes.billion_scale import BillionScale
 from engine.recipes.clean_labels import CleanLabels
 from engine.recipes.consistency import UDA, FixMatch
@@ -62,6 +62,7 @@ class SelfTrainSettings(RunSettings):
         for number in range(1, self.recipe.num_generations + 1):
             model, fit = self.recipe.learner(self, number)
             check_fit(f"the student of generation {number}", model, fit, STREAMS["student"])
+        check_students(self)
         return self
 
 

@@ -51,7 +51,7 @@ class SelfDistillation(GenerationalRecipe):
             name = f"round {number}"
             _, learner = settings.learner(number)
             predictions = setup.predict(f"{name} predict", teacher.model, on="labelled")
-            answers = setup.select(f"{name} select", predictions, settings.selection(number), on="labelled")
+            answers = setup.select(f"{name} select", predictions, self.selection(settings, number), on="labelled")
             if stop_without_labels(name, teacher, answers):
                 break
             targets = setup.mix(f"{name} mix", answers, self.truth_share)

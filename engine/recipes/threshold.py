@@ -6,6 +6,7 @@ Two policies: *everything* (each round labels the whole pool anew) and *sticky* 
 add to it).
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -15,6 +16,19 @@ from engine.ground.steps import Output
 from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.guard import next_teacher, stop_without_labels
 from engine.recipes.recipe import GenerationalRecipe, first_teacher
+from engine.settings.recipe import Need
+from engine.settings.run import RunSettings
+from engine.settings.select import SelectSettings
+
+CUT = (
+    "keeps what its teacher is sure of: set select.threshold, e.g. 0.95 (0.75 is scikit-learn's default), or select.cut,"
+    " or select.per_class for the most confident of each class"
+)
+
+
+def is_cut(select: SelectSettings) -> bool:
+    """Whether a selection leaves anything out for want of confidence."""
+    return bool(select.threshold or select.thresholds or select.per_class) or select.cut != "fixed"
 
 
 class Rounds(GenerationalRecipe):
@@ -26,6 +40,16 @@ class Rounds(GenerationalRecipe):
         description="labels that a round gives; sticky: one once accepted never changes (scikit-learn's mode)",
     )
 
+    def needs_of_students(self, run: RunSettings) -> Iterator[Need]:
+        yield from super().needs_of_students(run)
+        for number in run.scheduled:
+            yield not is_cut(run.selection(number)), CUT
+
+    def selection(self, run: RunSettings, number: int) -> SelectSettings:
+        """Pseudo-labels are hard where `select.targets` is not set, as in Lee 2013 and in fastai's notebooks."""
+        given = run.selection(number)
+        return given if "targets" in given.model_fields_set else given.model_copy(update={"targets": "hard"})
+
     def rounds(self, setup: RecipeContext, teacher: Generation, labelled: GatheredSource) -> list[Generation]:
         """The students of `teacher` and of one another on true labels `labelled` and what each teacher is sure of."""
         settings = setup.settings
@@ -36,7 +60,7 @@ class Rounds(GenerationalRecipe):
             student_model, student_fit = settings.learner(number)
             predictions = setup.predict(f"{name} predict", teacher.model)
             keep = accepted if self.relabel == "sticky" else None
-            pseudo = setup.select(f"{name} select", predictions, settings.selection(number), keep)
+            pseudo = setup.select(f"{name} select", predictions, self.selection(settings, number), keep)
             if stop_without_labels(name, teacher, pseudo):
                 break
             stream = setup.gather(f"{name} gather", pseudo)

@@ -27,6 +27,16 @@ class ModelSettings(Block):
         description="what follows the feature maps; unet: a class for each pixel (default: a classifier of images)",
     )
     decoder_width: int = Field(32, ge=1, le=4096, description="channels of the decoder at full size")
+    crop_pct: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the shorter side that the centre crop shows, in training without noise.scale as in evaluation"
+        " (default: timm's of the architecture)",
+    )
+    test_img_size: int | None = Field(
+        None, ge=1, le=16_384, description="side of the images in pixels when the model predicts (default: img_size)"
+    )
     mean: tuple[Share, Share, Share] | None = Field(
         None, description="mean of the pixels in 0-1, per channel (default: timm's of the architecture)"
     )

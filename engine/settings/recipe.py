@@ -10,6 +10,7 @@ from pydantic import Field
 from engine.settings.block import Block
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
+from engine.settings.select import SelectSettings
 
 if TYPE_CHECKING:
     from engine.settings.run import RunSettings
@@ -49,6 +50,10 @@ class RecipeSettings(Block):
     def learner(self, run: RunSettings, number: int) -> tuple[ModelSettings, FitSettings]:
         """The student of a generation, counted from 1, and its fit."""
         return run.learner(number)
+
+    def selection(self, run: RunSettings, number: int) -> SelectSettings:
+        """The selection of a generation, counted from 1, with what the recipe has other defaults for."""
+        return run.selection(number)
 
     def final_fits(self, run: RunSettings) -> tuple[ModelSettings, list[FitSettings]]:
         """The network of the final model, and the fits that it goes through after a pretext: what the control has to match."""

@@ -124,6 +124,11 @@ class RunSettings(Block):
         )  # what is unset stays so: recipes fill it
         return parse(type(self), apply_schedule(tree, self.schedule[generation - 1], where), where)
 
+    @property
+    def scheduled(self) -> range:
+        """Numbers of the generations that may have settings of their own: the first alone where all are alike."""
+        return range(1, len(self.schedule or [{}]) + 1)
+
     def selection(self, generation: int) -> SelectSettings:
         """The selection of a generation, counted from 1."""
         return self.at(generation).select

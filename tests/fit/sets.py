@@ -13,6 +13,7 @@ from PIL import Image
 from engine.fit.pool_stream import PoolSource
 from engine.fit.streams import Stream, StreamSpec, open_gathered
 from engine.gather.training_set import TrainingSet, TrainingShard
+from engine.images.decode import Frame
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 from engine.tables import schema
@@ -81,7 +82,7 @@ def write_set(
     return TrainingSet(str(folder), tuple(shards), NUM_CLASSES, HASH)
 
 
-def open_stream(name: str, source: TrainingSet | PoolSource, **spec: Any) -> Stream:
-    """The stream `name` of a source; `spec`: the fields of StreamSpec."""
-    wanted = StreamSpec(name, **spec)
+def open_stream(name: str, source: TrainingSet | PoolSource, size: int = 8, **spec: Any) -> Stream:
+    """The stream `name` of a source in a frame of `size` pixels; `spec`: the other fields of StreamSpec."""
+    wanted = StreamSpec(name, **{"frame": Frame(size), **spec})
     return open_gathered(source, wanted) if isinstance(source, TrainingSet) else source.open(wanted)

@@ -17,6 +17,7 @@ from engine.fit.order import DrawOrder
 from engine.fit.streams import AHEAD, CachedPictures, CachedStream, Stream, StreamedStream
 from engine.gather.training_set import TrainingSet
 from engine.images.crops import RandomCrop
+from engine.images.decode import Frame
 from engine.images.errors import RejectedImageError
 from tests.fit.sets import open_stream, write_set
 from tests.images.making import jpeg
@@ -187,7 +188,7 @@ def test_large_photographs_are_decoded_at_a_fraction_of_their_size(tmp_path: Pat
     )
     with ThreadPoolExecutor(1) as pool:
         for crops, height in (((RandomCrop(8, (0.5, 1.0)),), 38), ((RandomCrop(64, (0.08, 1.0)),), 300)):
-            decoder = shards.Decoder(shards.Shards(write_set(tmp_path)), 8, pool, crops)
+            decoder = shards.Decoder(shards.Shards(write_set(tmp_path)), Frame(8), pool, crops)
             assert decoder.decode(rows, 0).shape[0] == height
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from engine.fit.batch import Batch
+from engine.fit.losses import LOSSES, REFUSED_TRUNCATED, dense, refuse_inexact, refuse_pairing, tempered_ce
 from engine.fit.objective import Context, create_objective
 from engine.fit.optimisers import optimiser, set_rate
 from engine.fit.supervised import Supervised
@@ -71,7 +72,8 @@ def test_smoothing_spares_soft_targets(batches: dict[str, Batch]) -> None:
 
 @pytest.mark.parametrize("loss", ["kl", "tempered_ce", "mse", "bce", "focal", "quality_focal"])
 def test_every_loss_trains(batches: dict[str, Batch], loss: str) -> None:
-    metrics = supervised(batch={"pseudo": 24}, loss=loss, clip_grad=1.0).step(batches, 0)
+    stream = "labelled" if loss in REFUSED_TRUNCATED else "pseudo"
+    metrics = supervised(batch={stream: len(batches[stream])}, loss=loss, clip_grad=1.0).step(batches, 0)
     assert torch.as_tensor(metrics["loss"]).isfinite()
     assert float(metrics["grad_norm"]) > 0
 
@@ -116,3 +118,55 @@ def test_what_cannot_be_trained_is_refused() -> None:
     ):
         with pytest.raises(SettingsError, match=message):
             supervised(**changes)
+
+
+FORMS = {
+    "hard": ([[2]], [[1.0]]),
+    "complete": ([[0, 1, 2, 3]], [[0.4, 0.3, 0.2, 0.1]]),
+    "sparse": ([[0, 1]], [[0.75, 0.25]]),
+    "truncated": ([[0, 1]], [[0.6, 0.2]]),
+}
+EXACT = {
+    "soft_ce": {"hard", "complete", "sparse", "truncated"},
+    "kl": {"hard", "complete", "sparse", "truncated"},
+    "mse": {"hard", "complete", "sparse", "truncated"},
+    "bce": {"hard", "complete", "sparse", "truncated"},
+    "quality_focal": {"hard", "complete", "sparse", "truncated"},
+    "tempered_ce": {"hard", "complete", "sparse"},
+    "focal": {"hard"},
+}
+"""Forms of targets with which each loss is exact, given that what is not listed is spread evenly; the others are refused."""
+KIND = {"mse_logits": {"logits"}, "bce": {"labels", "distribution"}, "quality_focal": {"labels", "distribution"}}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("loss", EXACT)
+def test_every_loss_is_exact_on_a_form_of_targets_or_refuses_it(loss: str, form: str) -> None:
+    classes, weights = (torch.tensor(values) for values in FORMS[form])
+    if form in EXACT[loss]:
+        refuse_inexact(loss, "x", classes, weights, 4)
+    else:
+        with pytest.raises(SettingsError, match=f"x: loss {loss} "):
+            refuse_inexact(loss, "x", classes, weights, 4)
+
+
+@pytest.mark.parametrize("kind", ["distribution", "logits", "labels"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_takes_its_kinds_of_targets_alone(loss: str, kind: str) -> None:
+    if kind in KIND.get(loss, {"distribution"}):
+        refuse_pairing(loss, {"pseudo": kind})
+    else:
+        with pytest.raises(SettingsError, match="wants targets that are"):
+            refuse_pairing(loss, {"pseudo": kind})
+
+
+def test_tempered_ce_on_eight_of_a_thousand_classes_is_far_off() -> None:
+    """The reason: of a teacher's 1,000 probabilities 8 are stored; at T = 2 the even share of the others takes most of the target."""
+    logits = 3 * torch.randn(1, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    q = logits.softmax(1)
+    best, classes = q.topk(8)
+    with pytest.raises(SettingsError, match=r"predict\.top_p=C"):
+        refuse_inexact("tempered_ce", "stream 'pseudo'", classes, best, 1000)
+    stored = dense(classes, best, 1000)
+    off = float(tempered_ce(logits, stored) - tempered_ce(logits, q)) / 4
+    assert abs(off) > 0.1, "nats of cross-entropy at the teacher's own answer, T squared taken out"

@@ -100,6 +100,7 @@ class FakeSetup:
             "teacher_model": {"model": "resnet18"},
             "teacher": fit,
             "student": fit,
+            "select": {"threshold": 0.5},
             **changed,
         }
         self.settings = parse(SelfTrainSettings, run_tree(**flat), "fake")

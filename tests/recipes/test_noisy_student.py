@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from engine.fit.check import check_students
 from engine.fit.losses import soft_ce
 from engine.fit.supervised import stream_weights
 from engine.models.build import num_parameters, warn_if_smaller
 from engine.recipes.efficientnet import SIZES, published
 from engine.recipes.registry import SelfTrainSettings
-from engine.settings.block import parse
+from engine.settings.block import SettingsError, parse
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
 from tests.small_run import run_tree
@@ -86,3 +87,52 @@ def test_a_smaller_student_is_logged(capsys: pytest.CaptureFixture[str]) -> None
     assert not warn_if_smaller(small, large, 10)
     assert not warn_if_smaller(small, small, 10)
     assert capsys.readouterr().out == ""
+
+
+def filtered(schedule: list[dict[str, Any]], **changed: Any) -> SelfTrainSettings:
+    fit = {"steps": 1, "batch": {"labelled": 1}}
+    flat: dict[str, Any] = {
+        "run": "r",
+        "generations": len(schedule),
+        "relabel": "filtered",
+        "data": {"labelled": "l", "pool": "p"},
+        "teacher_model": {"model": "resnet18"},
+        "teacher": fit,
+        "student": {"steps": 1, "batch": {"labelled": 1, "pseudo": 1}},
+        "schedule": schedule,
+        **changed,
+    }
+    return parse(SelfTrainSettings, run_tree(**flat), "test")
+
+
+def test_a_later_threshold_that_would_be_ignored_is_refused() -> None:
+    """With relabel=filtered the first selection alone chooses images; only how labels are written may change."""
+    filtered([{"select.threshold": 0.9}, {"select.threshold": 0.9, "select.targets": "hard"}])
+    filtered([{"select.threshold": 0.9}, {"select.threshold": 0.5}], relabel="everything")
+    for changed in ({"select.threshold": 0.5}, {"select.threshold": 0.9, "select.per_class": 10}):
+        with pytest.raises(SettingsError, match=r"lets generation 2 relabel .* take select\.(threshold|per_class)"):
+            filtered([{"select.threshold": 0.9}, changed])
+
+
+@pytest.mark.parametrize("recipe", ["threshold", "clean_labels"])
+def test_confidence_thresholding_needs_a_cut_and_labels_hard(recipe: str) -> None:
+    """It kept everything, softly: scikit-learn's default is 0.75, Lee's labels are classes."""
+    options = {"recipe": recipe, "relabel": "everything"}
+    with pytest.raises(SettingsError, match=r"set select\.threshold"):
+        filtered([{}, {}], **options)
+    with pytest.raises(SettingsError, match=r"set select\.threshold"):
+        filtered([{"select.threshold": 0.5}, {"select.threshold": 0}], **options)
+    for select, targets in (({"threshold": 0.5}, "hard"), ({"per_class": 5, "targets": "soft"}, "soft")):
+        run = filtered([{}, {}], select=select, **options)
+        assert run.recipe.selection(run, 1).targets == targets
+
+
+def test_a_loss_that_is_not_exact_on_the_pseudo_labels_is_refused_before_the_teacher_learns() -> None:
+    student = {"steps": 1, "batch": {"labelled": 1, "pseudo": 1}, "loss": "focal"}
+    with pytest.raises(SettingsError, match="loss focal is biased on soft targets"):
+        filtered([{}], student=student)
+    filtered([{}], student=student, select={"targets": "hard"})
+    tempered = filtered([{}], student={**student, "loss": "tempered_ce"}, predict={"top_p": 8})
+    check_students(tempered, 8)
+    with pytest.raises(SettingsError, match="generation 1: loss tempered_ce raises every probability"):
+        check_students(tempered, 1000)

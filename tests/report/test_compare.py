@@ -33,6 +33,7 @@ def settings(**changed: Any) -> SelfTrainSettings:
         "teacher_model": {"model": "resnet18"},
         "teacher": fit,
         "student": {"steps": 5, "batch": {"labelled": 4, "pseudo": 8}},
+        "select": {"threshold": 0.5},
         **changed,
     }
     return parse(SelfTrainSettings, run_tree(**flat), "test")
