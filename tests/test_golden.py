@@ -281,7 +281,7 @@ GOLDEN: dict[tuple[str, int], dict[str, str]] = {
     },
 }
 SCORES = {
-    3: [
+    2: [
         -0.634277,
         -0.631348,
         -0.624512,

@@ -15,7 +15,7 @@ from pydantic import Field
 from engine.recipes.cleaning import CleanOptions, audit_labels, fold_of, gather_cleaned, publish, subset
 from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.guard import judge_successor
-from engine.recipes.threshold import Rounds
+from engine.recipes.threshold import CUT, Rounds, is_cut
 from engine.settings.fit import FitSettings
 from engine.settings.recipe import Need
 from engine.settings.run import RunSettings
@@ -28,6 +28,8 @@ class CleanLabels(Rounds, CleanOptions):
 
     def needs_of_students(self, run: RunSettings) -> Iterator[Need]:
         yield run.data.pool is not None and run.fits.student is None, "trains students on the pool: set fits.student"
+        for number in run.scheduled if run.data.pool is not None else ():
+            yield not is_cut(run.selection(number)), CUT
 
     def is_selecting(self, run: RunSettings) -> bool:
         return super().is_selecting(run) and run.data.pool is not None

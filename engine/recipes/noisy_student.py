@@ -60,7 +60,7 @@ class NoisyStudent(GenerationalRecipe):
             changed = ", ".join(f"select.{name}" for name in now if now[name] != first[name])
             yield (
                 self.relabel == "filtered" and bool(changed),
-                f"lets generation {number} relabel what the first one chose, at any score: take {changed} out of its schedule (or relabel=everything)",
+                f"lets generation {number} relabel what the first one chose, at any score: take {changed} out of its schedule",
             )
         yield (
             self.finetune_img_size is not None and run.fits.finetune is None,
