@@ -14,8 +14,10 @@ from engine.ground import storage
 from engine.ground.run import pointers
 from engine.ground.steps import Store, read_output, read_tables
 from engine.predict.pipeline import TooManyRejectsError
+from engine.recipes.registry import SelfTrainSettings
+from engine.settings.block import parse
 from jobs.self_train import self_train
-from tests.small_run import small_settings
+from tests.small_run import small_settings, small_tree
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -49,6 +51,21 @@ def test_weights_moved_and_the_student_is_another_model(finished: str) -> None:
     assert outputs[1] is not None
     assert outputs[0].digest != outputs[1].digest
     assert outputs[0].summary["loss"] < 2.3, "the teacher is no better than a guess"
+
+
+def test_a_teacher_that_exists_teaches_and_nothing_is_trained_for_it(finished: str, digits: Path) -> None:
+    """A fit step of the store: all later steps are those of the run that trained it. Other classes are refused before the pool is read."""
+    before = step_names(finished, "run")
+    tree = small_tree(digits, finished, run="given")
+    tree["recipe"]["teacher"] = before["teacher fit"]
+    report: Any = self_train(parse(SelfTrainSettings, tree, "given"))
+    names = step_names(finished, "given")
+    assert "teacher fit" not in names
+    assert names["generation 1 fit"] == before["generation 1 fit"]
+    assert [row["name"] for row in report["generations"]] == ["teacher", "generation 1"]
+    tree["data"]["classes"] = [str(digit) for digit in reversed(range(10))]
+    with pytest.raises(ValueError, match="the same names in another order"):
+        self_train(parse(SelfTrainSettings, tree, "given"))
 
 
 @pytest.mark.slow

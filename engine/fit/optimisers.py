@@ -3,14 +3,15 @@
 from typing import Any
 
 import torch
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
-from engine.settings.fit import FitSettings
+from engine.settings.block import SettingsError
+from engine.settings.fit import WITH_MOMENTUM, FitSettings
 
 
 def optimiser(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
-    """SGD or AdamW; weight decay spares biases, norms and what the architecture exempts (timm's convention).
+    """SGD, AdamW, or another of timm's; weight decay spares biases, norms and what the architecture exempts (timm's convention).
 
     With `layer_decay` each of timm's layer groups learns at that share of the rate of the group after it.
     """
@@ -21,6 +22,15 @@ def optimiser(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
         groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=named())
     if settings.opt == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr)
+    if settings.opt != "sgd":
+        momentum = {"momentum": settings.momentum} if settings.opt in WITH_MOMENTUM else {}
+        options: Any = {**momentum, **settings.opt_args}
+        try:
+            return create_optimizer_v2(groups, settings.opt, lr=settings.lr, weight_decay=0.0, **options)
+        except TypeError as error:
+            raise SettingsError(
+                f"opt={settings.opt} cannot be made with opt_args={settings.opt_args}: {error}"
+            ) from None
     nesterov = settings.nesterov and settings.momentum > 0
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
 

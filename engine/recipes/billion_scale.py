@@ -48,7 +48,7 @@ class Pairs(GenerationalRecipe):
 
     def fits(self, run: RunSettings) -> list[FitSettings]:
         finetunes = [run.fits.finetune] if run.fits.finetune is not None else []
-        return [run.fits.teacher, *self.student_fits(run), *(self.generations * finetunes)]
+        return [*self.teacher_fits(run), *self.student_fits(run), *(self.generations * finetunes)]
 
     def final_fits(self, run: RunSettings) -> tuple[ModelSettings, list[FitSettings]]:
         model, fits = super().final_fits(run)

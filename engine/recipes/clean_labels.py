@@ -15,7 +15,7 @@ from pydantic import Field
 from engine.recipes.cleaning import CleanOptions, audit_labels, fold_of, gather_cleaned, publish, subset
 from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.guard import judge_successor
-from engine.recipes.threshold import CUT, Rounds, is_cut
+from engine.recipes.threshold import Rounds, cuts
 from engine.settings.fit import FitSettings
 from engine.settings.recipe import Need
 from engine.settings.run import RunSettings
@@ -27,9 +27,10 @@ class CleanLabels(Rounds, CleanOptions):
     name: Literal["clean_labels"] = Field("clean_labels", description="the recipe")
 
     def needs_of_students(self, run: RunSettings) -> Iterator[Need]:
+        yield self.teacher is not None, "judges labels by models that never saw them: leave recipe.teacher out"
         yield run.data.pool is not None and run.fits.student is None, "trains students on the pool: set fits.student"
-        for number in run.scheduled if run.data.pool is not None else ():
-            yield not is_cut(run.selection(number)), CUT
+        if run.data.pool is not None:
+            yield from cuts(run)
 
     def is_selecting(self, run: RunSettings) -> bool:
         return super().is_selecting(run) and run.data.pool is not None

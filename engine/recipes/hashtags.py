@@ -33,6 +33,10 @@ class Tagged(Recipe):
     def needs(self, run: RunSettings) -> Iterator[Need]:
         yield run.data.pool is None, "labels a pool: set data.pool"
         yield (
+            getattr(self, "teacher", None) is not None,
+            "makes its own teacher from the tags: leave recipe.teacher out",
+        )
+        yield (
             run.fits.tagging is None or set(run.fits.tagging.batch) != {"tags"},
             "learns the tags before the labels: set fits.tagging, with batch={tags: …}",
         )

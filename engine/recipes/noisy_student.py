@@ -81,7 +81,7 @@ class NoisyStudent(GenerationalRecipe):
         return student.model_copy(update=changes)
 
     def fits(self, run: RunSettings) -> list[FitSettings]:
-        made = [run.fits.teacher]
+        made = self.teacher_fits(run)
         for number in range(1, self.generations + 1):
             made.append(self.learner(run, number)[1])
             made += [run.fits.finetune] if run.fits.finetune is not None else []

@@ -26,6 +26,14 @@ CUT = (
 )
 
 
+def cuts(run: RunSettings) -> Iterator[Need]:
+    """That every generation leaves out what its teacher is not sure of; a search may be what finds the cut."""
+    searched = getattr(getattr(run, "search", None), "space", {})
+    if not any(path.startswith("select.") for path in searched):
+        for number in run.scheduled:
+            yield not is_cut(run.selection(number)), CUT
+
+
 def is_cut(select: SelectSettings) -> bool:
     """Whether a selection leaves anything out for want of confidence."""
     return bool(select.threshold or select.thresholds or select.per_class) or select.cut != "fixed"
@@ -42,8 +50,7 @@ class Rounds(GenerationalRecipe):
 
     def needs_of_students(self, run: RunSettings) -> Iterator[Need]:
         yield from super().needs_of_students(run)
-        for number in run.scheduled:
-            yield not is_cut(run.selection(number)), CUT
+        yield from cuts(run)
 
     def selection(self, run: RunSettings, number: int) -> SelectSettings:
         """Pseudo-labels are hard where `select.targets` is not set, as in Lee 2013 and in fastai's notebooks."""

@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from engine.settings.block import RUNTIME, Block
-from engine.settings.names import LOSSES, OBJECTIVES, STREAMS, check_name, check_or_class
+from engine.settings.names import LOSSES, OBJECTIVES, STREAMS, check_name, check_optimiser, check_or_class
 
 LARGEST_SEED = 2**31 - 1
 AreaShare = Annotated[float, Field(gt=0, le=1)]
 AspectRatio = Annotated[float, Field(gt=0, le=100)]
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=0, le=10**6)]
+OptimiserArgument = bool | Finite | list[Finite]
 StepNumber = Annotated[int, Field(ge=1, le=10**9)]
 
 
@@ -86,17 +88,31 @@ class FitSettings(Block):
     )
     noise: dict[str, NoiseSettings] = Field(default_factory=dict, description="augmentation of each stream")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of hard targets only")
-    opt: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
-    lr: float = Field(0.1, gt=0, le=1000, description="learning rate (default: 0.1, with opt=adamw 0.001)")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    opt: str = Field("sgd", description="optimiser: sgd, adamw, or another of timm's, such as rmsproptf or lamb")
+    opt_args: dict[str, OptimiserArgument] = Field(
+        default_factory=dict,
+        description="other arguments of timm's optimiser, e.g. {alpha: 0.9, eps: 0.001} of rmsproptf",
+    )
+    lr: float = Field(
+        0.1, gt=0, le=1000, description="learning rate (default: 0.1 of sgd, 0.001 of adamw; to be set for others)"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD and of optimisers like it")
     nesterov: bool = Field(True, description="Nesterov's momentum for SGD")
     weight_decay: float = Field(5e-4, ge=0, le=10, description="weight decay")
-    sched: Literal["cosine", "step", "constant"] = Field("cosine", description="schedule of the learning rate")
+    sched: Literal["cosine", "cosine_7_16", "flat_cosine", "step", "exp", "constant"] = Field(
+        "cosine",
+        description="schedule of the learning rate; cosine_7_16: FixMatch's, which ends at 0.2; flat_cosine: constant for flat_share, then a cosine;"
+        " exp: times decay_rate every decay_every steps",
+    )
+    flat_share: float = Field(0.75, ge=0, lt=1, description="flat_cosine: share of the steps at the full rate")
+    decay_every: int | None = Field(
+        None, ge=1, le=10**9, description="exp: steps between two decays (default: to be set)"
+    )
     warmup_steps: int = Field(0, ge=0, le=10**9, description="first steps, in which the rate rises linearly")
     decay_steps: list[StepNumber] = Field(
         default_factory=list, description="steps at which sched=step multiplies the rate by decay_rate"
     )
-    decay_rate: float = Field(0.1, gt=0, le=1, description="factor of sched=step")
+    decay_rate: float = Field(0.1, gt=0, le=1, description="factor of sched=step and sched=exp")
     clip_grad: float | None = Field(
         None, gt=0, le=10**6, description="largest norm of the gradient (default: no limit)"
     )
@@ -141,6 +157,11 @@ class FitSettings(Block):
     def _loss_is_known(cls, name: str) -> str:
         return check_name("loss", name, LOSSES)
 
+    @field_validator("opt")
+    @classmethod
+    def _optimiser_is_known(cls, name: str) -> str:
+        return check_optimiser(name)
+
     @field_validator("batch", "stream_weight", "noise")
     @classmethod
     def _streams_are_known(cls, streams: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +181,8 @@ class FitSettings(Block):
     def _rate_is_the_optimisers(cls, tree: Any) -> Any:
         if isinstance(tree, dict) and tree.get("opt") == "adamw" and tree.get("lr") is None:
             return {**tree, "lr": ADAMW_LR}
+        if isinstance(tree, dict) and tree.get("opt", "sgd") not in ("sgd", "adamw") and tree.get("lr") is None:
+            raise ValueError(f"opt={tree['opt']} has no usual learning rate: set lr")
         return tree
 
     @model_validator(mode="after")
@@ -173,6 +196,8 @@ class FitSettings(Block):
             )
         if self.sched == "step" and not self.decay_steps:
             raise ValueError("sched=step needs the steps at which the rate falls: set decay_steps")
+        if self.sched == "exp" and self.decay_every is None:
+            raise ValueError("sched=exp lowers the rate every decay_every steps: set it, 2.4 epochs for EfficientNets")
         if any(not self.warmup_steps <= step < self.steps for step in self.decay_steps):
             raise ValueError(
                 "decay_steps must lie after warmup_steps and before steps, each: other steps have no effect"
@@ -194,11 +219,24 @@ class FitSettings(Block):
         return self
 
 
+WITH_MOMENTUM = ("sgd", "sgdw", "sgdp", "rmsprop", "rmsproptf", "lars", "larc", "madgrad")
+"""Optimisers that take `momentum`."""
 WITHOUT_EFFECT: dict[str, Callable[[FitSettings], str | None]] = {
-    "momentum": lambda fit: "opt=adamw has betas of its own; leave it out" if fit.opt == "adamw" else None,
-    "nesterov": lambda fit: "opt=adamw has no momentum of this kind; leave it out" if fit.opt == "adamw" else None,
+    "momentum": lambda fit: (
+        f"opt={fit.opt} has betas of its own; leave it out" if fit.opt not in WITH_MOMENTUM else None
+    ),
+    "nesterov": lambda fit: f"opt={fit.opt} has no momentum of this kind; leave it out" if fit.opt != "sgd" else None,
+    "opt_args": lambda fit: (
+        f"opt={fit.opt} is given all that it needs; leave it out" if fit.opt in ("sgd", "adamw") else None
+    ),
     "decay_steps": lambda fit: f"sched={fit.sched} does not read it; set sched=step" if fit.sched != "step" else None,
-    "decay_rate": lambda fit: f"sched={fit.sched} does not read it; set sched=step" if fit.sched != "step" else None,
+    "decay_rate": lambda fit: (
+        f"sched={fit.sched} does not read it; set sched=step" if fit.sched not in ("step", "exp") else None
+    ),
+    "decay_every": lambda fit: f"sched={fit.sched} does not read it; set sched=exp" if fit.sched != "exp" else None,
+    "flat_share": lambda fit: (
+        f"sched={fit.sched} does not read it; set sched=flat_cosine" if fit.sched != "flat_cosine" else None
+    ),
     "model_ema_decay": lambda fit: "model_ema=false keeps no average; leave it out" if not fit.model_ema else None,
 }
 """Settings that others switch off, and why with what to do; None where they have an effect."""

@@ -113,6 +113,18 @@ def check_network(name: str) -> str:
     return name
 
 
+def check_optimiser(name: str) -> str:
+    """`name`, when timm has the optimiser, alone or inside Lookahead ("lookahead_radam" is Ranger). Raises ValueError."""
+    if name in ("sgd", "adamw"):
+        return name
+    from timm.optim import list_optimizers  # takes seconds: only where one is named
+
+    known = list_optimizers()
+    if name.removeprefix("lookahead_") not in known:
+        raise ValueError(f"optimiser {name!r} is unknown to timm; {_nearest(name, list(known))}")
+    return name
+
+
 def repeated(names: Sequence[Any]) -> list[Any]:
     """The values that occur more than once in `names`, each once."""
     return [one for at, one in enumerate(names) if one in names[:at] and one not in names[at + 1 :]]

@@ -67,6 +67,10 @@ class RecipeSettings(Block):
 class GenerationalSettings(RecipeSettings):
     """A recipe whose students teach one another. Without generations what is left of it is its teacher."""
 
+    teacher: str | None = Field(
+        None,
+        description="first teacher, for which nothing is trained: a model folder, or a fit step of the store (default: one is trained)",
+    )
     generations: int = Field(2, ge=0, le=1000, description="number of generations of students; 0 is the teacher alone")
 
     @property
@@ -86,8 +90,12 @@ class GenerationalSettings(RecipeSettings):
         """The fit of each generation's student."""
         return [run.learner(number)[1] for number in range(1, self.generations + 1)]
 
+    def teacher_fits(self, run: RunSettings) -> list[FitSettings]:
+        """The fit of the first teacher; none for one that exists."""
+        return [run.fits.teacher] if self.teacher is None else []
+
     def fits(self, run: RunSettings) -> list[FitSettings]:
-        return [run.fits.teacher, *self.student_fits(run)]
+        return [*self.teacher_fits(run), *self.student_fits(run)]
 
     def final_fits(self, run: RunSettings) -> tuple[ModelSettings, list[FitSettings]]:
         if self.generations == 0:

@@ -1,6 +1,7 @@
 """The supervised objective: its loss, what weight decay spares, and how it refuses what it cannot do."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from engine.fit.optimisers import optimiser, set_rate
 from engine.fit.supervised import Supervised
 from engine.models import checkpoint
 from engine.settings.block import SettingsError
-from engine.settings.fit import NoiseSettings
+from engine.settings.fit import FitSettings, NoiseSettings
 from tests.fit.sets import MODEL, NUM_CLASSES, fit_settings, open_stream, write_set
 
 NAMES = tuple("abcd")
@@ -85,6 +86,55 @@ def test_weight_decay_spares_norms_and_biases() -> None:
         decayed = [p for group in groups if group["weight_decay"] for p in group["params"]]
         assert [p.ndim for p in decayed] == [4]
         assert sum(len(group["params"]) for group in groups) == 4
+
+
+@pytest.mark.parametrize(
+    ("opt", "arguments"),
+    [
+        ("rmsproptf", {"alpha": 0.9, "eps": 0.001}),
+        ("lamb", {}),
+        ("lars", {}),
+        ("lookahead_radam", {"betas": [0.95, 0.99]}),
+    ],
+)
+def test_any_optimiser_of_timm_trains_and_resumes(
+    batches: dict[str, Batch], opt: str, arguments: dict[str, Any]
+) -> None:
+    """Norms and biases are spared of weight decay, and a checkpoint in the middle changes nothing."""
+    changes: dict[str, Any] = {"opt": opt, "opt_args": arguments, "lr": 0.01, "batch": {"labelled": 8}}
+    whole, first, second = (supervised(**changes) for _ in range(3))
+    for step in range(4):
+        whole.step(batches, step)
+    for step in range(2):
+        first.step(batches, step)
+    second.load_state_dict(first.state_dict())
+    for step in range(2, 4):
+        second.step(batches, step)
+    for name, tensor in whole.export().state_dict().items():
+        torch.testing.assert_close(second.export().state_dict()[name], tensor, msg=name)
+    assert {group["weight_decay"] for group in whole.learner.optimiser.param_groups} == {0.0, 5e-4}
+
+
+def test_rmsprop_of_tensorflow_starts_at_one() -> None:
+    """Its mean square begins at 1, not at 0: the first step is lr g / sqrt(0.9 + 0.1 g² + eps)."""
+    layer = nn.Linear(1, 1, bias=False)
+    start = float(layer.weight.detach())
+    settings = fit_settings(
+        opt="rmsproptf", opt_args={"alpha": 0.9, "eps": 0.001}, lr=0.1, weight_decay=0, momentum=0.0
+    )
+    made = optimiser(layer, settings)
+    (layer(torch.ones(1, 1)) * 3).sum().backward()
+    made.step()
+    assert start - float(layer.weight.detach()) == pytest.approx(0.1 * 3 / (0.9 + 0.1 * 9 + 0.001) ** 0.5, rel=1e-5)
+
+
+def test_optimisers_are_looked_up_and_have_no_default_rate() -> None:
+    with pytest.raises(ValueError, match="unknown to timm"):
+        fit_settings(opt="rmsprob", lr=0.1)
+    with pytest.raises(ValueError, match="has no usual learning rate"):
+        FitSettings(steps=1, batch={"labelled": 1}, opt="lamb")
+    with pytest.raises(SettingsError, match="cannot be made with opt_args"):
+        optimiser(nn.Linear(1, 1), fit_settings(opt="lamb", lr=0.1, opt_args={"nonsense": 1.0}))
 
 
 def test_groups_may_scale_the_rate() -> None:

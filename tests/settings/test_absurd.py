@@ -60,6 +60,7 @@ ZERO = [
     "FitSettings.seed",
     "FitSettings.cache_bytes",
     "FitSettings.freeze_steps",
+    "FitSettings.flat_share",
     "ModelSettings.drop",
     "ModelSettings.drop_path",
     "ModelSettings.mean",
