@@ -27,11 +27,9 @@ CUT = (
 
 
 def cuts(run: RunSettings) -> Iterator[Need]:
-    """That every generation leaves out what its teacher is not sure of; a search may be what finds the cut."""
-    searched = getattr(getattr(run, "search", None), "space", {})
-    if not any(path.startswith("select.") for path in searched):
-        for number in run.scheduled:
-            yield not is_cut(run.selection(number)), CUT
+    """That every generation leaves out what its teacher is not sure of."""
+    for number in run.scheduled:
+        yield not is_cut(run.selection(number)), CUT
 
 
 def is_cut(select: SelectSettings) -> bool:

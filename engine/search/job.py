@@ -62,4 +62,4 @@ class SearchJobSettings(SelfTrainSettings):
 
     def base(self) -> SelfTrainSettings:
         """The main job as the config has it, without the search."""
-        return SelfTrainSettings.model_validate(self.model_dump(mode="json", exclude={"search"}))
+        return SelfTrainSettings.model_validate(self.model_dump(mode="json", exclude={"search"}, exclude_unset=True))

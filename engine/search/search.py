@@ -34,7 +34,7 @@ def check_search(settings: SearchJobSettings) -> None:
     """Refuse what cannot be searched, before the cluster is used. Raises ValueError."""
     if settings.search.sampler == "optuna":
         library()
-    tree = settings.base().model_dump(mode="json")
+    tree = settings.base().model_dump(mode="json", exclude_unset=True)
     check(settings.search.space, tree, schedule=settings.search.mode != "runs")
 
 

@@ -121,7 +121,7 @@ def run_name(search: str, trial: Trial) -> str:
 
 def settings_of(base: SelfTrainSettings, trial: Trial, name: str) -> SelfTrainSettings:
     """The settings of the run that a trial is, called `name`."""
-    tree = base.model_dump(mode="json") | {"run": name}
+    tree = base.model_dump(mode="json", exclude_unset=True) | {"run": name}
     if trial.schedule is None:
         return with_values(tree, trial.values, schedule=False)
     scheduled = deepcopy(tree) | {"schedule": trial.schedule}

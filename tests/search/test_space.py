@@ -148,7 +148,7 @@ def test_what_can_be_searched_passes() -> None:
     check_search(searched(search={"mode": "runs", "space": whole}))
     check_search(searched(search={"mode": "runs"}, recipe="rotation", pretext=ROTATION))
     check_search(searched(search={"mode": "runs"}, recipe="clean_labels", data=WITHOUT_POOL))
-    check_search(searched(recipe="clean_labels"))
+    check_search(searched(recipe="clean_labels", select={"threshold": 0.5}))
 
 
 def test_as_many_trials_as_are_asked_for_try_every_combination_of_the_grids() -> None:
