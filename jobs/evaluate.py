@@ -55,8 +55,18 @@ def main() -> None:
 
 def show(score: Score, errors: Mapping[str, float], severities: Sequence[int]) -> None:
     """Print a score, that of each class, and what each family of corruptions costs."""
+    precision, f1 = score.details.get("precision", {}), score.details.get("f1", {})
+    if precision:
+        print(f"  {'class':<24} {'recall':>7} {'precision':>9} {'F1':>7}")
     for name, value in score.per_class.items():
-        print(f"  {printable(name):<24} {value:7.2%}")
+        more = f" {_share(precision.get(name)):>9} {_share(f1.get(name)):>7}" if precision else ""
+        print(f"  {printable(name):<24} {value:7.2%}{more}")
+    for true, answer, count in score.details.get("confused", []):
+        print(f"  {count:,} images of {printable(true)} taken for {printable(answer)}")
+    for name, figure in score.details.items():
+        if name != "calibration" and isinstance(figure, list) and [type(one) for one in figure] == [float] * 3:
+            value, low, high = figure
+            print(f"{name.replace('_', ' ')} {value:.2%} (95 % CI {low:.2%}-{high:.2%})")
     calibration = "" if score.calibration is None else f", calibration error {score.calibration:.3f}"
     if "calibration_floor" in score.details:
         _, low, high = score.details["calibration"]
@@ -66,6 +76,11 @@ def show(score: Score, errors: Mapping[str, float], severities: Sequence[int]) -
         print(f"  {family:<24} {error:7.2%} lost, mean of severities {severities}")
     if errors:
         print(f"mean corruption error {sum(errors.values()) / len(errors):.2%} of {len(errors)} families")
+
+
+def _share(value: float | None) -> str:
+    """A share in percent, or a dash where a class was never answered."""
+    return "-" if value is None else f"{value:.2%}"
 
 
 if __name__ == "__main__":

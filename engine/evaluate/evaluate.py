@@ -17,7 +17,7 @@ from engine.settings.predict import PredictSettings
 from engine.tables.schema import CLASSES_HASH
 from engine.tasks.task import Task
 
-VERB, REVISION = "evaluate", 5
+VERB, REVISION = "evaluate", 6
 
 
 def evaluate(run: Run, label: str, model: Output, scope: Scope, task: Task, settings: PredictSettings) -> Output:

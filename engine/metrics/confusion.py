@@ -1,34 +1,52 @@
-"""Which class is taken for which."""
+"""Which class is taken for which, from the answers themselves: a matrix of 20,000 classes would not fit into memory."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-
-def confusion(
-    predicted: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], num_classes: int
-) -> npt.NDArray[np.int64]:
-    """Counts (C, C): row is the truth, column the prediction. Mergeable by addition."""
-    place = truth.astype(np.int64) * num_classes + predicted
-    return np.bincount(place, minlength=num_classes**2).reshape(num_classes, num_classes)
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Classes = npt.NDArray[np.integer]
 
 
-def recall(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Per class the share of its images that were recognised; NaN for a class without images."""
-    return _share(np.diag(counts), counts.sum(axis=1))
+@dataclass(frozen=True)
+class ClassCounts:
+    """Images per class (C,) each: of that true class, of that answer, and of both."""
+
+    true: Ints
+    answered: Ints
+    right: Ints
+
+    @classmethod
+    def of(cls, truth: Classes, predicted: Classes, num_classes: int) -> "ClassCounts":
+        hit = truth == predicted
+        each = (np.bincount(one, minlength=num_classes) for one in (truth, predicted, truth[hit]))
+        return cls(*(one.astype(np.int64) for one in each))
+
+    @property
+    def recall(self) -> Floats:
+        """Share of its images that were recognised (C,); NaN for a class without images."""
+        return _share(self.right, self.true)
+
+    @property
+    def precision(self) -> Floats:
+        """Share of its answers that are right (C,); NaN for a class that was never answered."""
+        return _share(self.right, self.answered)
+
+    @property
+    def f1(self) -> Floats:
+        """Harmonic mean of the two (C,); NaN for a class that is in neither."""
+        return _share(2 * self.right, self.true + self.answered)
 
 
-def precision(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Per class the share of its predictions that were right; NaN for a class never predicted."""
-    return _share(np.diag(counts), counts.sum(axis=0))
+def worst_pairs(truth: Classes, predicted: Classes, num_classes: int, limit: int) -> list[tuple[int, int, int]]:
+    """The most frequent mistakes, as (truth, predicted, count), at most `limit`; equally frequent ones in the order of their classes."""
+    wrong = truth != predicted
+    pairs, counts = np.unique(truth[wrong].astype(np.int64) * num_classes + predicted[wrong], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:limit]
+    return [(*divmod(int(pairs[one]), num_classes), int(counts[one])) for one in order]
 
 
-def worst_pairs(counts: npt.NDArray[np.int64], limit: int) -> list[tuple[int, int, int]]:
-    """The most frequent mistakes, as (truth, predicted, count), at most `limit`."""
-    wrong = counts - np.diag(np.diag(counts))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
-    pairs = ((*divmod(int(place), len(counts)), int(wrong.flat[place])) for place in order)
-    return [pair for pair in pairs if pair[2] > 0]
-
-
-def _share(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _share(part: Ints, whole: Ints) -> Floats:
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)

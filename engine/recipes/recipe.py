@@ -41,13 +41,13 @@ def existing_teacher(setup: RecipeContext, name: str, reference: str) -> Generat
     if tuple(described.class_names) != setup.classes.names:
         ours, theirs = (set(names) for names in (setup.classes.names, described.class_names))
         lacking, foreign = sorted(ours - theirs), sorted(theirs - ours)
-        told = (
+        problem = (
             f"it lacks {lacking[:5]}, and has {foreign[:5]}"
             if lacking or foreign
             else "the same names in another order"
         )
         raise ValueError(
-            f"recipe.teacher={reference}: its {len(described.class_names)} classes are not the {len(setup.classes)} of this run: {told}."
+            f"recipe.teacher={reference}: its {len(described.class_names)} classes are not the {len(setup.classes)} of this run: {problem}."
             " Set data.classes to the model's list, or leave recipe.teacher out and train one"
         )
     return Generation(

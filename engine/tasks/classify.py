@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from statistics import NormalDist
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from engine.images.collection import Collection
 from engine.labels.classes import ClassList
 from engine.labels.soft_tables import TargetKind
 from engine.metrics.calibration import calibration_error, gap_change
+from engine.metrics.confusion import ClassCounts, worst_pairs
 from engine.metrics.interval import Interval, wilson
 from engine.metrics.paired import PairedTest, mcnemar
 from engine.metrics.score import Score
@@ -30,9 +32,15 @@ ROWS = pa.schema(
         ("truth", pa.int32()),
         ("predicted", pa.int32()),
         ("confidence", pa.float32()),
+        ("place", pa.int32()),
     ]
 )
-"""One answered image: its class, the best class of the model and that one's probability."""
+"""One answered image: its class, the best class of the model and that one's probability, and the place of the true class among the model's best,
+counted from 1; 0 where it is none of them."""
+TOP = 5
+"""Classes per image among which the true one is looked for, the second figure of ImageNet's papers."""
+WORST = 10
+"""Pairs of classes that are named as most often confused."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +48,24 @@ class AccuracyMeasure:
     """Share of images whose best class is the true one."""
 
     names: Sequence[str]
-    top_p: int = 1
+
+    @property
+    def top_p(self) -> int:
+        return min(TOP, len(self.names))
 
     def rows(self, predictions: pa.Table, truth: Truth, sidecar: Sidecar | None = None) -> pa.Table:  # noqa: ARG002
         """ROWS of predictions with at least one class per image."""
         order = np.argsort(addresses(predictions), kind="stable")
         ordered = predictions.take(pa.array(order))
+        true, best = truth.of(ordered).astype(np.int32), classes_of(ordered)[:, :TOP]
+        hit = best == true[:, None]
         columns = [
             ordered["shard"],
             ordered["row"],
-            truth.of(ordered).astype(np.int32),
-            classes_of(ordered)[:, 0].astype(np.int32),
+            true,
+            best[:, 0].astype(np.int32),
             probability(scores_of(ordered)[:, 0]).astype(np.float32),
+            np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0).astype(np.int32),
         ]
         return pa.table(columns, schema=ROWS)
 
@@ -76,8 +90,30 @@ class AccuracyMeasure:
                 "calibration": [calibrated.error.value, calibrated.error.low, calibrated.error.high],
                 "calibration_floor": calibrated.floor,
                 "brier": calibrated.brier,
+                **self._by_class(rows),
             },
         )
+
+    def _by_class(self, rows: pa.Table) -> dict[str, Any]:
+        """Secondary figures: top-5 and balanced accuracy with intervals, and per class precision, F1 and who is taken for whom."""
+        truth, predicted, number = rows["truth"].to_numpy(), rows["predicted"].to_numpy(), len(self.names)
+        counts = ClassCounts.of(truth, predicted, number)
+        seen = counts.true > 0
+        share = counts.recall[seen]
+        # the mean of independent shares, each of true[c] images
+        spread = float(np.sqrt((share * (1 - share) / counts.true[seen]).sum()) / seen.sum())
+        half = NormalDist().inv_cdf(0.975) * spread
+        pairs = worst_pairs(truth, predicted, number, WORST)
+        found: dict[str, Any] = {
+            "balanced_accuracy": [float(share.mean()), float(share.mean() - half), float(share.mean() + half)],
+            "precision": _named(self.names, counts.precision),
+            "f1": _named(self.names, counts.f1, seen),
+            "confused": [[self.names[true], self.names[answer], count] for true, answer, count in pairs],
+        }
+        if len(self.names) > TOP:
+            hits = int((rows["place"].to_numpy() > 0).sum())
+            found["top_5"] = [hits / rows.num_rows, *wilson(hits, rows.num_rows)]
+        return found
 
     def paired(self, first: pa.Table, second: pa.Table, level: float = 0.05) -> PairedTest:
         """McNemar's test."""
@@ -154,3 +190,11 @@ class Classify:
 def _right(rows: pa.Table) -> npt.NDArray[np.bool_]:
     right: npt.NDArray[np.bool_] = rows["truth"].to_numpy() == rows["predicted"].to_numpy()
     return right
+
+
+def _named(
+    names: Sequence[str], values: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_] | None = None
+) -> dict[str, float]:
+    """The values (C,) that are defined, of the classes `seen` (default: all), by class name."""
+    known = np.isfinite(values) if seen is None else np.isfinite(values) & seen
+    return {name: float(values[c]) for c, name in enumerate(names) if known[c]}

@@ -1,31 +1,43 @@
-"""Confusion counts, and churn between two label tables."""
+"""Who is taken for whom, against scikit-learn."""
 
 import numpy as np
-import pyarrow as pa
+import pytest
+from sklearn import metrics
 
-from engine.metrics.churn import churn
-from engine.metrics.confusion import confusion, precision, recall, worst_pairs
+from engine.metrics.confusion import ClassCounts, worst_pairs
 
-
-def test_confusion_and_its_shares() -> None:
-    """Rows are truth, columns predictions; classes without images have no share."""
-    counts = confusion(np.array([0, 1, 1, 0, 0]), np.array([0, 1, 0, 0, 1]), 3)
-    assert counts.tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
-    assert np.array_equal(recall(counts), [2 / 3, 0.5, np.nan], equal_nan=True)
-    assert np.array_equal(precision(counts), [2 / 3, 0.5, np.nan], equal_nan=True)
-    assert worst_pairs(counts, 5) == [(0, 1, 1), (1, 0, 1)]
+CLASSES = 5
 
 
-def test_churn_counts_changed_gained_and_lost() -> None:
-    """An image kept for several classes counts with its best one."""
+def answers(rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, CLASSES, rows)
+    return truth, np.where(rng.random(rows) < 0.6, truth, rng.integers(0, CLASSES, rows))
 
-    def table(rows: list[tuple[int, int, int, float]]) -> pa.Table:
-        return pa.table(dict(zip(("shard", "row", "class", "score"), map(list, zip(*rows, strict=True)), strict=True)))
 
-    before = table([(0, 0, 1, 0.9), (0, 0, 2, 0.3), (0, 1, 2, 0.5), (1, 0, 3, 0.5)])
-    after = table([(0, 0, 1, 0.4), (0, 0, 2, 0.6), (0, 1, 2, 0.7), (2, 0, 3, 0.5), (2, 1, 3, 0.5)])
-    found = churn(before, after)
-    assert (found.both, found.changed, found.gained, found.lost) == (2, 1, 2, 1)
-    assert found.rate == 0.5
-    assert found.jaccard == 2 / 5
-    assert churn(before, before).rate == 0
+def test_shares_are_those_of_scikit_learn() -> None:
+    truth, predicted = answers()
+    found = ClassCounts.of(truth, predicted, CLASSES)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(truth, predicted)
+    np.testing.assert_allclose(found.precision, precision)
+    np.testing.assert_allclose(found.recall, recall)
+    np.testing.assert_allclose(found.f1, f1)
+    np.testing.assert_array_equal(found.true, support)
+    assert found.recall.mean() == pytest.approx(metrics.balanced_accuracy_score(truth, predicted))
+
+
+def test_a_class_without_images_or_answers_has_no_share() -> None:
+    found = ClassCounts.of(np.array([0, 0, 1]), np.array([0, 1, 1]), 4)
+    assert np.isnan(found.recall[2:]).all()
+    assert np.isnan(found.precision[2:]).all()
+    assert found.recall.tolist()[:2] == [0.5, 1.0]
+
+
+def test_the_worst_pairs_are_those_of_the_matrix() -> None:
+    truth, predicted = answers()
+    matrix = metrics.confusion_matrix(truth, predicted)
+    np.fill_diagonal(matrix, 0)
+    pairs = worst_pairs(truth, predicted, CLASSES, 4)
+    assert [count for *_, count in pairs] == sorted(matrix.ravel().tolist(), reverse=True)[:4]
+    assert all(matrix[true, told] == count for true, told, count in pairs)
+    assert worst_pairs(truth, truth, CLASSES, 4) == []

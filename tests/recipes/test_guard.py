@@ -35,7 +35,14 @@ def answers(right: np.ndarray, confidence: float = 0.8) -> pa.Table:
     zeros = np.zeros(number, np.int32)
     predicted = np.where(right, 0, 1).astype(np.int32)
     return pa.table(
-        [zeros, np.arange(number, dtype=np.int32), zeros, predicted, np.full(number, confidence, np.float32)],
+        [
+            zeros,
+            np.arange(number, dtype=np.int32),
+            zeros,
+            predicted,
+            np.full(number, confidence, np.float32),
+            predicted + 1,
+        ],
         schema=ROWS,
     )
 

@@ -91,6 +91,7 @@ def outcome(right: np.ndarray, trained: int = 100) -> Outcome:
     measure = Classify(ClassList(("a", "b"))).measure
     number = np.arange(len(right), dtype=np.int32)
     columns = [0 * number, number, 0 * number, (~right).astype(np.int32), np.full(len(right), 0.8, np.float32)]
+    columns.append((~right).astype(np.int32) + 1)
     answers = pa.table(columns, schema=ROWS)
     return Outcome(row, Cost(trained, 7), {"test": Scored(measure.score(answers), answers, measure)})
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn import metrics
 from sklearn.metrics import average_precision_score, f1_score
 
 from engine.labels.classes import ClassList
@@ -10,7 +11,7 @@ from engine.metrics.ranking import AveragePrecision
 from engine.metrics.resampling import bootstrap_weights
 from engine.select.scores import pack
 from engine.tables import schema
-from engine.tasks.classify import Classify
+from engine.tasks.classify import ROWS, AccuracyMeasure, Classify
 from engine.tasks.multilabel import Multilabel, split
 from engine.tasks.task import Truth
 
@@ -142,3 +143,33 @@ def test_targets_and_right_pseudo_labels() -> None:
         task.correct(strange, truth)
     assert Classify(NAMES).digest == NAMES.hash
     assert task.digest != NAMES.hash
+
+
+def test_top_five_and_balanced_accuracy_are_those_of_scikit_learn() -> None:
+    """Seven classes, all scores stored, two of them rare."""
+    rng = np.random.default_rng(3)
+    truth = rng.choice(7, 400, p=[0.3, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02])
+    logits = rng.normal(0, 1, (400, 7)) + 1.5 * np.eye(7)[truth]
+    order = np.argsort(-logits, axis=1)
+    names = tuple("abcdefg")
+    place = (order == truth[:, None]).argmax(axis=1) + 1
+    rows = pa.table(
+        [
+            np.zeros(400, np.int32),
+            np.arange(400, dtype=np.int32),
+            truth.astype(np.int32),
+            order[:, 0].astype(np.int32),
+            rng.random(400).astype(np.float32),
+            np.where(place <= 5, place, 0).astype(np.int32),
+        ],
+        schema=ROWS,
+    )
+    details = AccuracyMeasure(names).score(rows).details
+    value, low, high = details["top_5"]
+    assert value == pytest.approx(metrics.top_k_accuracy_score(truth, logits, k=5))
+    assert low < value < high
+    value, low, high = details["balanced_accuracy"]
+    assert value == pytest.approx(metrics.balanced_accuracy_score(truth, order[:, 0]))
+    assert low < value < high
+    assert len(details["confused"]) == 10
+    assert sum(count for *_, count in details["confused"]) <= (truth != order[:, 0]).sum()
