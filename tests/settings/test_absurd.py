@@ -104,6 +104,12 @@ ZERO = [
     "UDAArguments.weight",
     "UDAArguments.threshold",
     "UDAArguments.momentum",
+    "TilesSettings.min_valid",
+    "SplitSettings.margin",
+    "SplitSettings.seed",
+    "FeatureSettings.width",
+    "FeatureSettings.ignore",
+    "RasteriseJobSettings.min_features",
 ]
 """Fields of which 0 means something."""
 HUGE = ["FitSettings.cache_bytes", "ClusterSettings.select_state_bytes"]
