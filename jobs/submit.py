@@ -23,7 +23,7 @@ from engine.recipes.registry import SelfTrainSettings
 from engine.search.job import SearchJobSettings
 from engine.settings import jobs as jobs_settings
 from engine.settings.block import Block, load
-from engine.settings.geo import RasteriseJobSettings, ScenesSettings, TilesJobSettings
+from engine.settings.geo import MapJobSettings, RasteriseJobSettings, ScenesSettings, TilesJobSettings
 from jobs import cli
 
 CONFIGURED: dict[str, type[Block]] = {
@@ -36,6 +36,7 @@ CONFIGURED: dict[str, type[Block]] = {
     "evaluate": jobs_settings.EvaluateJobSettings,
     "rasterise": RasteriseJobSettings,
     "tiles": TilesJobSettings,
+    "map": MapJobSettings,
 }
 """Jobs that take a config, and its settings class."""
 PLAIN = ("doctor", "status", "prune", "preview", "explain", "export", "active")

@@ -81,6 +81,12 @@ def read_window(raster: Any, scaling: BandScaling, box: tuple[int, int, int, int
     """Pixels uint8 (h, w, B), 0 without data, and whether each has data (h, w), of the window left, top, width, height inside an open raster."""
     window = geo_module("rasterio.windows").Window(*box)
     pixels = scaling.apply(raster.read(list(scaling.bands), window=window))
-    valid: Valid = raster.dataset_mask(window=window) > 0
+    valid = read_valid(raster, box)
     pixels[~valid] = 0
     return pixels, valid
+
+
+def read_valid(raster: Any, box: tuple[int, int, int, int]) -> Valid:
+    """Whether the pixels (h, w) of the window left, top, width, height of an open raster have data."""
+    valid: Valid = raster.dataset_mask(window=geo_module("rasterio.windows").Window(*box)) > 0
+    return valid

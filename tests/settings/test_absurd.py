@@ -110,6 +110,10 @@ ZERO = [
     "FeatureSettings.width",
     "FeatureSettings.ignore",
     "RasteriseJobSettings.min_features",
+    "PolygonSettings.min_area",
+    "PolygonSettings.simplify",
+    "MapJobSettings.overlap",
+    "MapJobSettings.trim",
 ]
 """Fields of which 0 means something."""
 HUGE = ["FitSettings.cache_bytes", "ClusterSettings.select_state_bytes"]

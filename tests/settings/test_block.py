@@ -9,7 +9,7 @@ from engine.search.job import SearchJobSettings
 from engine.settings import jobs as module
 from engine.settings.block import Block, SettingsError, dump, load, parse
 from engine.settings.fit import FitSettings
-from engine.settings.geo import RasteriseJobSettings, TilesJobSettings
+from engine.settings.geo import MapJobSettings, RasteriseJobSettings, TilesJobSettings
 
 CONFIG = """
 recipe: supervised
@@ -105,6 +105,7 @@ def test_every_shipped_config_loads(path: Path) -> None:
         "search": SearchJobSettings,
         "rasterise": RasteriseJobSettings,
         "tiles": TilesJobSettings,
+        "map": MapJobSettings,
     }
     assert load(kinds.get(path.stem, SelfTrainSettings), path)
 
