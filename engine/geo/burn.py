@@ -85,9 +85,17 @@ def write_mask(scene: Scene, burner: Burner, classes: Sequence[str], path: Path)
                 mask = burner.rows(first, rows, scene.width)
                 if scene.has_holes:
                     mask[source.dataset_mask(window=window) == 0] = IGNORE
-                counts += np.bincount(mask.ravel(), minlength=256)
+                counts += count_values(mask)
                 sink.write(mask, 1, window=window)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    return counts
+
+
+def count_values(mask: Mask) -> npt.NDArray[np.int64]:
+    """Pixels (256,) of each value of a mask (h, w), a row at a time: numpy counts in 8 bytes per pixel."""
+    counts = np.zeros(256, np.int64)
+    for row in mask:
+        counts += np.bincount(row, minlength=256)
     return counts

@@ -19,6 +19,8 @@ from engine.geo.burn import IGNORE
 Probabilities = npt.NDArray[np.float32]
 Classify = Callable[[Pixels], Probabilities]
 """Windows uint8 (n, S, S, 3) to the probabilities float32 (n, C, S, S) of the classes of their pixels."""
+FEW = 32
+"""Rows of which classes are decided at once: what numpy needs on the way is several times larger than the answer."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ class SceneMapper:
         if before is not None:
             sums[:, rows.trim : rows.trim + rows.ramp] += before
         self._row_before = (number, sums[:, rows.stride + rows.trim : rows.size - rows.trim].copy())
-        here = sums[:, first - top : last - top]
-        best = here.argmax(axis=0).astype(np.uint8)
-        sure = np.rint(here.max(axis=0).clip(0, 1) * 255).astype(np.uint8) if here.size else best
-        result = np.stack([best, sure])
-        if last > first:
-            window = (0, first, self.raster.width, last - first)
-            valid = read_valid(self.raster, window)
-            result[0][~valid], result[1][~valid] = IGNORE, 0
+        result = np.empty((2, last - first, self.raster.width), np.uint8)
+        for row in range(first, last, FEW):
+            until = min(row + FEW, last)
+            here, into = sums[:, row - top : until - top], result[:, row - first : until - first]
+            into[0] = here.argmax(axis=0)
+            into[1] = np.rint(here.max(axis=0).clip(0, 1) * 255)
+            holes = ~read_valid(self.raster, (0, row, self.raster.width, until - row))
+            into[0][holes], into[1][holes] = IGNORE, 0
         return result
 
     def _tail(self, number: int) -> Probabilities:
@@ -100,4 +102,6 @@ class SceneMapper:
         pixels, valid = read_window(self.raster, self.scaling, (0, first, self.raster.width, last - first))
         if pixels.shape[2] == 1:
             pixels = pixels.repeat(3, axis=2)
+        if last - first == len(rows):  # inside the scene nothing is mirrored
+            return pixels, valid
         return pixels[rows - first], valid[rows - first]

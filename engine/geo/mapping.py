@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 
 from engine.geo.bands import choose_bands
 from engine.geo.blend import Windows
-from engine.geo.burn import IGNORE
+from engine.geo.burn import IGNORE, count_values
 from engine.geo.cog import Layer, Rows, write_cog
 from engine.geo.extra import geo_module
 from engine.geo.map_scene import Classify, Grid, SceneMapper
@@ -128,7 +128,7 @@ class SceneJob:
         def rows(plane: int) -> Iterator[Rows]:
             for band in bands.read():
                 if plane == 0:
-                    counts[:] += np.bincount(band[0].ravel(), minlength=256)
+                    counts[:] += count_values(band[0])
                 yield band[plane]
 
         write_cog(classes, self.scene, Layer(IGNORE, "mode", {"classes": canonical(names)}, has_palette=True), rows(0))

@@ -10,7 +10,7 @@ from engine.geo.extra import geo_module
 from engine.ground.uri import split_uri
 
 ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
-CACHE = 64 * 2**20
+CACHE = 32 * 2**20
 """Bytes that GDAL may keep of the blocks that it read; its own default is a share of the machine's memory."""
 Affine6: TypeAlias = tuple[float, float, float, float, float, float]
 """Coefficients a-f: x = a column + b row + c, y = d column + e row + f."""
