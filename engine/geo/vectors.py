@@ -1,7 +1,6 @@
 """Features of a layer, brought onto a scene's grid."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,6 @@ class VectorLayer:
         self.name = settings.layer or self._only_layer()
         about = self._call("read_info", layer=self.name)
         self.fields = [str(name) for name in about["fields"]]
-        self.count = int(about["features"])
         crs = about["crs"] or settings.crs
         if crs is None:
             raise ValueError(
@@ -73,11 +71,6 @@ class VectorLayer:
             raise ValueError(
                 f"{self.settings.uri}: vectors cannot be read ({error}). Check vectors.uri and vectors.layer."
             ) from None
-
-    @cached_property
-    def bounds(self) -> tuple[float, ...]:
-        """Left, bottom, right, top of all features in the layer's own CRS."""
-        return tuple(self._call("read_info", layer=self.name, force_total_bounds=True)["total_bounds"])
 
     def near(self, scene: Scene, where: str | None, reach: float) -> Geometries:
         """Geometries, in the scene's CRS, of the features that meet `where` and whose boxes lie within `reach` units of the scene.
@@ -131,10 +124,12 @@ class VectorLayer:
 
     def explain_no_overlap(self, scenes: list[Scene]) -> str:
         """That no feature lies on any scene, with where both are."""
-        shown = ", ".join(f"{one:.6g}" for one in self.bounds)
+        about = self._call("read_info", layer=self.name, force_total_bounds=True, force_feature_count=True)
+        box = about["total_bounds"]  # of some formats unknown
+        spans = "is" if box is None else f"spans [{', '.join(f'{one:.6g}' for one in box)}]"
         first = ", ".join(f"{one:.6g}" for one in scenes[0].bounds)
         return (
-            f"{self.settings.uri}: none of its {self.count:,} features lies on one of the {len(scenes)} scenes. The layer spans [{shown}] in"
+            f"{self.settings.uri}: none of its {about['features']:,} features lies on one of the {len(scenes)} scenes. The layer {spans} in"
             f" {short_crs(self.crs)}, {scenes[0].name} spans [{first}] in {short_crs(scenes[0].crs)}. Check the two files, the conditions"
             " (features.NAME.where) and the CRS."
         )

@@ -7,11 +7,12 @@ import numpy as np
 
 from engine.geo.bands import choose_bands
 from engine.geo.burn import IGNORE, Burner, write_mask
+from engine.geo.extra import geo_module
 from engine.geo.listing import MaskedScene, TileTables
 from engine.geo.scene import Scene, list_scenes, match_masks
 from engine.geo.split import BlockSplit
 from engine.geo.tile import count_features
-from engine.geo.vectors import DrawnFeatures, VectorLayer
+from engine.geo.vectors import DrawnFeatures, Geometries, VectorLayer
 from engine.ground import storage
 from engine.ground.progress import Progress
 from engine.ground.record import json_text
@@ -33,7 +34,7 @@ def rasterise(settings: RasteriseJobSettings) -> dict[str, Any]:
     progress, pixels, features = Progress("rasterise", len(scenes), "scenes"), np.zeros(256, np.int64), 0
     for scene, view in zip(scenes, views, strict=True):
         layers = draw_all(layer, scene, settings)
-        features += sum(len(one.features) for one in layers)
+        features += sum(count_inside(one.features, scene) for one in layers)
         path = folder / f"{scene.name}.tif"
         pixels += write_mask(scene, Burner(layers, settings.absent), settings.classes, path)
         counts = count_features([one.features for one in layers], tables.grid(scene), settings.tiles.size)
@@ -51,6 +52,12 @@ def draw_all(layer: VectorLayer, scene: Scene, settings: RasteriseJobSettings) -
     """The features of every rule on a scene, in drawing order."""
     classes = settings.classes
     return [layer.draw(scene, classes.index(rule.label or name), rule) for name, rule in settings.features.items()]
+
+
+def count_inside(features: Geometries, scene: Scene) -> int:
+    """Features that meet a scene; others are near enough for their width to reach it."""
+    shapely = geo_module("shapely")
+    return int(shapely.intersects(features, shapely.box(0, 0, scene.width, scene.height)).sum())
 
 
 def list_tiles(settings: TilesJobSettings) -> dict[str, Any]:

@@ -35,10 +35,13 @@ def settings(folder: Path, **changed: Any) -> RasteriseJobSettings:
     return parse(RasteriseJobSettings, tree, "test")
 
 
-def distance(height: int, width: int, start: tuple[float, float], end: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """Distance (h, w) in pixels of each pixel's centre from a segment."""
+def distance(
+    height: int, width: int, start: tuple[float, float], end: tuple[float, float], pixel: tuple[float, float] = (1, 1)
+) -> npt.NDArray[np.float64]:
+    """Distance (h, w) of each pixel's centre from a segment; both are in pixels, which are of the size `pixel` (x, y)."""
     y, x = np.mgrid[:height, :width] + 0.5
-    (x0, y0), (x1, y1) = start, end
+    x, y = x * pixel[0], y * pixel[1]
+    (x0, y0), (x1, y1) = ((one[0] * pixel[0], one[1] * pixel[1]) for one in (start, end))
     along = ((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / ((x1 - x0) ** 2 + (y1 - y0) ** 2)
     along = along.clip(0, 1)
     result: npt.NDArray[np.float64] = np.hypot(x - x0 - along * (x1 - x0), y - y0 - along * (y1 - y0))
@@ -176,6 +179,47 @@ def test_what_cannot_be_used_is_said_with_its_remedy(tmp_path: Path) -> None:
     assert "in degrees. Give pixels" in message(scenes=str(tmp_path / "degrees"), features=metres)
     assert "no raster" in message(scenes=str(tmp_path / "nothing"))
     assert "no labelled tile is left (20 few_features)" in message(min_features=9)
+
+
+OSM = """<osm version="0.6">
+<node id="1" version="1" lat="{0[1]}" lon="{0[0]}"/><node id="2" version="1" lat="{1[1]}" lon="{1[0]}"/>
+<way id="9" version="1"><nd ref="1"/><nd ref="2"/><tag k="{2}" v="primary"/></way>
+</osm>"""
+
+
+def test_roads_come_from_openstreetmap_as_it_is(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scenes" / "a.tif", ground())
+    line = project([LineString(at(START, END))], "EPSG:4326")[0]
+    file = tmp_path / "roads.osm"
+    rule = {"road": {"width": 5, "where": "highway IS NOT NULL"}}
+    wanted = settings(tmp_path, vectors={"uri": str(file), "layer": "lines"}, features=rule)
+    file.write_text(OSM.format(*line.coords, "highway"))
+    rasterise(wanted)
+    away = distance(200, 300, START, END)
+    sure = np.abs(away - 2.5) > 0.05  # coordinates have 7 digits: a centimetre
+    np.testing.assert_array_equal(mask_of(tmp_path)[sure], (away <= 2.5)[sure])
+    file.write_text(OSM.format(*line.coords, "waterway"))
+    with pytest.raises(ValueError, match=r"none of its 1 features lies on one of the 1 scenes"):
+        rasterise(wanted)
+    with pytest.raises(ValueError, match=r"5 layers \(points, lines,"):
+        rasterise(settings(tmp_path, vectors={"uri": str(file)}))
+
+
+def test_a_turned_scene_has_its_mask_in_its_own_rows_and_columns(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scenes" / "a.tif", ground())
+    with rasterio.open(path, "r+") as raster:
+        turned = raster.transform @ rasterio.Affine.rotation(30) @ rasterio.Affine.scale(1, 1.5)
+        raster.transform = turned
+    points = [turned @ point for point in (START, END)]
+    write_vectors(tmp_path / "roads.gpkg", [LineString(points)])
+    rasterise(settings(tmp_path))
+    away = distance(200, 300, START, END)
+    sure = np.abs(away - 2.5) > 0.02
+    np.testing.assert_array_equal(mask_of(tmp_path)[sure], (away <= 2.5)[sure])
+    rasterise(settings(tmp_path, features={"road": {"width": 3, "unit": "metres"}}))
+    away = distance(200, 300, START, END, (PIXEL, 1.5 * PIXEL))
+    sure = np.abs(away - 1.5) > 0.01
+    np.testing.assert_array_equal(mask_of(tmp_path)[sure], (away <= 1.5)[sure])
 
 
 def test_a_scene_is_named_once(tmp_path: Path) -> None:
