@@ -46,8 +46,8 @@ def make_scenes(folder: Path) -> npt.NDArray[np.bool_]:
 
 
 def fit(**changed: Any) -> dict[str, Any]:
-    shared = {"objective": "segmentation", "steps": 60, "lr": 0.05, "amp": False, "model_ema_decay": 0.9}
-    return {**shared, "checkpoint_every": 100, "log_every": 20, **changed}
+    shared = {"objective": "segmentation", "steps": 100, "lr": 0.05, "amp": False, "model_ema_decay": 0.9}
+    return {**shared, "checkpoint_every": 50, "log_every": 20, **changed}
 
 
 @pytest.mark.ray
@@ -108,5 +108,5 @@ def test_a_map_is_better_than_the_vectors_it_was_learned_from(tmp_path: Path) ->
         learned_from = iou(raster.read(1), truth)
     with rasterio.open(tmp_path / "maps" / "a_classes.tif") as raster:
         mapped = iou(raster.read(1), truth)
-    assert learned_from < 0.6
+    assert learned_from < 0.65
     assert mapped > learned_from + 0.1, f"{mapped:.3f} from {learned_from:.3f}"
