@@ -19,7 +19,7 @@ from jobs import cli
 def main() -> None:
     arguments = cli.parser("map", __doc__, MapJobSettings).parse_args()
     settings = load(MapJobSettings, arguments.config, arguments.overrides)
-    list_scenes(settings.scenes)  # what is wrong with them is said before the model is loaded
+    list_scenes(settings.scenes, settings.out)  # what is wrong with them is said before the model is loaded
     records = map_scenes(settings, pixel_model(settings))
     log_event("done", f"{len(records)} scenes mapped in {settings.out}")
 

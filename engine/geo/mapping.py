@@ -52,7 +52,7 @@ def map_scenes(settings: MapJobSettings, model: PixelModel) -> list[dict[str, An
     if parts.scheme:
         raise ValueError(f"out={settings.out}: maps are written to a local or mounted folder. Give a path.")
     out = Path(parts.path).absolute()
-    scenes = list_scenes(settings.scenes)
+    scenes = list_scenes(settings.scenes, settings.out)
     jobs = [SceneJob(settings, model, scene, out) for scene in scenes]
     for job in jobs:
         job.check()

@@ -100,15 +100,23 @@ def list_rasters(uri: str, setting: str) -> list[str]:
     if path.is_file():
         return [str(path)]
     found = path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
-    rasters = sorted(str(one) for one in found if one.is_file() and one.suffix.lower() in ENDINGS)
+    shown = (one for one in found if not any(part.startswith(".") for part in one.parts[len(path.parts) :]))
+    rasters = sorted(str(one) for one in shown if one.is_file() and one.suffix.lower() in ENDINGS)
     if not rasters:
         raise ValueError(f"{setting}={uri}: no raster ({', '.join(ENDINGS)}) there. Check the path.")
     return rasters
 
 
-def list_scenes(uri: str) -> list[Scene]:
-    """The scenes of a file, folder or pattern, by path. Raises ValueError as `read_scene` does, and for two scenes of one name."""
-    scenes = [read_scene(path) for path in list_rasters(uri, "scenes")]
+def list_scenes(uri: str, out: str) -> list[Scene]:
+    """The scenes of a file, folder or pattern, by path, without what lies in the folder `out`, which a job before this one wrote.
+
+    Raises ValueError as `read_scene` does, and for two scenes of one name.
+    """
+    written = Path(out).expanduser().absolute()
+    paths = [path for path in list_rasters(uri, "scenes") if not Path(path).is_relative_to(written)]
+    if not paths:
+        raise ValueError(f"out={out}: the scenes lie in this folder, which is for what the job writes. Choose another.")
+    scenes = [read_scene(path) for path in paths]
     _check_names([scene.path for scene in scenes])
     return scenes
 

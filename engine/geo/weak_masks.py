@@ -26,7 +26,7 @@ def rasterise(settings: RasteriseJobSettings) -> dict[str, Any]:
 
     Raises ValueError for what is wrong with scenes and vectors, and where no feature lies on any scene.
     """
-    scenes, layer = list_scenes(settings.scenes), VectorLayer(settings.vectors)
+    scenes, layer = list_scenes(settings.scenes, settings.out), VectorLayer(settings.vectors)
     views = [choose_bands(scene, settings.bands) for scene in scenes]  # what is wrong is said before anything is drawn
     tables = TileTables(settings.tiles, _split(settings.split))
     folder = Path(settings.out).expanduser().absolute() / "masks"
@@ -62,7 +62,7 @@ def count_inside(features: Geometries, scene: Scene) -> int:
 
 def list_tiles(settings: TilesJobSettings) -> dict[str, Any]:
     """Write tables of the tiles of scenes, with masks or as a pool, and a summary, which is returned. Raises ValueError."""
-    scenes = list_scenes(settings.scenes)
+    scenes = list_scenes(settings.scenes, settings.out)
     masks = match_masks(scenes, settings.masks) if settings.masks else [None] * len(scenes)
     views = [choose_bands(scene, settings.bands) for scene in scenes]
     tables = TileTables(settings.tiles, _split(settings.split))

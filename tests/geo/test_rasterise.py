@@ -226,4 +226,12 @@ def test_a_scene_is_named_once(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         write_scene(tmp_path / "scenes" / folder / "a.tif", ground(8, 8))
     with pytest.raises(ValueError, match=r"x/a.tif and .*y/a.tif have one name"):
-        list_scenes(str(tmp_path / "scenes"))
+        list_scenes(str(tmp_path / "scenes"), str(tmp_path / "out"))
+
+
+def test_what_a_job_wrote_is_no_scene(tmp_path: Path) -> None:
+    for name in ("a", "out/masks/a", ".hidden/a"):
+        write_scene(tmp_path / f"{name}.tif", ground(8, 8))
+    assert [one.path for one in list_scenes(str(tmp_path), str(tmp_path / "out"))] == [str(tmp_path / "a.tif")]
+    with pytest.raises(ValueError, match="the scenes lie in this folder"):
+        list_scenes(str(tmp_path), str(tmp_path))
