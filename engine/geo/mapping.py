@@ -1,4 +1,4 @@
-"""A map of each scene: OUT/SCENE_classes.tif, OUT/SCENE_confidence.tif, and OUT/SCENE.json, written last.
+"""A map of each scene: OUT/SCENE_classes.tif, OUT/SCENE_confidence.tif, then OUT/SCENE.json, and OUT/SCENE.gpkg on request.
 
 Finished bands are kept in OUT/.bands/SCENE-FINGERPRINT/ until the map is whole, so that a killed run goes back to the band where it was. The
 fingerprint covers the scene, the model and the settings: what was made by others is not used.
@@ -83,29 +83,36 @@ class SceneJob:
         return Grid(rows, columns, self.settings.batch_size)
 
     def run(self) -> dict[str, Any]:
-        """The record of the map, which is made unless it is there already."""
-        name = self.fingerprint()
-        path = f"{self.out}/{self.scene.name}.json"
-        if (record := _read(path)) is not None and record.get("fingerprint") == name and self._files_exist(record):
+        """The record of the map; what of it is there already is not made again."""
+        name, path = self.fingerprint(), f"{self.out}/{self.scene.name}.json"
+        record = _read(path) or {}
+        if record.get("fingerprint") == name and all((self.out / one).is_file() for one in record["files"].values()):
             log_event("map", f"{self.scene.name}: mapped before; delete {path} to map it again")
-            return record
-        Path(path).unlink(missing_ok=True)
-        bands = BandFiles(self.out / ".bands", self.scene.name, name, self.scene.width)
-        self._predict(bands)
-        record = {"fingerprint": name, **self._assemble(bands)}
-        storage.put(LOCAL, path, json_text(record, indent=2).encode())
-        bands.remove()
+        else:
+            Path(path).unlink(missing_ok=True)
+            bands = BandFiles(self.out / ".bands", self.scene.name, name, self.scene.width)
+            self._predict(bands)
+            record = {"fingerprint": name, **self._assemble(bands)}
+            _write(path, record)
+            bands.remove()
+        wanted = self.settings.polygons
+        if wanted is not None and record.get("polygons") != wanted.model_dump():
+            target = self.out / f"{self.scene.name}.gpkg"
+            found = write_polygons(self.out / record["files"]["classes"], self.model.classes, wanted, target)
+            log_event("map", f"{self.scene.name}: {found:,} polygons in {target}")
+            record |= {"polygons": wanted.model_dump(), "files": {**record["files"], "polygons": target.name}}
+            _write(path, record)
         return record
 
     def fingerprint(self) -> str:
-        """Of everything that decides the bands of the map and its files."""
+        """Of everything that decides the rasters."""
         status = os.stat(self.scene.path)
         return fingerprint(
             {
                 "revision": REVISION,
                 "scene": [self.scene.path, status.st_size, status.st_mtime_ns],
                 "model": self.model.digest,
-                "settings": self.settings.model_dump(mode="json", exclude={"scenes", "out", "model"}),
+                "settings": self.settings.model_dump(mode="json", exclude={"scenes", "out", "model", "polygons"}),
             }
         )
 
@@ -120,7 +127,7 @@ class SceneJob:
                 progress.add(1, images=len(mapper.grid.columns.starts))
 
     def _assemble(self, bands: "BandFiles") -> dict[str, Any]:
-        """Write the files of the map from its bands; what is known of it."""
+        """Write the rasters of the map from its bands; what is known of them."""
         classes, confidence = (self.out / f"{self.scene.name}_{kind}.tif" for kind in ("classes", "confidence"))
         names = self.model.classes
         counts = np.zeros(256, np.int64)
@@ -135,19 +142,11 @@ class SceneJob:
         unit = {"unit": "255 x probability of the class"}
         write_cog(confidence, self.scene, Layer(0, "average", unit), rows(1))
         made = {"classes": classes.name, "confidence": confidence.name}
-        if self.settings.polygons is not None:
-            path = self.out / f"{self.scene.name}.gpkg"
-            found = write_polygons(classes, names, self.settings.polygons, path)
-            log_event("map", f"{self.scene.name}: {found:,} polygons in {path}")
-            made["polygons"] = path.name
         pixels = {name: int(counts[index]) for index, name in enumerate(names)}
         log_event(
             "map", f"{self.scene.name}: {', '.join(f'{name} {count:,}' for name, count in pixels.items())} pixels"
         )
         return {"scene": self.scene.path, "files": made, "pixels": {**pixels, "no_data": int(counts[IGNORE])}}
-
-    def _files_exist(self, record: dict[str, Any]) -> bool:
-        return all((self.out / name).is_file() for name in record["files"].values())
 
 
 class BandFiles:
@@ -193,3 +192,7 @@ def _read(path: str) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return found
+
+
+def _write(path: str, record: dict[str, Any]) -> None:
+    storage.put(LOCAL, path, json_text(record, indent=2).encode())

@@ -186,6 +186,9 @@ def test_outlines_are_polygons_at_their_place(tmp_path: Path) -> None:
     assert set(found) == {"roof", "road"}, "the second roof has an area of 1"
     assert found["roof"].equals(expected)
     assert fields[1].tolist() == [40 * 60 * PIXEL**2, 10 * 50 * PIXEL**2]
+    larger = map_scenes(job(tmp_path, polygons={"min_area": 300}), model(lambda _: pytest.fail("predicted again")))
+    assert larger[0]["pixels"] == record["pixels"]
+    assert pyogrio.raw.read(str(tmp_path / "out" / "a.gpkg"))[3][0].tolist() == ["roof"]
     write_scene(tmp_path / "scenes" / "a.tif", colours(np.zeros((120, 200), np.int64)))
     map_scenes(job(tmp_path, polygons={}), model())
     assert len(pyogrio.raw.read(str(tmp_path / "out" / "a.gpkg"))[2]) == 0
