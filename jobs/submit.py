@@ -23,6 +23,7 @@ from engine.recipes.registry import SelfTrainSettings
 from engine.search.job import SearchJobSettings
 from engine.settings import jobs as jobs_settings
 from engine.settings.block import Block, load
+from engine.settings.geo import MapJobSettings, RasteriseJobSettings, ScenesSettings, TilesJobSettings
 from jobs import cli
 
 CONFIGURED: dict[str, type[Block]] = {
@@ -33,6 +34,9 @@ CONFIGURED: dict[str, type[Block]] = {
     "select": jobs_settings.SelectJobSettings,
     "fit": jobs_settings.FitJobSettings,
     "evaluate": jobs_settings.EvaluateJobSettings,
+    "rasterise": RasteriseJobSettings,
+    "tiles": TilesJobSettings,
+    "map": MapJobSettings,
 }
 """Jobs that take a config, and its settings class."""
 PLAIN = ("doctor", "status", "prune", "preview", "explain", "export", "active")
@@ -111,6 +115,8 @@ def check_settings(job: str, arguments: list[str], folder: Path) -> str:
     config, *overrides = arguments
     _check_inside_folder(config, folder)
     settings = load(CONFIGURED[job], folder / config, overrides)
+    if isinstance(settings, ScenesSettings):
+        return f"{job}-{_short(settings.out.rstrip('/'))}"
     store = str(getattr(settings, "store"))  # noqa: B009
     _check_store_is_shared(store)
     # a plan writes nothing that another could overwrite, and its run has a default name

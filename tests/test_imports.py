@@ -12,6 +12,7 @@ ORDER = [
     ("tables",),
     ("settings",),
     ("ground",),
+    ("geo",),
     ("labels",),
     ("images",),
     ("dedup",),

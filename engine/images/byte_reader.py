@@ -1,4 +1,4 @@
-"""Read the bytes of loose images: files, members of tars, and URIs of any scheme. An image that cannot be read is null,
+"""Read the bytes of loose images: files, members of tars, URIs of any scheme, and tiles of scenes. An image that cannot be read is null,
 not an exception."""
 
 import http.client
@@ -16,6 +16,8 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from engine.geo.tile import Tile, split_tile
+from engine.geo.tile_reader import TileReader
 from engine.ground import storage
 from engine.ground.uri import Uri, split_uri
 from engine.images.file_listing import Location
@@ -47,6 +49,7 @@ class FileReader:
         self.location, self.kind = location, kind
         self._roots: dict[str, tuple[storage.FileSystem, str] | None] = {}
         self._lock = Lock()
+        self._tiles = TileReader()
 
     def read(self, files: pa.Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Record batches of schema.IMAGES for rows of schema.FILES, in their order; `image` is null if the bytes cannot
@@ -72,6 +75,9 @@ class FileReader:
 
     def uri(self, uri: str, size: int | None = None) -> bytes | None:  # noqa: ARG002 - the signature of `fetch`
         """The bytes at an absolute URI, or at a path relative to the collection; None if they cannot be read."""
+        raster, tile = split_tile(uri)
+        if tile is not None:
+            return self._tile(raster, tile)
         parts = split_uri(uri)
         if parts.scheme in ("http", "https"):
             return _with_retries(lambda: _download(uri))
@@ -82,6 +88,13 @@ class FileReader:
             return read_file(pafs.LocalFileSystem(), parts.decoded if parts.scheme else parts.path)
         root = self._root(parts)
         return None if root is None else read_file(root[0], f"{root[1]}/{parts.path}")
+
+    def _tile(self, raster: str, tile: Tile) -> bytes | None:
+        """The pixels of a tile of a raster on a local path, which may be relative to the collection; None if they cannot be read."""
+        parts = split_uri(raster)
+        if parts.scheme not in ("", "file") or not (parts.scheme or parts.path.startswith("/") or self._is_local):
+            return None
+        return self._tiles.read(parts.decoded if parts.scheme else self.location.path(parts.path), tile)
 
     @property
     def _is_local(self) -> bool:

@@ -107,6 +107,16 @@ ZERO = [
     "UDAArguments.weight",
     "UDAArguments.threshold",
     "UDAArguments.momentum",
+    "TilesSettings.min_valid",
+    "SplitSettings.margin",
+    "SplitSettings.seed",
+    "FeatureSettings.width",
+    "FeatureSettings.ignore",
+    "RasteriseJobSettings.min_features",
+    "PolygonSettings.min_area",
+    "PolygonSettings.simplify",
+    "MapJobSettings.overlap",
+    "MapJobSettings.trim",
 ]
 """Fields of which 0 means something."""
 HUGE = ["FitSettings.cache_bytes", "ClusterSettings.select_state_bytes"]

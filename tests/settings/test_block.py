@@ -9,6 +9,7 @@ from engine.search.job import SearchJobSettings
 from engine.settings import jobs as module
 from engine.settings.block import Block, SettingsError, dump, load, parse
 from engine.settings.fit import FitSettings
+from engine.settings.geo import MapJobSettings, RasteriseJobSettings, TilesJobSettings
 
 CONFIG = """
 recipe: supervised
@@ -102,6 +103,9 @@ def test_every_shipped_config_loads(path: Path) -> None:
         "evaluate": module.EvaluateJobSettings,
         "plan": module.PlanJobSettings,
         "search": SearchJobSettings,
+        "rasterise": RasteriseJobSettings,
+        "tiles": TilesJobSettings,
+        "map": MapJobSettings,
     }
     assert load(kinds.get(path.stem, SelfTrainSettings), path)
 

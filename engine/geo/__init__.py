@@ -1,0 +1,1 @@
+"""Scenes, tiles and vectors: where pixels lie on the earth."""
