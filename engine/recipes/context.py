@@ -86,7 +86,7 @@ class RecipeContext:
         kind = find_task(settings.task)
         kind.check(settings)
         data = settings.data
-        wanted = {"labelled": data.labelled, "validation": data.validation, "test": data.test, "pool": data.pool}
+        wanted = {name: getattr(data, name) for name in ("labelled", "exact", "validation", "test", "pool")}
         self.collections: dict[str, Collection] = {
             name: open_set(run, name, uri, data) for name, uri in wanted.items() if uri is not None
         }
@@ -99,7 +99,9 @@ class RecipeContext:
         for name in self.known:
             self.task.truth(self.collections[name])  # a wrong label is reported before anything is trained
         self.fingerprints = {name: hash_images(run, collection) for name, collection in self.known.items()}
-        check_overlaps(self.fingerprints)
+        for trained in ("labelled", "exact"):  # an image with a weak label may have an exact one, too
+            sets = {name: found for name, found in self.fingerprints.items() if name in (trained, "validation", "test")}
+            check_overlaps(sets)
         for name, collection in self.known.items():
             if said := contradictions(self.fingerprints[name], collection.labels_by_key):
                 log_event(name, said)
@@ -112,13 +114,7 @@ class RecipeContext:
     @cached_property
     def labelled(self) -> GatheredSource:
         """The true labels as a training set."""
-        collection = self.collections["labelled"]
-        made = self.task.true_targets(self.task.truth(collection))
-        if made is not None:
-            targets = self.targets("labelled targets", [made], {"images": collection.digest})
-            return self.gather("gather labelled", targets, "labelled")
-        output = gather_labelled(self.run, "gather labelled", self.scope("labelled"), self.classes)
-        return GatheredSource(output, training_set(output, self.run.store, self.classes))
+        return self.true_labels("labelled")
 
     @cached_property
     def pool(self) -> PoolSource:
@@ -152,6 +148,16 @@ class RecipeContext:
         inputs = {**inputs, "classes": self.task.digest}
         record = StepRecord("targets", TARGETS_REVISION, {"kind": self.task.target_kind}, inputs)
         return self.run.find_or_run_step(label, record, work)
+
+    def true_labels(self, on: str) -> GatheredSource:
+        """The labels of the collection called `on` as a training set."""
+        collection = self.collections[on]
+        made = self.task.true_targets(self.task.truth(collection))
+        if made is not None:
+            targets = self.targets(f"{on} targets", [made], {"images": collection.digest})
+            return self.gather(f"gather {on}", targets, on)
+        output = gather_labelled(self.run, f"gather {on}", self.scope(on), self.classes)
+        return GatheredSource(output, training_set(output, self.run.store, self.classes))
 
     def labelled_of(self, label: str, only: Subset) -> GatheredSource:
         """The true labels of some labelled images as a training set."""

@@ -11,6 +11,7 @@ from engine.recipes.consistency import UDA, FixMatch
 from engine.recipes.context import Generation, RecipeContext
 from engine.recipes.control import RunResult, choose, measure_effect, train_control
 from engine.recipes.hashtags import Hashtags, SemiWeaklySupervised
+from engine.recipes.mapping import Mapping
 from engine.recipes.meta_pseudo_labels import MetaPseudoLabels
 from engine.recipes.noisy_student import NoisyStudent
 from engine.recipes.pretext import Inpainting, Rotation, SelfSupervised
@@ -33,6 +34,7 @@ AnyRecipe = Annotated[
     | FixMatch
     | UDA
     | MetaPseudoLabels
+    | Mapping
     | Hashtags
     | SemiWeaklySupervised,
     Field(discriminator="name"),

@@ -45,7 +45,10 @@ class DataSettings(SourceSettings):
     pool: str | None = Field(None, description="unlabelled collection (default: none)")
     validation: str | None = Field(None, description="labelled collection that guides decisions (default: none)")
     test: str | None = Field(None, description="labelled collection for the final score alone (default: none)")
-    masks: dict[Literal["labelled", "validation", "test"], str] = Field(
+    exact: str | None = Field(
+        None, description="few labelled images of exact labels, where those of `labelled` are weak (default: none)"
+    )
+    masks: dict[Literal["labelled", "exact", "validation", "test"], str] = Field(
         default_factory=dict,
         description="task=segment: masks of each labelled collection, images of class indices (255 is ignored) with the names of their images",
     )

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rasterio
+from PIL import Image
 from shapely.geometry import LineString
 
 from engine.geo.mapping import map_scenes
@@ -45,6 +46,19 @@ def make_scenes(folder: Path) -> npt.NDArray[np.bool_]:
     return truth
 
 
+def write_exact(folder: Path, truth: npt.NDArray[np.bool_]) -> Path:
+    """Eight tiles of the first rows of the scene with their true masks, as folders `images` and `masks`."""
+    with rasterio.open(folder / "scenes" / "a.tif") as scene:
+        pixels = scene.read()
+    for kind in ("images", "masks"):
+        (folder / "exact" / kind).mkdir(parents=True)
+    for number in range(8):
+        window = np.s_[:TILE, number * TILE : (number + 1) * TILE]
+        Image.fromarray(pixels[:, *window].transpose(1, 2, 0).copy()).save(folder / "exact/images" / f"{number}.png")
+        Image.fromarray(truth[window].astype(np.uint8)).save(folder / "exact/masks" / f"{number}.png")
+    return folder / "exact"
+
+
 def fit(**changed: Any) -> dict[str, Any]:
     shared = {"objective": "segmentation", "steps": 100, "lr": 0.05, "amp": False, "model_ema_decay": 0.9}
     return {**shared, "checkpoint_every": 50, "log_every": 20, **changed}
@@ -70,11 +84,14 @@ def test_a_map_is_better_than_the_vectors_it_was_learned_from(tmp_path: Path) ->
     assert set(summary["tiles"]) == {"labelled", "validation", "pool"}
     weak = tmp_path / "weak"
     names = ("labelled", "validation")
+    exact = write_exact(tmp_path, truth)
     changed: dict[str, Any] = {
+        "recipe": "mapping",
         "task": "segment",
         "data": {
             **{name: str(weak / f"{name}.parquet") for name in (*names, "pool")},
-            "masks": {name: str(weak / f"{name}_masks.parquet") for name in names},
+            "exact": str(exact / "images"),
+            "masks": {name: str(weak / f"{name}_masks.parquet") for name in names} | {"exact": str(exact / "masks")},
             "classes": summary["classes"],
             "rows_per_shard": 20,
         },
@@ -87,16 +104,19 @@ def test_a_map_is_better_than_the_vectors_it_was_learned_from(tmp_path: Path) ->
         },
         "teacher": fit(batch={"labelled": 16}),
         "student": fit(batch={"labelled": 8, "pseudo": 8}, noise={"pseudo": {"aa_num_ops": 1}}),
+        "finetune": fit(batch={"labelled": 8}, steps=30, lr=0.02),
         "predict": {"batch_size": 16, "backend": "eager", "views": "flip"},
         "select": {"threshold": 0.2, "targets": "hard", "pixel_threshold": 0.6},
     }
     report: Any = self_train(small_settings(tmp_path, str(tmp_path / "store"), **changed))
-    assert [one["validation"]["name"] for one in report["generations"]] == ["mean_iou"] * 2
+    assert [one["validation"]["name"] for one in report["generations"]] == ["mean_iou"] * 3
     assert report["generations"][1]["pseudo_labels"] > 0
+    names_of = [one["name"] for one in report["generations"]]
+    assert names_of == ["weak", "round 1", "fine-tuned"]
     settings = parse(
         MapJobSettings,
         {
-            "model": report["generations"][1]["model"],
+            "model": report["generations"][2]["model"],
             "scenes": str(tmp_path / "scenes"),
             "out": str(tmp_path / "maps"),
             "polygons": {"min_area": 1},
