@@ -1,0 +1,105 @@
+"""Values to HTML: the one place where text meets markup.
+
+Every text is escaped, its control characters are shown as escapes, and credentials of URIs are hidden. The page asks no network for anything and a
+policy in its head allows nothing but what is inside: its style, its own script by hash, pictures as data.
+"""
+
+import base64
+import hashlib
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from engine.ground.progress import format_duration, printable
+from engine.report.figures import shown
+from engine.report.page.charts import Chart
+from engine.report.page.page import Page
+from engine.settings.credentials import hide_credentials
+
+UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+NOTHING = "-"
+
+
+def render_page(page: Page) -> str:
+    """The page as one HTML file."""
+    source = environment().loader
+    assert source is not None, "templates are part of the package"
+    style, script = (source.get_source(environment(), name)[0] for name in ("style.css", "script.js"))
+    return (
+        environment()
+        .get_template("page.html")
+        .render(page=page, style=Markup(style), script=Markup(script), script_hash=script_hash(script))
+    )
+
+
+@cache
+def environment() -> Environment:
+    """The templates, with autoescape."""
+    made = Environment(
+        loader=PackageLoader("engine.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=finalize,
+    )
+    made.filters |= {
+        "count": count,
+        "percent": percent,
+        "points": points,
+        "size": size,
+        "duration": lambda seconds: NOTHING if seconds is None else format_duration(seconds),
+        "short": lambda text, longest=60: shown(text, longest),
+        "drawing": drawing,
+        "cell": cell,
+    }
+    return made
+
+
+def finalize(value: Any) -> Any:
+    """How a value is shown in the page; it is escaped afterwards unless it is markup of our own."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return hide_credentials(printable(value))
+
+
+def script_hash(script: str) -> str:
+    """The name of the page's script in its policy."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def drawing(chart: Chart) -> Markup:
+    """The SVG of a chart: matplotlib escaped every text in it."""
+    return Markup(chart.svg)
+
+
+def count(value: float | None) -> str:
+    """`1,234`; a dash for nothing."""
+    return NOTHING if value is None else f"{value:,.0f}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as a percentage."""
+    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
+
+
+def points(share: float | None) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return NOTHING if share is None else f"{100 * share:+.1f}"
+
+
+def size(value: float) -> str:
+    """Bytes in a unit that suits them."""
+    for unit, name in UNITS:
+        if value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return f"{value:.0f} B"
+
+
+def cell(value: Any) -> str:
+    """A cell of a table behind a figure."""
+    if value is None:
+        return NOTHING
+    return f"{value:,}" if isinstance(value, int) else str(value)
