@@ -125,6 +125,7 @@ def curves_chart(curves: Sequence[tuple[str, npt.NDArray[np.float64]]]) -> Chart
         losses = np.concatenate([points[:, 1] for _, points in curves])
         if losses.min() > 0 and losses.max() / losses.min() > 20:
             axes.set_yscale("log")
+            _plain_ticks(axes)
         axes.set_xlim(left=0)
         axes.grid(color=PALE)
         axes.set_xlabel("training step")
@@ -154,6 +155,7 @@ def confidence_chart(edges: npt.NDArray[np.float64], counts: npt.NDArray[np.int6
         axes.set_ylim(bottom=0)
         if counts.max(initial=0) > 50 * max(1, int(np.median(counts))):
             axes.set_yscale("symlog", linthresh=1)
+            _plain_ticks(axes)
         axes.grid(axis="y", color=PALE)
         axes.set_xlabel(f"confidence of the best class; dashed: the cut, {cut}")
         axes.set_ylabel("images")
@@ -223,6 +225,7 @@ def balance_chart(
         if quota is not None and len(set(quota)) == 1:
             axes.axhline(quota[0], color=ORANGE, linestyle=":", linewidth=1.5, label="quota")
         axes.set_yscale("symlog", linthresh=10)
+        _plain_ticks(axes)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("classes, from the fewest images to the most")
         axes.set_ylabel("images")
@@ -284,6 +287,14 @@ def _chart(
         draw(figure.add_subplot())
 
     return Chart(title, alt, themed(svg_text(on_figure, (WIDTH, tall), alt)), head, tuple(rows))
+
+
+def _plain_ticks(axes: "Axes") -> None:
+    """Ticks of a logarithmic axis as plain numbers: names are never read as formulas here, so powers would not be either."""
+    from matplotlib import ticker
+
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _legend(axes: "Axes", entries: int) -> None:
