@@ -51,6 +51,8 @@ def accepted(selection: Output, store: Store, classes: Sequence[int], most: int)
     for table in batches(sample, store.fs, COLUMNS):
         own = table["class"].to_numpy().astype(np.int64)
         mine = np.flatnonzero(np.isin(own, wanted))
+        if not len(mine):
+            continue
         mine = mine[np.argsort(own[mine], kind="stable")]
         shard, row, score = (table[name].to_numpy()[mine] for name in ("shard", "row", "score"))
         found, starts = np.unique(own[mine], return_index=True)

@@ -274,7 +274,7 @@ def thin_rows(rows: Sequence[tuple[Cell, ...]], most: int = 4 * MOST_ROWS) -> tu
 
 def themed(svg: str) -> str:
     """The drawing with the page's colours: none behind it, and variables that fall back to what was drawn."""
-    text = svg.replace("fill: #ffffff", "fill: none")
+    text = svg.replace("fill: #ffffff", "fill: none").replace("stroke: #ffffff", "stroke: var(--paper)")
     for colour, name in VARIABLES.items():
         text = text.replace(f": {colour.lower()}", f": var({name}, {colour.lower()})")
     return text

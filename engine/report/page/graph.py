@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from engine.report.page.lineage import Node
 
 ROW = 22
-LEFT = 112
-WIDTH = 460
-REACH = 100
+LEFT = 84
+WIDTH = 400
+REACH = 88
 """Pixels: height of a line, where titles begin, width of the drawing, and how far an arc may go to the left."""
 
 

@@ -6,6 +6,8 @@ policy in its head allows nothing but what is inside: its style, its own script 
 
 import base64
 import hashlib
+import itertools
+import re
 from functools import cache
 from typing import Any
 
@@ -27,11 +29,18 @@ def render_page(page: Page) -> str:
     source = environment().loader
     assert source is not None, "templates are part of the package"
     style, script = (source.get_source(environment(), name)[0] for name in ("style.css", "script.js"))
-    return (
+    text = (
         environment()
         .get_template("page.html")
         .render(page=page, style=Markup(style), script=Markup(script), script_hash=script_hash(script))
     )
+    numbers = itertools.count()
+    return re.sub(r"<svg .*?</svg>", lambda match: with_own_names(match.group(), next(numbers)), text, flags=re.DOTALL)
+
+
+def with_own_names(svg: str, number: int) -> str:
+    """The drawing with names that no other drawing of the page has: equal figures have equal ones."""
+    return re.sub(r'(\bid="|url\(#|xlink:href="#)(?=[mp][0-9a-f])', rf"\g<1>f{number}-", svg)
 
 
 @cache
@@ -51,7 +60,7 @@ def environment() -> Environment:
         "points": points,
         "size": size,
         "duration": lambda seconds: NOTHING if seconds is None else format_duration(seconds),
-        "short": lambda text, longest=60: shown(text, longest),
+        "short": short,
         "drawing": drawing,
         "cell": cell,
     }
@@ -73,6 +82,11 @@ def script_hash(script: str) -> str:
 def drawing(chart: Chart) -> Markup:
     """The SVG of a chart: matplotlib escaped every text in it."""
     return Markup(chart.svg)
+
+
+def short(text: str, longest: int = 60) -> str:
+    """A text as one short line, control characters as escapes, a long one shortened in the middle."""
+    return shown(printable(text), longest)
 
 
 def count(value: float | None) -> str:
