@@ -32,10 +32,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.picture_seconds < 0:
         raise ValueError(f"--picture-seconds {arguments.picture_seconds:g}: a time is 0 or more.")
-    page = make_page(cli.open_store(arguments.store), arguments.run, PictureBudget(arguments.picture_seconds))
     out = Path(arguments.out or f"{arguments.run}.html")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist. Create it, or choose another.")
+    page = make_page(cli.open_store(arguments.store), arguments.run, PictureBudget(arguments.picture_seconds))
     written = out.write_bytes(render_page(page).encode())
     log_event("report", f"{out} ({size(written)})")
 

@@ -16,6 +16,7 @@ from engine.ground import storage
 from engine.ground.progress import printable
 from engine.metrics.score import Score
 from engine.models import build as _registers_networks  # noqa: F401
+from engine.report.figures import shown
 from engine.report.page.graph import ancestors
 from engine.report.page.lineage import Lineage, lineage
 from engine.report.page.source import SPLITS, GenerationRecord, RunRecord
@@ -24,6 +25,7 @@ from engine.settings.credentials import hide_credentials
 NAME = "README.md"
 PIPELINES = {"segment": "image-segmentation"}
 USUAL_PIPELINE = "image-classification"
+MOST_LETTERS = 200
 MOST_CLASSES = 1000
 """Classes that the card lists; config.json lists all."""
 
@@ -87,7 +89,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
     results = [
         {
             "task": {"type": pipeline},
-            "dataset": {"name": f"{on} images of run {facts.run}", "type": "imagefolder", "split": on},
+            "dataset": {"name": f"{on} images of run {_line(facts.run)}", "type": "imagefolder", "split": on},
             "metrics": [
                 {
                     "type": score.name,
@@ -104,7 +106,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
         "tags": [pipeline, "timm", "self-training"],
     }
     if results:
-        matter["model-index"] = [{"name": f"{facts.run} {facts.model}", "results": results}]
+        matter["model-index"] = [{"name": _line(f"{facts.run} {facts.model}"), "results": results}]
     return matter
 
 
@@ -203,6 +205,11 @@ def _use(facts: CardFacts) -> Iterator[str]:
 def is_timms(architecture: str) -> bool:
     """Whether timm has the architecture without this engine."""
     return str(timm.model_entrypoint(architecture).__module__).startswith("timm.")
+
+
+def _line(text: str) -> str:
+    """A name of a user as one line."""
+    return shown(printable(text), MOST_LETTERS)
 
 
 def _code(texts: Sequence[str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.ground.steps import StepRecord, Store
+from engine.ground.steps import Output, Step, StepRecord, Store
 from engine.report.page.page import Page, make_page
 from engine.report.page.render import render_page
 from engine.report.page.thumbnails import SIDE, PictureBudget
@@ -207,8 +207,8 @@ def test_a_run_that_failed_says_how_far_it_came(tmp_path: Path) -> None:
     assert 'class="problem"' not in text
 
 
-def fail(step: object) -> None:  # type: ignore[return]
-    raise RuntimeError(f"{step} failed")
+def fail(step: Step) -> Output:
+    raise RuntimeError(f"{step.name} failed")
 
 
 def test_a_part_that_cannot_be_made_says_so_in_its_place(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from engine.report.page.source import GenerationRecord, RunRecord
 from engine.report.status import StepStatus, step_status
 
 LEVEL = 0.05
+LEAST_P = 0.0001
 SETS = {"validation": "validation images", "test": "test images"}
 
 
@@ -77,6 +78,11 @@ def difference_in_points(difference: Interval) -> str:
     return f"{100 * difference.value:.1f} points (95 % CI {low:.1f} to {high:.1f})"
 
 
+def p_value(value: float) -> str:
+    """`p = 0.012`; very small ones as a bound."""
+    return f"p = {value:.2g}" if value >= LEAST_P else f"p < {LEAST_P:g}"
+
+
 def the(name: str) -> str:
     """A model's name in a sentence: `the teacher`, `generation 2`."""
     return f"the {name}" if name == "teacher" else name
@@ -115,7 +121,7 @@ def _gain(record: RunRecord, chosen: GenerationRecord, on: str) -> tuple[str, st
         if word == "better"
         else Interval(-test.difference.value, -test.difference.high, -test.difference.low)
     )
-    return f"It is {word} than {the(first.name)} by {shown}, p = {test.p_value:.2g}, on the same images.", note
+    return f"It is {word} than {the(first.name)} by {shown}, {p_value(test.p_value)}, on the same images.", note
 
 
 def _unfinished(record: RunRecord) -> str:
