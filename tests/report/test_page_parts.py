@@ -7,12 +7,13 @@ import pyarrow as pa
 import pytest
 
 from engine.ground.steps import read_tables
+from engine.metrics.churn import churn
 from engine.metrics.score import Score
 from engine.report.page import sample
 from engine.report.page.candidates import accepted, just_below, limits_of
 from engine.report.page.generations import class_rows, confusions
 from engine.report.page.graph import ancestors
-from engine.report.page.label_checks import compare_selections
+from engine.report.page.label_checks import changed, compare_selections
 from engine.report.page.lineage import changed_settings
 from engine.report.page.pseudo_labels import pseudo_labels
 from engine.report.page.sample import batches, sample_parts
@@ -89,15 +90,32 @@ def test_changes_between_generations_equal_plain_counting(run: PageRun) -> None:
         {(row["shard"], row["row"]): row["class"] for row in rows_of(run, step).to_pylist()} for step in (0, 1)
     )
     both = before.keys() & after.keys()
-    changed = [(NAMES[before[one]], NAMES[after[one]]) for one in both if before[one] != after[one]]
-    assert (part.counts.both, part.counts.changed) == (len(both), len(changed))
-    assert changed, "the case shows nothing"
-    assert sum(flow.images for flow in part.flows) == len(changed)
+    pairs = [(NAMES[before[one]], NAMES[after[one]]) for one in both if before[one] != after[one]]
+    assert (part.counts.both, part.counts.changed) == (len(both), len(pairs))
+    assert pairs, "the case shows nothing"
     assert {(flow.before, flow.after): flow.images for flow in part.flows} == {
-        pair: changed.count(pair) for pair in changed
+        pair: pairs.count(pair) for pair in pairs
     }
     scores = [one.score for one in part.examples]
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("classes_per_image", [1, 3])
+def test_changes_are_counted_as_the_guard_counts_them(classes_per_image: int) -> None:
+    rng = np.random.default_rng(classes_per_image)
+
+    def table() -> pa.Table:
+        at = np.repeat(np.sort(rng.choice(400, 200, replace=False)), classes_per_image).astype(np.int32)
+        shard, row = at // 50, at % 50
+        classes = rng.integers(0, 5, len(at)).astype(np.uint16)
+        score = rng.normal(0, 2, len(at)).astype(np.float16)
+        return pa.table({"shard": shard, "row": row, "class": classes, "score": score})
+
+    was, now = table(), table()
+    counts, rows, classes = changed(was, now)
+    assert counts == churn(was, now)
+    assert len(rows) == len(classes) == counts.changed > 20
+    assert (now["class"].to_numpy()[rows] == classes[:, 1]).all()
 
 
 def test_right_pseudo_labels_are_those_of_the_pools_labels(run: PageRun) -> None:

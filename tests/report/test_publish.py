@@ -120,7 +120,7 @@ def test_the_commands_of_the_card_give_the_engines_answer_with_plain_timm(tmp_pa
     torch.manual_seed(0)
     network = build_model(settings, 3)
     with torch.no_grad():
-        network.get_classifier().weight.mul_(50)  # random weights see little difference between pictures
+        network.get_parameter("fc.weight").mul_(50)  # random weights see little difference between pictures
     checkpoint.save(tmp_path, network, settings, ["a", "b", "c"])
     pixels = np.zeros((96, 64, 3), np.uint8)
     pixels[20:50] = 255, 128, 0

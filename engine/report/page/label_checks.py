@@ -17,7 +17,7 @@ from engine.ground.run import Pointer
 from engine.ground.steps import Output
 from engine.labels.classes import ClassList
 from engine.metrics.calibration import binned
-from engine.metrics.churn import Churn, churn
+from engine.metrics.churn import Churn
 from engine.report.page.charts import Chart, precision_chart
 from engine.report.page.sample import batches, sample_parts
 from engine.report.page.source import RunRecord
@@ -25,7 +25,7 @@ from engine.select.addresses import addresses
 from engine.select.scores import probability
 from engine.tasks.classify import Classify
 
-MOST_RANGES = 16
+MOST_RANGES = 4
 """Ranges that are read back."""
 FLOWS = 10
 EXAMPLES = 12
@@ -106,33 +106,39 @@ def compare_selections(
     old, new = _ordered(record, before[1]), _ordered(record, output)
     if old is None or new is None:
         return None
-    counts, flows = Churn(0, 0, 0, 0), Counter[tuple[int, int]]()
+    counts, flows = Churn(0, 0, 0, 0), Counter[int]()
     examples: list[Changed] = []
     ranges, note = _ranges(record, old, new)
     for was, now in ranges:
-        counts += churn(was, now)
-        rows, classes = _changed(was, now)
-        pairs, images = np.unique(classes, axis=0, return_counts=True)
-        flows.update({(int(a), int(b)): int(count) for (a, b), count in zip(pairs, images, strict=True)})
+        change, rows, classes = changed(was, now)
+        counts += change
+        pairs, images = np.unique(classes[:, 0] * len(names) + classes[:, 1], return_counts=True)
+        flows.update(dict(zip(pairs.tolist(), images.tolist(), strict=True)))
         examples += _surest(now, rows, classes, names)
         examples = sorted(examples, key=lambda one: -one.score)[:EXAMPLES]
     return ChurnPart(
         before[0].title,
         counts,
-        tuple(Flow(names[a], names[b], count) for (a, b), count in flows.most_common(FLOWS)),
+        tuple(
+            Flow(names[pair // len(names)], names[pair % len(names)], count) for pair, count in flows.most_common(FLOWS)
+        ),
         tuple(examples),
         note,
     )
 
 
-def _changed(was: pa.Table, now: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `now` (n,) of the images whose best class changed, and the classes before and now (n, 2)."""
+def changed(was: pa.Table, now: pa.Table) -> tuple[Churn, np.ndarray, np.ndarray]:
+    """What happened between two tables, rows of `now` (n,) of the images whose best class changed, and their classes before and now (n, 2).
+
+    The counts are those of `metrics.churn`.
+    """
     (old, old_rows), (new, new_rows) = _best_of(was), _best_of(now)
     _, here, there = np.intersect1d(old, new, assume_unique=True, return_indices=True)
     before = was["class"].to_numpy()[old_rows[here]].astype(np.int64)
     after = now["class"].to_numpy()[new_rows[there]].astype(np.int64)
     is_changed = before != after
-    return new_rows[there[is_changed]], np.stack([before, after], axis=1)[is_changed]
+    counts = Churn(len(here), int(is_changed.sum()), len(new) - len(here), len(old) - len(here))
+    return counts, new_rows[there[is_changed]], np.stack([before, after], axis=1)[is_changed]
 
 
 def _surest(now: pa.Table, rows: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> list[Changed]:
@@ -149,6 +155,8 @@ def _surest(now: pa.Table, rows: np.ndarray, classes: np.ndarray, names: Sequenc
 def _best_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Distinct addresses, ascending, and the table's row with the best score of each."""
     at = addresses(table)
+    if (np.diff(at) > 0).all():  # in order, and each image once: the usual case needs no sorting
+        return at, np.arange(len(at))
     order = np.lexsort((table["class"].to_numpy(), -table["score"].to_numpy().astype(np.float32), at))
     distinct, first = np.unique(at[order], return_index=True)
     return distinct, order[first]

@@ -11,6 +11,8 @@ from engine.ground import storage
 from engine.ground.steps import Output, Store
 
 MOST_PARTS = 64
+MOST_ROWS = 1 << 24
+"""Rows that one look at a table reads, about: parts of a selection may have millions."""
 BATCH_ROWS = 1 << 17
 
 
@@ -38,11 +40,12 @@ class PartsSample:
 
 
 def sample_parts(output: Output, store: Store, most: int = MOST_PARTS) -> PartsSample:
-    """At most `most` parts of a finished step, spread evenly over its units."""
+    """At most `most` parts of a finished step, and of about MOST_ROWS rows in all, spread evenly over its units."""
     path = f"{output.folder}/parts.parquet"
     table = pq.read_table(path, filesystem=store.fs, columns=["unit", "name", "rows"]).sort_by("unit")
     table = table.filter(pa.array(table["rows"].to_numpy() > 0))
     total, rows = table.num_rows, int(table["rows"].to_numpy().sum())
+    most = max(1, min(most, MOST_ROWS * total // max(1, rows)))
     if total > most:
         table = table.take(pa.array(np.linspace(0, total - 1, most).astype(np.int64)))
     return PartsSample(
