@@ -102,6 +102,7 @@ def test_the_verdict_names_the_model_its_score_and_the_difference(page: Page) ->
     assert "(95 % CI 75.8 to 96.8; 32 validation images)" in verdict.sentence
     assert "better than the teacher by 37.5 points" in verdict.sentence
     assert [one.action for one in verdict.decisions] == ["continue", "continue"]
+    assert not any(one.is_warning for one in verdict.decisions)
     assert verdict.path is not None
     assert verdict.path.startswith("/")
 

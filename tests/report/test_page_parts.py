@@ -17,7 +17,8 @@ from engine.report.page.label_checks import changed, compare_selections
 from engine.report.page.lineage import changed_settings
 from engine.report.page.pseudo_labels import pseudo_labels
 from engine.report.page.sample import batches, sample_parts
-from engine.report.page.source import read_record
+from engine.report.page.source import GenerationRecord, read_record
+from engine.report.page.verdict import by_guard
 from engine.select.scores import best_score, classes_of
 from engine.settings.select import SelectSettings
 from engine.tasks.classify import ROWS
@@ -162,6 +163,12 @@ def test_only_settings_that_differ_are_named_whatever_group_they_are_in() -> Non
     assert rows["fits.teacher.noise.labelled.pad"][0] == "4"
     assert rows["unheard_of.key"][0] == "1"
     assert not {"fits.teacher.noise.labelled.hflip", "predict.top_p", "select.per_class"} & rows.keys()
+
+
+def test_a_model_of_another_task_is_compared_with_its_teacher_as_the_guard_did() -> None:
+    guard = {"difference": {"value": 0.1}, "detail": "student better by 10.0 points"}
+    assert by_guard(GenerationRecord("g", {}, {}, guard=guard)).endswith("images: student better by 10.0 points.")
+    assert "not compared" in by_guard(GenerationRecord("g", {}, {}))
 
 
 def test_ancestors_are_all_that_a_step_was_made_from() -> None:

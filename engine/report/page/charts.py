@@ -286,7 +286,7 @@ def _chart(
     def on_figure(figure: "Figure") -> None:
         draw(figure.add_subplot())
 
-    return Chart(title, alt, themed(svg_text(on_figure, (WIDTH, tall), alt)), head, tuple(rows))
+    return Chart(title, alt, svg_text(on_figure, (WIDTH, tall), alt), head, tuple(rows))
 
 
 def _plain_ticks(axes: "Axes") -> None:

@@ -2,19 +2,20 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow.parquet as pq
 
 from engine.ground import storage
 from engine.ground.budget import count_reasons, is_excluded
+from engine.ground.encodings import composed
 from engine.ground.steps import Output
 from engine.report.page.attempt import Attempt, attempt
 from engine.report.page.candidates import Candidate, accepted, just_below, limits_of
 from engine.report.page.label_checks import Changed
 from engine.report.page.pseudo_labels import SelectionPart
 from engine.report.page.source import RunRecord
-from engine.report.page.thumbnails import Picture, PictureBudget, read_pictures
+from engine.report.page.thumbnails import Address, Picture, PictureBudget, read_pictures
 from engine.select.scores import probability
 
 CLASSES = 60
@@ -37,7 +38,7 @@ class Shown:
     @property
     def is_right(self) -> bool | None:
         """Whether the collection's own label agrees; None without one."""
-        return None if self.picture.label is None else self.picture.label == self.class_name
+        return None if self.picture.label is None else composed(self.picture.label) == self.class_name
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Gallery:
     title: str
     classes: tuple[ClassPictures, ...]
     num_classes: int
+    is_choice: bool
+    """Whether only the classes that the model to use knows worst are shown."""
     below: Attempt[tuple[Shown, ...]]
     changed: tuple[Shown, ...]
     notes: tuple[str, ...]
@@ -101,7 +104,7 @@ def _gallery(record: RunRecord, selections: Sequence[SelectionPart], budget: Pic
     candidates = [one for group in best for one in (*group.best, *group.worst)]
     near = below.value[0] if below.value is not None else ()
     wanted = [one.address for one in (*candidates, *near)] + [(one.shard, one.row) for one in changed]
-    found_pictures = read_pictures(record.collection_of(predictions), wanted, budget)
+    found_pictures = _with_labels(record, names, read_pictures(record.collection_of(predictions), wanted, budget))
 
     def shown(one: Candidate) -> Shown:
         return Shown(found_pictures[one.address], names[one.class_index], float(probability(one.score)))
@@ -113,10 +116,21 @@ def _gallery(record: RunRecord, selections: Sequence[SelectionPart], budget: Pic
             for one in best
         ),
         len(names),
+        len(names) > CLASSES,
         Attempt(tuple(shown(one) for one in near), below.problem),
         tuple(_changed(one, found_pictures[one.shard, one.row]) for one in changed),
         tuple(filter(None, (note, below.value[1] if below.value is not None else ""))),
     )
+
+
+def _with_labels(record: RunRecord, names: Sequence[str], found: dict[Address, Picture]) -> dict[Address, Picture]:
+    """The pictures with only those labels that are classes of the run: of a pool they may say something else, and of other tasks several."""
+    is_known = record.settings.get("task", "classify") == "classify"
+    classes = set(names) if is_known else set()
+    return {
+        address: one if one.label is None or composed(one.label) in classes else replace(one, label=None)
+        for address, one in found.items()
+    }
 
 
 def _changed(one: Changed, picture: Picture) -> Shown:

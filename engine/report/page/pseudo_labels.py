@@ -119,11 +119,11 @@ def _confidences(record: RunRecord, pointer: Pointer, output: Output, classes: l
     counts = np.zeros(BINS, np.int64)
     for table in batches(sample, record.store.fs, ["classes", "scores"]):
         counts += np.histogram(probability(scores_of(table)[:, 0]), edges)[0]
-    first = max(0, int(np.argmax(counts > 0)) - 1)
     note = sample.note
     cuts = [one.cut for one in classes if one.cut < 1] or [1.0]
     ranked = pointer.record["settings"].get("score", "max_probability")
     if ranked != "max_probability":
         cuts = [1.0]
         note = f"{note} The selection ranks by {ranked}, so its cut has no place here.".strip()
+    first = max(0, min(int(np.argmax(counts > 0)), int(min(cuts) * BINS)) - 1)
     return Confidences(confidence_chart(edges[first:], counts[first:], cuts), note)

@@ -7,7 +7,9 @@ policy in its head allows nothing but what is inside: its style, its own script 
 import base64
 import hashlib
 import itertools
+import math
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -16,7 +18,7 @@ from markupsafe import Markup
 
 from engine.ground.progress import format_duration, printable
 from engine.report.figures import shown
-from engine.report.page.charts import Chart
+from engine.report.page.charts import themed
 from engine.report.page.page import Page
 from engine.settings.credentials import hide_credentials
 
@@ -25,15 +27,17 @@ NOTHING = "-"
 
 
 def render_page(page: Page) -> str:
-    """The page as one HTML file."""
+    """The page of a run as one HTML file."""
+    return render("page.html", f"Run {page.run}", page=page)
+
+
+def render(template: str, title: str, **values: Any) -> str:
+    """A template with its values, in the frame that all pages share."""
     source = environment().loader
     assert source is not None, "templates are part of the package"
     style, script = (source.get_source(environment(), name)[0] for name in ("style.css", "script.js"))
-    text = (
-        environment()
-        .get_template("page.html")
-        .render(page=page, style=Markup(style), script=Markup(script), script_hash=script_hash(script))
-    )
+    frame = {"style": Markup(style), "script": Markup(script), "script_hash": script_hash(script)}
+    text = environment().get_template(template).render(title=title, **frame, **values)
     numbers = itertools.count()
     return re.sub(r"<svg .*?</svg>", lambda match: with_own_names(match.group(), next(numbers)), text, flags=re.DOTALL)
 
@@ -61,7 +65,9 @@ def environment() -> Environment:
         "size": size,
         "duration": lambda seconds: NOTHING if seconds is None else format_duration(seconds),
         "short": short,
-        "drawing": drawing,
+        "drawing": lambda chart: svg(chart.svg),
+        "svg": svg,
+        "interval": interval,
         "cell": cell,
     }
     return made
@@ -79,9 +85,18 @@ def script_hash(script: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
-def drawing(chart: Chart) -> Markup:
-    """The SVG of a chart: matplotlib escaped every text in it."""
-    return Markup(chart.svg)
+def svg(text: str) -> Markup:
+    """A figure of `engine.report.figures`, in which matplotlib escaped every text, in the colours of the page."""
+    return Markup(themed(text))
+
+
+def interval(found: Sequence[float] | None, sign: str = "") -> str:
+    """(value, low, high) as fractions: `80.0 [71.1, 86.7]`; a dash for nothing."""
+    if found is None:
+        return NOTHING
+    value, low, high = (100 * one for one in found)
+    around = f" [{low:{sign}.2f}, {high:{sign}.2f}]" if math.isfinite(low) else ""
+    return f"{value:{sign}.2f}{around}"
 
 
 def short(text: str, longest: int = 60) -> str:

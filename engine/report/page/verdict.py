@@ -24,7 +24,8 @@ class DecisionRow:
     generation: str
     action: str
     detail: str
-    is_obeyed: bool
+    is_warning: bool
+    """Advice that was not obeyed."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Verdict:
     is_finished: bool
     name: str | None
     path: str | None
+    is_timms: bool
+    """Whether timm can load it: a network with a decoder is this engine's own."""
     score: Score | None
     on: str
     decisions: tuple[DecisionRow, ...]
@@ -54,7 +57,10 @@ def verdict(record: RunRecord) -> Verdict:
         sentence = f"{sentence} {gain}".strip()
     decisions = tuple(
         DecisionRow(
-            one.name, ACTIONS.get(one.guard["action"], one.guard["action"]), one.guard["detail"], one.guard["obeyed"]
+            one.name,
+            ACTIONS.get(one.guard["action"], one.guard["action"]),
+            one.guard["detail"],
+            not one.guard["obeyed"] and one.guard["action"] != "continue",
         )
         for one in record.generations
         if one.guard is not None
@@ -65,6 +71,7 @@ def verdict(record: RunRecord) -> Verdict:
         chosen is not None,
         chosen.name if chosen is not None else None,
         _address(record.store, chosen),
+        record.settings.get("task") != "segment",
         score,
         SETS[on],
         decisions,
@@ -105,7 +112,7 @@ def _gain(record: RunRecord, chosen: GenerationRecord, on: str) -> tuple[str, st
         return f"None of the {len(record.generations) - 1} students was to be preferred to it.", ""
     test = compared(record, first, chosen, on)
     if test is None:
-        return f"It was not compared with {the(first.name)} image by image.", ""
+        return by_guard(chosen), ""
     note = (
         f"A student can be better than {the(first.name)} because of the pool, or because it was trained for longer."
         " Compare with the same training on the labels alone to tell (python -m jobs.compare)."
@@ -122,6 +129,13 @@ def _gain(record: RunRecord, chosen: GenerationRecord, on: str) -> tuple[str, st
         else Interval(-test.difference.value, -test.difference.high, -test.difference.low)
     )
     return f"It is {word} than {the(first.name)} by {shown}, {p_value(test.p_value)}, on the same images.", note
+
+
+def by_guard(chosen: GenerationRecord) -> str:
+    """What the guard found when the model was compared with its own teacher: of tasks whose rows are not compared here."""
+    if chosen.guard is None or chosen.guard.get("difference") is None:
+        return "It was not compared with another model image by image."
+    return f"Against its own teacher, on validation images: {chosen.guard['detail']}."
 
 
 def _unfinished(record: RunRecord) -> str:
