@@ -154,6 +154,33 @@ def test_networks_of_the_engine_are_registered_by_the_card() -> None:
     assert timm.is_model("resnet8_cifar")
 
 
+def test_a_run_is_followed_until_it_has_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = page_run(tmp_path / "run", Plan(("cat", "dog"), generations=1))
+    metrics, out = Path(made.run.folder) / "metrics.json", tmp_path / "page.html"
+    text = metrics.read_text()
+    metrics.unlink()
+    seen = []
+
+    def work(seconds: float) -> None:
+        """What happens between two pages: the run comes to its end."""
+        seen.append((seconds, out.read_text()))
+        metrics.write_text(text)
+
+    monkeypatch.setattr(job.time, "sleep", work)
+    arguments = ["--out", str(out), "--picture-seconds", "0", "--follow", "7"]
+    monkeypatch.setattr(sys, "argv", ["report", made.store.uri, "r", *arguments])
+    job.main()
+    ((seconds, first),) = seen
+    assert seconds == 7
+    assert "not finished" in first
+    assert '<meta http-equiv="refresh" content="7">' in first
+    assert "Use generation 1" in out.read_text()
+    assert "refresh" not in out.read_text()
+    assert capsys.readouterr().out.count("page.html") == 2
+
+
 def test_the_job_writes_the_page_where_it_is_told(
     run: PageRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +193,7 @@ def test_the_job_writes_the_page_where_it_is_told(
         (["r", "--out", str(tmp_path / "no" / "page.html")], "does not exist"),
         (["nothing"], "no run named 'nothing'"),
         (["r", "--picture-seconds", "-1"], "a time is 0 or more"),
+        (["r", "--follow", "0"], "at least 1 second"),
     ):
         monkeypatch.setattr(sys, "argv", ["report", run.store.uri, *arguments])
         with pytest.raises((FileNotFoundError, ValueError), match=message):

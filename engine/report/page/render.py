@@ -26,9 +26,9 @@ UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 NOTHING = "-"
 
 
-def render_page(page: Page) -> str:
-    """The page of a run as one HTML file."""
-    return render("page.html", f"Run {page.run}", page=page)
+def render_page(page: Page, refresh: int | None = None) -> str:
+    """The page of a run as one HTML file. `refresh`: seconds after which a browser reads it again, of one that is rewritten."""
+    return render("page.html", f"Run {page.run}", page=page, refresh=refresh)
 
 
 def render(template: str, title: str, **values: Any) -> str:
@@ -36,8 +36,8 @@ def render(template: str, title: str, **values: Any) -> str:
     source = environment().loader
     assert source is not None, "templates are part of the package"
     style, script = (source.get_source(environment(), name)[0] for name in ("style.css", "script.js"))
-    frame = {"style": Markup(style), "script": Markup(script), "script_hash": script_hash(script)}
-    text = environment().get_template(template).render(title=title, **frame, **values)
+    frame = {"refresh": None, "style": Markup(style), "script": Markup(script), "script_hash": script_hash(script)}
+    text = environment().get_template(template).render(title=title, **(frame | values))
     numbers = itertools.count()
     return re.sub(r"<svg .*?</svg>", lambda match: with_own_names(match.group(), next(numbers)), text, flags=re.DOTALL)
 
