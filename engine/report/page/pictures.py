@@ -13,6 +13,7 @@ from engine.ground.steps import Output
 from engine.report.page.attempt import Attempt, attempt
 from engine.report.page.candidates import Candidate, accepted, just_below, limits_of
 from engine.report.page.label_checks import Changed
+from engine.report.page.masks import MaskPicture, legend, read_masks
 from engine.report.page.pseudo_labels import SelectionPart
 from engine.report.page.source import RunRecord
 from engine.report.page.thumbnails import Address, Picture, PictureBudget, read_pictures
@@ -34,6 +35,8 @@ class Shown:
     class_name: str
     confidence: float
     was: str | None = None
+    mask: MaskPicture | None = None
+    """What was predicted of its pixels, of a run that learns pixels."""
 
     @property
     def is_right(self) -> bool | None:
@@ -62,6 +65,8 @@ class Gallery:
     below: Attempt[tuple[Shown, ...]]
     changed: tuple[Shown, ...]
     notes: tuple[str, ...]
+    masks: Attempt[tuple[tuple[str, str], ...]]
+    """Of a run that learns pixels the classes with their colours in masks."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,14 @@ def _gallery(record: RunRecord, selections: Sequence[SelectionPart], budget: Pic
     near = below.value[0] if below.value is not None else ()
     wanted = [one.address for one in (*candidates, *near)] + [(one.shard, one.row) for one in changed]
     found_pictures = _with_labels(record, names, read_pictures(record.collection_of(predictions), wanted, budget))
+    masks: Attempt[dict[Address, MaskPicture]] = Attempt({})
+    if is_segmenting := record.settings.get("task") == "segment":
+        masks = attempt(read_masks, predictions, record.store, wanted, budget)
+    predicted = masks.value or {}
 
     def shown(one: Candidate) -> Shown:
-        return Shown(found_pictures[one.address], names[one.class_index], float(probability(one.score)))
+        mask = predicted.get(one.address)
+        return Shown(found_pictures[one.address], names[one.class_index], float(probability(one.score)), mask=mask)
 
     return Gallery(
         pointer.title,
@@ -120,6 +130,7 @@ def _gallery(record: RunRecord, selections: Sequence[SelectionPart], budget: Pic
         Attempt(tuple(shown(one) for one in near), below.problem),
         tuple(_changed(one, found_pictures[one.shard, one.row]) for one in changed),
         tuple(filter(None, (note, below.value[1] if below.value is not None else ""))),
+        Attempt(legend(names) if is_segmenting else (), masks.problem),
     )
 
 
