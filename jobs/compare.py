@@ -22,7 +22,7 @@ from engine.labels.classes import ClassList
 from engine.models.checkpoint import class_names
 from engine.models.fetch import fetch_model
 from engine.recipes.registry import SelfTrainSettings
-from engine.report.compare import Arm, Outcome, Scored, markdown, refuse_unlike, rows, svg
+from engine.report.compare import Arm, Outcome, Scored, markdown, page, refuse_unlike, rows, svg
 from engine.report.cost import planned, run_cost
 from engine.settings.block import load
 from engine.settings.names import check_file_name
@@ -83,7 +83,7 @@ def check_arms(arms: dict[str, SelfTrainSettings], budget: int | None) -> None:
 def compare(
     arms: dict[str, SelfTrainSettings], store: str, name: str, seeds: list[int], budget: int | None = None
 ) -> list[dict[str, Any]]:
-    """Run every arm with every seed, write compare.json, compare.md and compare.svg, and return the table.
+    """Run every arm with every seed, write compare.json, compare.md, compare.svg and compare.html, and return the table.
 
     Raises ValueError, before anything runs, for arms with different data or networks, and for an arm above the budget.
     """
@@ -102,7 +102,12 @@ def compare(
     opened = Store(store).open()
     folder = f"{opened.root}/compare/{name}"
     report = {"seeds": seeds, "budget": budget, "arms": table}
-    for file, text in (("json", json_text(report, indent=1)), ("md", markdown(table)), ("svg", svg(table))):
+    for file, text in (
+        ("json", json_text(report, indent=1)),
+        ("md", markdown(table)),
+        ("svg", svg(table)),
+        ("html", page(name, table, seeds, budget)),
+    ):
         storage.put(opened.fs, f"{folder}/compare.{file}", text.encode())
     print(markdown(table))
     log_event("done", f"table and plot: {storage.join(opened.uri, 'compare', name)}")

@@ -17,6 +17,7 @@ from engine.plan import resource_plan
 from engine.recipes.context import RecipeContext
 from engine.recipes.registry import SelfTrainSettings, run_recipe
 from engine.report import table
+from engine.report.publish import publish
 from engine.settings.block import load
 from jobs import cli
 
@@ -37,6 +38,7 @@ def self_train(settings: SelfTrainSettings) -> dict[str, object]:
     report = table.metrics(run.store, result)
     written = run.put("metrics.json", json_text(report, indent=1).encode())
     table.show(report)
+    publish(run, settings.report)
     log_event("done", f"results: {written}. Next: python -m jobs.status {settings.store} {settings.run}")
     return report
 

@@ -45,6 +45,7 @@ def small_tree(digits: Path, store: str, **changed: Any) -> dict[str, Any]:
         "predict": {"top_p": 4, "batch_size": 16, "backend": "eager"},  # `auto` may choose differently in two stores
         "select": {"threshold": 0.3},
         "guard": {"enabled": False},  # forty steps make poor students
+        "report": {"page": False},  # a second or two each; tests of the page make their own
         "cluster": {"train": {"cpus": 1}},
         **changed,
     }

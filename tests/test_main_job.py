@@ -99,6 +99,18 @@ def test_a_changed_setting_reruns_only_what_depends_on_it(
     assert changed == {f"generation 1 {step}" for step in dependent}
 
 
+def test_a_run_leaves_its_page_and_the_cards_of_its_models(finished: str, digits: Path) -> None:
+    report: Any = self_train(small_settings(digits, finished, run="page", report={"page": True}))
+    page = (Path(finished) / "runs/page/report.html").read_text()
+    assert f"Use {'the ' * (report['chosen'] == 'teacher')}{report['chosen']}: " in page
+    assert "400 test images" in page
+    assert "(reused)" in page
+    assert "data:image/jpeg" in page
+    assert 'class="problem"' not in page
+    for row in report["generations"]:
+        assert "pretrained=True" in (Path(row["model"]) / "README.md").read_text()
+
+
 @pytest.mark.slow
 def test_threshold_recipe_sticky_keeps_what_was_accepted(digits: Path, finished: str) -> None:
     changed = {

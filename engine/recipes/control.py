@@ -67,11 +67,11 @@ def train_control(setup: RecipeContext) -> Generation | None:
     network, fits = setup.settings.recipe.final_fits(setup.settings)
     model, steps = None, []
     for number, fit in enumerate(fits):
-        name = "control fit" if number == 0 else "control finetune"
+        name = f"{CONTROL} fit" if number == 0 else f"{CONTROL} finetune"
         model = setup.fit(name, network, labels_alone(fit), model, pretext=False, labelled=setup.labelled)
         steps.append(model)
     assert model is not None, "every recipe fits its final model"
-    return Generation(CONTROL, network, model, steps, setup.evaluate("control validation", model, "validation"))
+    return Generation(CONTROL, network, model, steps, setup.evaluate(f"{CONTROL} validation", model, "validation"))
 
 
 def choose(setup: RecipeContext, generations: list[Generation]) -> Generation:

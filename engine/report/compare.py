@@ -12,6 +12,7 @@ from engine.metrics.interval import Interval, mean_over_seeds
 from engine.metrics.score import Score
 from engine.report.cost import Cost
 from engine.report.figures import comparison_svg
+from engine.report.page.render import render
 from engine.settings.block import get_value
 from engine.settings.run import RunSettings
 from engine.tasks.task import Measure
@@ -138,6 +139,12 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def page(name: str, table: Sequence[dict[str, Any]], seeds: Sequence[int], budget: int | None) -> str:
+    """The comparison as one HTML file in the frame of all pages."""
+    values = {"arms": table, "seeds": seeds, "budget": budget, "drawing": svg(table)}
+    return render("compare.html", f"Comparison {name}", **values)
 
 
 def _percent(interval: list[float] | None, sign: str = "") -> str:

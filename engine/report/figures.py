@@ -76,7 +76,7 @@ def comparison_svg(arms: Sequence[tuple[str, Sequence[float] | None]], what: str
         axes.grid(axis="x", color=PALE)
         axes.set_xlabel(what)
 
-    return _svg(draw, (7.5, 0.9 + 0.28 * len(arms)), what)
+    return svg_text(draw, (7.5, 0.9 + 0.28 * len(arms)), what)
 
 
 def preview_svg(names: Sequence[str], best: Histogram, per_class: int | None = None) -> str:
@@ -112,7 +112,7 @@ def preview_svg(names: Sequence[str], best: Histogram, per_class: int | None = N
         axes.set_title(title)
         _legend(figure, legend)
 
-    return _svg(draw, (9, 4.4), title)
+    return svg_text(draw, (9, 4.4), title)
 
 
 def settings_svg(space: Space, records: Sequence[TrialRecord], winner: TrialRecord) -> str:
@@ -141,7 +141,7 @@ def settings_svg(space: Space, records: Sequence[TrialRecord], winner: TrialReco
             if number % columns == 0:
                 axes.set_ylabel("score, %")
 
-    return _svg(draw, (3.4 * columns, 2.6 * max(1, lines)), "score against each setting")
+    return svg_text(draw, (3.4 * columns, 2.6 * max(1, lines)), "score against each setting")
 
 
 def parallel_svg(space: Space, records: Sequence[TrialRecord], winner: TrialRecord) -> str:
@@ -173,7 +173,7 @@ def parallel_svg(space: Space, records: Sequence[TrialRecord], winner: TrialReco
         axes.tick_params(axis="x", length=0, pad=14)
         axes.set_yticks([])
 
-    return _svg(draw, (1.2 + 1.3 * (len(space) + 1), 3.8), "all settings together")
+    return svg_text(draw, (1.2 + 1.3 * (len(space) + 1), 3.8), "all settings together")
 
 
 def importance_svg(important: Sequence[Importance]) -> str:
@@ -196,7 +196,7 @@ def importance_svg(important: Sequence[Importance]) -> str:
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("share of the differences between trials, %")
 
-    return _svg(draw, (7.5, 0.8 + 0.3 * len(important)), "which settings mattered")
+    return svg_text(draw, (7.5, 0.8 + 0.3 * len(important)), "which settings mattered")
 
 
 CENTRED: dict[str, Any] = {"horizontalalignment": "center", "verticalalignment": "center"}
@@ -287,7 +287,7 @@ def _from_nines(place: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return np.where(p <= 0.5, p * 1.8, 1 - 10.0 ** -(6 * (p - 0.5) + 1))
 
 
-def _svg(draw: "Draw", inches: tuple[float, float], title: str) -> str:
+def svg_text(draw: "Draw", inches: tuple[float, float], title: str) -> str:
     """What `draw` puts on a figure, as one `<svg>` element; `title` is what a screen reader reads."""
     text = render(draw, inches, "svg", salt=title).decode()
     # nothing refers to groups, whose names would come twice in a page of several figures

@@ -1,47 +1,75 @@
-"""The page of a search: its figures and tables as one HTML file without scripts, readable in any browser and offline."""
+"""The page of a search: its trials, figures and tables as one HTML file in the frame of all pages, readable in any browser and offline."""
 
-import html
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from engine.report.figures import importance_svg, parallel_svg, settings_svg
+from engine.report.page.render import render
 from engine.report.search_table import saved_sentence
 from engine.search.importance import Importance
 from engine.search.savings import Saving
 from engine.search.search import SearchResult
 from engine.search.space import Space
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1e293b; background: #fff }
-svg { max-width: 100%; height: auto } table { border-collapse: collapse }
-td, th { padding: .2rem .8rem .2rem 0; text-align: left } th { border-bottom: 1px solid #94a3b8 } pre { background: #f1f5f9; padding: 1rem }
-"""
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial. `values` in the order of the page's paths; `scores` after each generation, in %."""
+
+    name: str
+    teacher: str
+    values: tuple[str, ...]
+    scores: str
+    state: str
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class SearchPage:
+    """All that the template shows; figures as SVG, `bars` None where there are too few trials."""
+
+    sentence: str
+    paths: tuple[str, ...]
+    trials: tuple[TrialRow, ...]
+    scatters: str
+    parallel: str
+    bars: str | None
+    saved: tuple[Saving, ...]
+    saving: str
+    yaml: str
 
 
 def page(
     title: str, found: SearchResult, space: Space, important: list[Importance], saved: list[Saving], yaml: str
 ) -> str:
     """The whole report as one HTML file; `yaml` are the winner's settings."""
-    known = [record for record in found.records if record.value is not None]
-    rows = "".join(
-        f"<tr><td>{html.escape(row.verb)}</td><td>{row.wanted}</td><td>{row.made}</td>"
-        f"<td>{row.seconds_wanted:.0f}</td><td>{row.seconds_made:.0f}</td></tr>"
-        for row in saved
+    known, winner = [record for record in found.records if record.value is not None], found.winner
+    paths = tuple(dict.fromkeys(path for record in found.records for path in record.trial.values))
+    values = SearchPage(
+        f"{len(found.records)} trials; best: trial {winner.trial.name} with {winner.value or 0:.2%} on validation images.",
+        paths,
+        trial_rows(found, paths),
+        settings_svg(space, known, winner),
+        parallel_svg(space, known, winner),
+        importance_svg(important) if important else None,
+        tuple(saved),
+        saved_sentence(saved),
+        yaml,
     )
-    winner = found.winner
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>
-<h1>{html.escape(title)}</h1>
-<p>{len(found.records)} trials; best: trial {winner.trial.name} with {winner.value or 0:.2%} on validation images (orange star).
-Each mark is a trial; a search that looks at the same validation images often flatters its winner: its test result is the one to quote.</p>
-<h2>Accuracy against each setting</h2>{settings_svg(space, known, winner)}
-<h2>All settings together</h2>{parallel_svg(space, known, winner)}
-<h2>Which settings mattered</h2>{_importance(important)}
-<h2>Steps shared</h2><table><tr><th>verb</th><th>wanted</th><th>made</th><th>seconds alone</th><th>seconds shared</th></tr>{rows}</table>
-<p>{html.escape(saved_sentence(saved))}</p>
-<h2>Settings of the best</h2><pre>{html.escape(yaml)}</pre></html>
-"""
+    return render("search.html", title, it=values)
 
 
-def _importance(important: list[Importance]) -> str:
-    if not important:
-        return "<p>too few trials to tell</p>"
-    note = "Bars: share of the differences between trials; lines: what a setting without effect would show on average."
-    return f"{importance_svg(important)}<p>{note}</p>"
+def trial_rows(found: SearchResult, paths: Sequence[str]) -> tuple[TrialRow, ...]:
+    """A row for each trial, the best first, those without a score last."""
+    ordered = sorted(found.records, key=lambda record: -1.0 if record.value is None else record.value, reverse=True)
+    return tuple(
+        TrialRow(
+            record.trial.name,
+            "-" if record.trial.parent is None else f"{record.trial.cohort - 1}-{record.trial.parent:03d}",
+            tuple(str(record.trial.values.get(path, "-")) for path in paths),
+            ", ".join(f"{100 * report.value:.2f}" for report in record.reports) or "-",
+            record.state,
+            record == found.winner,
+        )
+        for record in ordered
+    )

@@ -107,9 +107,14 @@ def write_down(step: Step, found: Mapping[str, Addresses]) -> dict[str, int]:
     return {reason: len(addresses) for reason, addresses in found.items()}
 
 
+def excluded_counts(pseudo: Output) -> dict[str, int]:
+    """Images that a finished selection excluded, by reason."""
+    return pseudo.summary.get("left out", {})
+
+
 def reason_of(store: Store, pseudo: Output, shard: int, row: int) -> str | None:
     """Why an image was left out of a finished selection; None when it was not."""
-    for unit, reason in enumerate(sorted(pseudo.summary.get("left out", {}))):
+    for unit, reason in enumerate(sorted(excluded_counts(pseudo))):
         mine = (pc.field("shard") == shard) & (pc.field("row") == row)
         path = f"{pseudo.folder}/{LEFT_OUT}/{unit:08d}.parquet"
         if pq.read_table(path, filesystem=store.fs, filters=mine).num_rows:

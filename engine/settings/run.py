@@ -40,6 +40,20 @@ class GuardSettings(Block):
     )
 
 
+class ReportSettings(Block):
+    """What is written for people at the end of a run. It changes no result, and `jobs.report` makes the same page later."""
+
+    page: bool = Field(
+        True, description="write report.html into the folder of the run, and README.md into those of its models"
+    )
+    picture_seconds: float = Field(
+        20.0,
+        ge=0,
+        le=86_400,
+        description="longest time in seconds to read pictures for the page; 0: a page without pictures",
+    )
+
+
 class RunSettings(Block):
     """The main job: a recipe, its data, its networks, its fits and its selection."""
 
@@ -61,6 +75,7 @@ class RunSettings(Block):
     predict: PredictSettings = Field(PredictSettings(), description="predictions")
     select: SelectSettings = Field(SelectSettings(), description="selection of pseudo-labels")
     guard: GuardSettings = Field(GuardSettings(), description="rules after a generation")
+    report: ReportSettings = Field(ReportSettings(), description="what is written for people at the end of the run")
     trust: bool = Field(
         False,
         description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"

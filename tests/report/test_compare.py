@@ -12,7 +12,18 @@ from engine.labels.classes import ClassList
 from engine.metrics.interval import wilson
 from engine.recipes import efficientnet
 from engine.recipes.registry import SelfTrainSettings
-from engine.report.compare import Arm, Outcome, Scored, difference_to, markdown, refuse_unlike, rows, score_of, svg
+from engine.report.compare import (
+    Arm,
+    Outcome,
+    Scored,
+    difference_to,
+    markdown,
+    page,
+    refuse_unlike,
+    rows,
+    score_of,
+    svg,
+)
 from engine.report.cost import Cost, evaluated, of_step, planned
 from engine.settings.block import load, parse
 from engine.settings.run import SEED_STRIDE
@@ -121,6 +132,12 @@ def test_the_table_says_who_went_over_the_budget_and_the_picture_can_be_parsed()
     text = markdown(table)
     assert "| b | 1 | - | 90.00 [82.56, 94.48] | +10.00 [" in text
     assert "102 (over budget)" in text
+    html = page("c <1>", table, [0], 100)
+    assert "a&lt;b" in html
+    assert "c &lt;1&gt;" in html
+    assert "102 (over budget)" in html
+    assert "+10.00 [" in html
+    assert "default-src 'none'" in html
     drawn = [text.text for text in ElementTree.fromstring(svg(table)).iter("{http://www.w3.org/2000/svg}text")]
     assert {"a<b", "b", "score on test images, % (95 % interval)"} <= set(drawn)
 

@@ -117,6 +117,8 @@ def test_the_page_is_well_formed_and_has_every_trial_and_setting() -> None:
     page = search_page.page("Search <s>", result, space, importances(space, result.records), [], "a: <b>")
     assert "Search &lt;s&gt;" in page
     assert "a: &lt;b&gt;" in page
+    assert page.index("2-000") < page.index("1-005") < page.index("1-006"), "the best first, those without a score last"
+    assert "default-src 'none'" in page
     pictures = page.split("<svg")[1:]
     scatters, parallel, bars = (
         ElementTree.fromstring("<svg" + picture.split("</svg>")[0] + "</svg>") for picture in pictures

@@ -79,6 +79,7 @@ ZERO = [
     "SelectSettings.prior",
     "SelectSettings.near_duplicates",
     "GuardSettings.settled",
+    "ReportSettings.picture_seconds",
     "RunSettings.seed",
     "ClusterShape.gpus_per_node",
     "ClusterShape.price_node_hour",
