@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -20,6 +20,9 @@ Need = tuple[bool, str]
 
 class RecipeSettings(Block):
     """Options of a recipe, what it cannot do without, and which fits it makes."""
+
+    implied: ClassVar[dict[str, Any]] = {}
+    """Groups of a run's settings that have to be there and that the recipe does not read: they need not be given."""
 
     name: str
 

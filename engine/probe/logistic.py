@@ -1,0 +1,70 @@
+"""Multinomial logistic regression with L2, on hard and soft targets.
+
+The objective is scikit-learn's, C sum_i w_i CE(t_i, softmax(W z_i + b)) + |W|^2 / 2, without a penalty on b, and so is its solver, L-BFGS. Here a
+target may be a distribution, as pseudo-labels are, and a fit may start from another: scikit-learn has neither.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+EXACT_CELLS = 2**25
+"""Values of z up to which all is computed in float64."""
+TOLERANCE = 1e-6
+"""Largest entry of the gradient per image at which the fit ends."""
+MOST_ITERATIONS = 2000
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """`weight` float64 (C, D), `bias` float64 (C,); `loss`: the mean weighted cross-entropy of the images."""
+
+    weight: Tensor
+    bias: Tensor
+    loss: float
+    iterations: int
+
+
+def fit_logistic(
+    z: Tensor, targets: Tensor, weights: Tensor, inverse_penalty: float, start: Fitted | None = None
+) -> Fitted:
+    """The minimum for features `z` float32 (N, D), targets (N, C) that sum to 1 and weights (N,); `inverse_penalty` is C."""
+    dtype = torch.float64 if z.numel() <= EXACT_CELLS else torch.float32
+    z, targets, weights = (one.to(dtype) for one in (z, targets, weights))
+    total = float(weights.sum())
+    share = (weights / total)[:, None]
+    penalty = 1 / (inverse_penalty * total)
+    num_classes, dim = targets.shape[1], z.shape[1]
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        both = torch.from_numpy(flat).view(num_classes, dim + 1)
+        weight, bias = both[:, :dim], both[:, dim]
+        log_p = torch.log_softmax(z @ weight.to(dtype).T + bias.to(dtype), dim=1)
+        loss = -(share * targets * log_p).sum().double()
+        slope = share * (log_p.exp() * targets.sum(dim=1, keepdim=True) - targets)
+        gradient = torch.cat([(slope.T @ z).double() + penalty * weight, slope.sum(dim=0).double()[:, None]], dim=1)
+        return float(loss + penalty / 2 * weight.square().sum()), gradient.numpy().ravel()
+
+    first = np.zeros(num_classes * (dim + 1))
+    if start is not None:
+        first = torch.cat([start.weight, start.bias[:, None]], dim=1).numpy().ravel()
+    found = minimize(
+        value,
+        first,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": TOLERANCE, "ftol": 0.0},
+    )
+    both = torch.from_numpy(found.x).view(num_classes, dim + 1)
+    weight, bias = both[:, :dim].clone(), both[:, dim].clone()
+    loss = float(found.fun - penalty / 2 * weight.square().sum())
+    return Fitted(weight, bias, loss, int(found.nit))
+
+
+def cross_entropy(fitted: Fitted, z: Tensor, labels: Tensor) -> float:
+    """Mean cross-entropy of images `z` float32 (N, D) whose classes are `labels` int64 (N,)."""
+    logits = z @ fitted.weight.to(z.dtype).T + fitted.bias.to(z.dtype)
+    return float(torch.nn.functional.cross_entropy(logits, labels))
