@@ -12,9 +12,13 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 EXACT_CELLS = 2**25
-"""Values of z up to which all is computed in float64."""
-TOLERANCE = 1e-6
-"""Largest entry of the gradient per image at which the fit ends."""
+"""Values of z up to which the products with them are in float64, beyond it in float32; all else is float64."""
+ROUGH = 1e-5
+"""Largest entry of the gradient, of the objective per image, at which a rough fit ends."""
+EXACT = 1e-5
+"""The same of an exact fit, relative to the strength of the penalty: weights are then within about this of the minimum's."""
+ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-7}
+"""What sums over the images cannot resolve."""
 MOST_ITERATIONS = 2000
 
 
@@ -29,11 +33,18 @@ class Fitted:
 
 
 def fit_logistic(
-    z: Tensor, targets: Tensor, weights: Tensor, inverse_penalty: float, start: Fitted | None = None
+    z: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    inverse_penalty: float,
+    start: Fitted | None = None,
+    is_rough: bool = False,
 ) -> Fitted:
-    """The minimum for features `z` float32 (N, D), targets (N, C) that sum to 1 and weights (N,); `inverse_penalty` is C."""
+    """The minimum for features `z` float32 (N, D), targets (N, C) that sum to 1 and weights (N,); `inverse_penalty` is C. A rough one does for the
+    choice of C.
+    """
     dtype = torch.float64 if z.numel() <= EXACT_CELLS else torch.float32
-    z, targets, weights = (one.to(dtype) for one in (z, targets, weights))
+    z, targets, weights = z.to(dtype), targets.double(), weights.double()
     total = float(weights.sum())
     share = (weights / total)[:, None]
     penalty = 1 / (inverse_penalty * total)
@@ -42,12 +53,13 @@ def fit_logistic(
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
         both = torch.from_numpy(flat).view(num_classes, dim + 1)
         weight, bias = both[:, :dim], both[:, dim]
-        log_p = torch.log_softmax(z @ weight.to(dtype).T + bias.to(dtype), dim=1)
-        loss = -(share * targets * log_p).sum().double()
+        log_p = torch.log_softmax((z @ weight.to(dtype).T).double() + bias, dim=1)
+        loss = -(share * targets * log_p).sum()
         slope = share * (log_p.exp() * targets.sum(dim=1, keepdim=True) - targets)
-        gradient = torch.cat([(slope.T @ z).double() + penalty * weight, slope.sum(dim=0).double()[:, None]], dim=1)
+        gradient = torch.cat([(slope.T.to(dtype) @ z).double() + penalty * weight, slope.sum(dim=0)[:, None]], dim=1)
         return float(loss + penalty / 2 * weight.square().sum()), gradient.numpy().ravel()
 
+    tolerance = ROUGH if is_rough else max(EXACT * penalty, ROUNDING[dtype])
     first = np.zeros(num_classes * (dim + 1))
     if start is not None:
         first = torch.cat([start.weight, start.bias[:, None]], dim=1).numpy().ravel()
@@ -56,7 +68,7 @@ def fit_logistic(
         first,
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": TOLERANCE, "ftol": 0.0},
+        options={"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": tolerance, "ftol": 0.0},
     )
     both = torch.from_numpy(found.x).view(num_classes, dim + 1)
     weight, bias = both[:, :dim].clone(), both[:, dim].clone()

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,12 +71,13 @@ def test_features_are_those_of_the_network_by_hand(tmp_path: Path) -> None:
     where, features = read_all(output, run.store)
     assert [(r["shard"], r["row"]) for r in where.to_pylist()] == [(n // 4, n % 4) for n in range(10) if n != 3]
     loaded = load(network)
+    model: Any = loaded.model
     images = pq.read_table(pool)["image"].to_pylist()
     kept = [n for n in range(10) if n != 3]
     pixels = torch.stack([decode(pa.py_buffer(images[n]), loaded.frame) for n in kept]) / 255
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (loaded.mean, loaded.std))
     with torch.inference_mode():
-        wanted = loaded.model.forward_head(loaded.model.forward_features((pixels - mean) / std), pre_logits=True)
+        wanted = model.forward_head(model.forward_features((pixels - mean) / std), pre_logits=True)
     assert features.dtype == np.float16
     np.testing.assert_allclose(features, wanted.numpy(), rtol=2e-3, atol=1e-4)
     contents = [value for _, table in read_tables(output, run.store.fs) for value in table["content"].to_pylist()]
@@ -184,7 +186,8 @@ def test_timm_networks_give_what_their_classifier_sees() -> None:
     for name, size in (("resnet18", 32), ("vit_tiny_patch16_224", 224), ("mobilenetv3_small_050", 64)):
         settings = ModelSettings(model=name, img_size=size)
         torch.manual_seed(0)
-        whole, bare = build_model(settings, 7).eval(), build_model(settings, 0).eval()
+        whole: Any = build_model(settings, 7).eval()
+        bare = build_model(settings, 0).eval()
         bare.load_state_dict(whole.state_dict(), strict=False)
         images = torch.randn(2, 3, size, size)
         with torch.inference_mode():
