@@ -1,4 +1,4 @@
-"""Embed on Ray Data: the labelling workers write the features of a frozen network, a part per shard, exactly once.
+"""Embed on Ray Data: prediction workers write the features of a frozen network, a part per shard, exactly once.
 
 What is embedded is the whole collection: which of its images are excluded or chosen is decided when the features are read, so that one cache serves
 every draw of labels, every head and every round.
@@ -28,7 +28,7 @@ PARQUET: dict[str, Any] = {
 def embed(run: Run, backbone: Output, scope: Scope, settings: EmbedSettings) -> Output:
     """Features of `backbone` (`embed.backbone`) for every image of the scope's collection that can be read: one part per shard (schema.features).
 
-    The digest of the backbone names the step, so features of another network are never found. A killed pass goes on where it was. Raises as
+    The digest of the backbone names the step, so features of another network are never found. A killed pass resumes. Raises as
     `predict.pipeline.predict` does.
     """
     whole = replace(scope, exclusions=None, chosen=None)

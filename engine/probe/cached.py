@@ -108,7 +108,7 @@ def predict_parts(run: Run, label: str, model: Output, job: CachedJob) -> Output
             parts[part.unit] = part
             budget.spend(part)
     if budget.excluded:
-        log_event(label, f"{budget.excluded} images excluded: they stand in a labelled or evaluation set")
+        log_event(label, f"{budget.excluded} images excluded: also in a labelled or evaluation set")
     return step.commit(parts.values(), {"model": model.step, **budget.summary()}, started)
 
 
@@ -142,8 +142,8 @@ def put_one(part: Part, head: AnyHead, job: CachedJob) -> Part:
     if quarantine.num_rows:
         job.step.put_sidecar("quarantine", part.unit, quarantine)
     reasons = count_reasons(quarantine["reason"].to_pylist())
-    left_out = sum(count for reason, count in reasons.items() if is_excluded(reason))
-    stats = {"reasons": reasons, "rejected": quarantine.num_rows - left_out, "excluded": left_out}
+    excluded_count = sum(count for reason, count in reasons.items() if is_excluded(reason))
+    stats = {"reasons": reasons, "rejected": quarantine.num_rows - excluded_count, "excluded": excluded_count}
     return job.step.put_part(part.unit, predictions, stats, vars(seconds), **PARQUET)
 
 

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 EXACT_CELLS = 2**25
-"""Values of z up to which the products with them are in float64, beyond it in float32; all else is float64."""
+"""Values of z up to which the products with them are in float64, beyond it in float32, for speed: probabilities are then within 5e-4."""
 ROUGH = 1e-5
 """Largest entry of the gradient, of the objective per image, at which a rough fit ends."""
 EXACT = 1e-5

@@ -1,7 +1,7 @@
 """A probe on the frozen features of a pretrained network, and rounds of self-training in seconds.
 
-Labels, then pseudo-labels, teach a linear classifier on features that never change: pseudo-labelling (Lee: Pseudo-Label, 2013) where a round costs
-seconds. Prototypes (Wang et al.: SimpleShot, 2019) or nearest neighbours may stand in for the probe.
+Labels, then pseudo-labels, teach a linear classifier on features that never change: Lee's Pseudo-Label (2013) with rounds of seconds.
+Instead of the probe: prototypes (Wang et al.: SimpleShot, 2019), or nearest neighbours.
 
 0  Embed the labelled images, the validation and test images and the pool once.
 1  Fit a head on the features of the labelled images.

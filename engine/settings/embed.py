@@ -58,7 +58,6 @@ class EmbedJobSettings(Block):
     def _nothing_is_excluded(self) -> Self:
         if self.images.exclude:
             raise ValueError(
-                "images.exclude has no effect: a whole collection is embedded, and what is excluded is left out when its features are read."
-                " Leave it out"
+                "images.exclude has no effect: a whole collection is embedded, and a head excludes images when it reads their features. Remove it"
             )
         return self
