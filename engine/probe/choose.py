@@ -1,7 +1,7 @@
 """How strong the penalty of a probe is: chosen on images that it does not learn from, never on the test set."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,12 @@ class TrainingRows:
     targets: Tensor
     weights: Tensor
     num_true: int
+
+    @property
+    def true(self) -> "TrainingRows":
+        """The true labels alone."""
+        n = self.num_true
+        return TrainingRows(self.z[:n], self.targets[:n], self.weights[:n], n)
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -60,7 +66,16 @@ class Choice:
 
 
 def choose_penalty(rows: TrainingRows, validation: HeldOut | None, folds: int) -> Choice:
-    """The C of GRID with the lowest cross-entropy on the validation images, or else by stratified cross-validation of the true labels."""
+    """The C of GRID with the lowest cross-entropy on the validation images, or else by stratified cross-validation, of a probe of the true labels.
+
+    Where pseudo-labels join them, C is divided by as much as the total weight grows: the penalty per image stays what it was chosen to be.
+    """
+    total, rows = float(rows.weights.sum()), rows.true
+    chosen = _choose(rows, validation, folds)
+    return replace(chosen, C=chosen.C * float(rows.weights.sum()) / total)
+
+
+def _choose(rows: TrainingRows, validation: HeldOut | None, folds: int) -> Choice:
     if validation is not None and len(validation.labels):
         return _lowest(_losses(rows, validation), "validation")
     if np.bincount(rows.labels, minlength=rows.targets.shape[1]).min() < FEWEST:

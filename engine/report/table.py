@@ -26,6 +26,7 @@ def metrics(store: Store, generations: list[Generation]) -> dict[str, Any]:
             "guard": _guard(generation.guard),
             "seconds": round(sum(seconds(store, output) for output in generation.steps), 1),
             "model": f"{generation.model.folder}/{generation.model.summary['model']}",
+            **({"is_network": False} if generation.model.summary.get("kind") == "knn" else {}),
             "steps": [output.step for output in generation.steps],
         }
         for generation in generations
@@ -77,9 +78,12 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     console.print(table)
     chosen = next(row for row in report["generations"] if row["name"] == report["chosen"])
     path = chosen["model"]
-    console.print(
-        f"Best model: {chosen['name']}, {path} (timm: local-dir:{path})", markup=False, highlight=False, soft_wrap=True
+    how = (
+        f"timm: local-dir:{path}"
+        if chosen.get("is_network", True)
+        else "its head is head.safetensors in the step's folder"
     )
+    console.print(f"Best model: {chosen['name']}, {path} ({how})", markup=False, highlight=False, soft_wrap=True)
 
 
 WIDTH = 120

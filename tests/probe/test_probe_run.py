@@ -186,11 +186,14 @@ def test_what_is_interrupted_between_parts_resumes(probed: Probed, monkeypatch: 
 
 
 @pytest.mark.parametrize("kind", ["prototypes", "knn"])
-def test_other_heads_teach_and_are_measured(probed: Probed, digits: Path, kind: str) -> None:
+def test_other_heads_teach_and_are_measured(
+    probed: Probed, digits: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     settings = probe_settings(digits, probed.uri, probed.network, head={"kind": kind})
     report: dict[str, Any] = self_train(settings)
     assert [row["name"] for row in report["generations"]] == ["teacher", "round 1"]
     assert min(row["test"]["value"] for row in report["generations"]) > 0.4
+    assert ("timm: local-dir:" in capfd.readouterr().out) == (kind == "prototypes")
 
 
 def test_a_head_of_neighbours_is_not_loaded_as_a_network(probed: Probed, digits: Path) -> None:
