@@ -34,8 +34,7 @@ def make_backbone(run: Run, settings: ModelSettings, init: Output | None) -> Out
 
     def work(step: Step) -> Output:
         started = time.time()
-        with torch.random.fork_rng(devices=[]):
-            network = build_model(settings, 0)
+        network = bare_network(settings)
         if init is not None:
             log_event("backbone", str(initialise(network, fetch_model(init, run.store.fs))))
         dim = feature_dim(network, settings)
@@ -46,6 +45,20 @@ def make_backbone(run: Run, settings: ModelSettings, init: Output | None) -> Out
         return step.commit(parts, summary, started)
 
     return run.find_or_run_step("backbone", StepRecord(VERB, REVISION, {"model": settings}, inputs), work)
+
+
+def bare_network(settings: ModelSettings) -> torch.nn.Module:
+    """The network of `settings` without its classifier. Raises ValueError where timm's weights cannot be had."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return build_model(settings, 0)
+    except ValueError:
+        raise
+    except Exception as error:  # what a download raises has no common class
+        raise ValueError(
+            f"timm's weights of {settings.model} cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
+            " Without a network, put its config.json and model.safetensors into a folder, and set recipe.backbone to that folder."
+        ) from error
 
 
 def check_frozen(settings: ModelSettings, is_initialised: bool) -> None:

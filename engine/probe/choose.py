@@ -14,8 +14,11 @@ GRID = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 """Values of C that are tried; features have length 1 on average."""
 FEWEST = 2
 """Images of a class from which some can be held out."""
-ONE_EACH = 100.0
-"""C where a class has a single image, so that nothing can be held out."""
+ONE_EACH = 1.0
+"""C where a class has a single image, so that nothing can be held out: scikit-learn's default, nearly the prototypes' classes."""
+ONE_EACH_TOTAL = 10_000.0
+"""C times the total weight where pseudo-labels join such images: about what cross-validation finds where there are four of a class."""
+ALONE = "one image of a class"
 SEED = 0
 
 
@@ -71,15 +74,17 @@ def choose_penalty(rows: TrainingRows, validation: HeldOut | None, folds: int) -
     Where pseudo-labels join them, C is divided by as much as the total weight grows: the penalty per image stays what it was chosen to be.
     """
     total, rows = float(rows.weights.sum()), rows.true
-    chosen = _choose(rows, validation, folds)
-    return replace(chosen, C=chosen.C * float(rows.weights.sum()) / total)
+    chosen, true = _choose(rows, validation, folds), float(rows.weights.sum())
+    if chosen.on == ALONE and total > true:
+        return replace(chosen, C=ONE_EACH_TOTAL / total)
+    return replace(chosen, C=chosen.C * true / total)
 
 
 def _choose(rows: TrainingRows, validation: HeldOut | None, folds: int) -> Choice:
     if validation is not None and len(validation.labels):
         return _lowest(_losses(rows, validation), "validation")
     if np.bincount(rows.labels, minlength=rows.targets.shape[1]).min() < FEWEST:
-        return Choice(ONE_EACH, "one image of a class", {})
+        return Choice(ONE_EACH, ALONE, {})
     total = np.zeros(len(GRID))
     for fold in stratified_folds(rows.labels, folds):
         held = torch.from_numpy(fold)

@@ -44,9 +44,9 @@ class LabelledFeatures:
     features: Output
     collection: Collection
 
-    @property
-    def inputs(self) -> str:
-        return f"{self.features.digest}-{self.collection.digest}"
+    def inputs(self, name: str) -> dict[str, str]:
+        """What a step that reads it depends on."""
+        return {name: self.features.digest, f"{name}_images": self.collection.digest}
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def fit_head(run: Run, label: str, spec: HeadSpec) -> Output:
     Raises ValueError for features of different networks, for a class without a label, and for labels that are no classes.
     """
     caches = {"labelled": spec.labelled.features}
-    inputs = {"backbone": spec.backbone.digest, "labelled": spec.labelled.inputs, "statistics": spec.statistics.digest}
+    inputs = {"backbone": spec.backbone.digest, "statistics": spec.statistics.digest} | spec.labelled.inputs("labelled")
     if spec.validation is not None and spec.settings.kind == "probe" and spec.settings.C is None:
-        inputs["validation"] = spec.validation.inputs
+        inputs |= spec.validation.inputs("validation")
         caches["validation"] = spec.validation.features
     if spec.pseudo is not None:
         inputs |= {"pool": spec.pseudo.features.digest, "pseudo": spec.pseudo.picks.output.digest}

@@ -121,7 +121,7 @@ def test_the_scaling_is_that_of_numpy(tmp_path: Path) -> None:
 
 
 def test_a_killed_pass_goes_on_where_it_was(tmp_path: Path) -> None:
-    pool, network = write_pool(tmp_path / "pool.parquet", images=600), put_network(tmp_path / "network")
+    pool, network = write_pool(tmp_path / "pool.parquet", images=300), put_network(tmp_path / "network")
     arguments = [f"model={network}", f"images.uri={pool}", "images.rows_per_shard=2", "embed.backend=eager"]
     config = tmp_path / "embed.yaml"
     config.write_text(
@@ -151,7 +151,7 @@ def test_a_killed_pass_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [one.name for one in steps.glob("embed-*")] == [output.step]
     assert before <= parts(), "finished parts were thrown away"
     committed = output.parts(run.store.fs)
-    assert [part.unit for part in committed] == list(range(300))
+    assert [part.unit for part in committed] == list(range(150))
     undisturbed = new_run(tmp_path / "other")
     again = make_backbone(undisturbed, load(network).settings, find_model(undisturbed, str(network), as_init=True))
     whole = embed(undisturbed, again, scope, EmbedSettings(backend="eager"))
@@ -168,6 +168,18 @@ def test_a_killed_pass_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_network_without_features_is_refused(tmp_path: Path, settings: ModelSettings, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         make_backbone(new_run(tmp_path), settings, None)
+
+
+def test_weights_that_cannot_be_fetched_are_asked_for_as_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to host\nmore")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    wanted = ModelSettings(model="resnet18", img_size=32, pretrained=True)
+    with pytest.raises(ValueError, match=r"no route to host\)\. Without a network, put its config\.json"):
+        make_backbone(new_run(tmp_path), wanted, None)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from engine.embed.statistics import Moments
 from engine.probe import logistic
-from engine.probe.choose import GRID, ONE_EACH, HeldOut, TrainingRows, choose_penalty, stratified_folds
+from engine.probe.choose import GRID, ONE_EACH, ONE_EACH_TOTAL, HeldOut, TrainingRows, choose_penalty, stratified_folds
 from engine.probe.heads import FLOOR, LinearHead, NeighbourHead, read_head, unscaled
 from engine.probe.logistic import fit_logistic
 from engine.probe.prototypes import prototypes
@@ -136,6 +136,8 @@ def test_the_penalty_is_chosen_where_it_is_not_learned() -> None:
     assert choose_penalty(rows, None, folds=5).on == "cross-validation"
     single = TrainingRows(z[:4], one_hot(labels)[:4], torch.ones(4), 4)
     assert choose_penalty(single, None, folds=5).C == ONE_EACH
+    joined = TrainingRows(z, one_hot(labels), torch.ones(40), 4)
+    assert choose_penalty(joined, None, folds=5).C == ONE_EACH_TOTAL / 40
 
 
 def test_pseudo_labels_are_never_what_a_penalty_is_chosen_on() -> None:

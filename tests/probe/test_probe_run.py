@@ -196,6 +196,19 @@ def test_other_heads_teach_and_are_measured(
     assert ("timm: local-dir:" in capfd.readouterr().out) == (kind == "prototypes")
 
 
+def test_the_temperature_is_fitted_on_cached_validation_images(
+    probed: Probed, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = probe_tree(digits, probed.uri, probed.network)
+    tree["predict"]["calibrate"] = True
+    setup = RecipeContext(probed.run, parse(SelfTrainSettings, tree, "test"))
+    monkeypatch.setattr(Manifest, "read", None)
+    output = setup.predict("calibrated", probed.step("teacher fit"))
+    scored = probed.store.step_json(output.step, "record.json")["settings"]
+    assert scored["temperature"] != 1
+    assert scored["from_features"] == 1
+
+
 def test_a_head_of_neighbours_is_not_loaded_as_a_network(probed: Probed, digits: Path) -> None:
     self_train(probe_settings(digits, probed.uri, probed.network, head={"kind": "knn"}, generations=0))
     model = probed.step("teacher fit")
