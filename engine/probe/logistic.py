@@ -4,7 +4,7 @@ The objective is scikit-learn's, C sum_i w_i CE(t_i, softmax(W z_i + b)) + |W|^2
 target may be a distribution, as pseudo-labels are, and a fit may start from another: scikit-learn has neither.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ EXACT_CELLS = 2**25
 ROUGH = 1e-5
 """Largest entry of the gradient, of the objective per image, at which a rough fit ends."""
 EXACT = 1e-5
-"""The same of an exact fit, relative to the strength of the penalty: weights are then within about this of the minimum's."""
+"""The same of an exact fit, relative to the strength of the penalty: no weight is then further than this from the minimum's."""
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-7}
 """What sums over the images cannot resolve."""
 MOST_ITERATIONS = 2000
@@ -43,6 +43,8 @@ def fit_logistic(
     """The minimum for features `z` float32 (N, D), targets (N, C) that sum to 1 and weights (N,); `inverse_penalty` is C. A rough one does for the
     choice of C.
     """
+    if len(z) < z.shape[1]:
+        return _fit_in_span(z, targets, weights, inverse_penalty, start, is_rough)
     dtype = torch.float64 if z.numel() <= EXACT_CELLS else torch.float32
     z, targets, weights = z.to(dtype), targets.double(), weights.double()
     total = float(weights.sum())
@@ -74,6 +76,16 @@ def fit_logistic(
     weight, bias = both[:, :dim].clone(), both[:, dim].clone()
     loss = float(found.fun - penalty / 2 * weight.square().sum())
     return Fitted(weight, bias, loss, int(found.nit))
+
+
+def _fit_in_span(
+    z: Tensor, targets: Tensor, weights: Tensor, inverse_penalty: float, start: Fitted | None, is_rough: bool
+) -> Fitted:
+    """The same where images are fewer than features: the minimum lies in the span of z, in a basis of which the problem is as small as the images."""
+    basis = torch.linalg.qr(z.double().T).Q
+    inside = None if start is None else replace(start, weight=start.weight @ basis)
+    found = fit_logistic(z.double() @ basis, targets, weights, inverse_penalty, inside, is_rough)
+    return replace(found, weight=found.weight @ basis.T)
 
 
 def cross_entropy(fitted: Fitted, z: Tensor, labels: Tensor) -> float:

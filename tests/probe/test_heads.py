@@ -42,6 +42,17 @@ def test_a_probe_is_scikit_learns(inverse_penalty: float, is_weighted: bool) -> 
     np.testing.assert_allclose(odds, wanted.predict_proba(z.double().numpy()), atol=1e-4)
 
 
+def test_fewer_images_than_features_are_scikit_learns_too() -> None:
+    rng = np.random.default_rng(2)
+    z, labels = torch.tensor(rng.normal(size=(12, 40)), dtype=torch.float32), torch.arange(12) % CLASSES
+    z[11] = z[7]  # the span is smaller still
+    found = fit_logistic(z, one_hot(labels), torch.ones(12), 3.0)
+    again = fit_logistic(z, one_hot(labels), torch.ones(12), 3.0, found)
+    wanted = LogisticRegression(C=3.0, tol=1e-10, max_iter=10_000).fit(z.double().numpy(), labels.numpy())
+    np.testing.assert_allclose(found.weight, wanted.coef_, atol=1e-4)
+    np.testing.assert_allclose(again.weight, wanted.coef_, atol=1e-4)
+
+
 def test_in_single_precision_it_is_scikit_learns_within_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "EXACT_CELLS", 0)
     z, labels = blobs(200)
