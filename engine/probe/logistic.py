@@ -4,6 +4,8 @@ The objective is scikit-learn's, C sum_i w_i CE(t_i, softmax(W z_i + b)) + |W|^2
 target may be a distribution, as pseudo-labels are, and a fit may start from another: scikit-learn has neither.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,17 +69,25 @@ def fit_logistic(
     first = np.zeros(num_classes * (dim + 1))
     if start is not None:
         first = torch.cat([start.weight, start.bias[:, None]], dim=1).numpy().ravel()
-    found = minimize(
-        value,
-        first,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": tolerance, "ftol": 0.0},
-    )
+    options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": tolerance, "ftol": 0.0}
+    with one_thread_if(z.numel() <= EXACT_CELLS):
+        found = minimize(value, first, jac=True, method="L-BFGS-B", options=options)
     both = torch.from_numpy(found.x).view(num_classes, dim + 1)
     weight, bias = both[:, :dim].clone(), both[:, dim].clone()
     loss = float(found.fun - penalty / 2 * weight.square().sum())
     return Fitted(weight, bias, loss, int(found.nit))
+
+
+@contextmanager
+def one_thread_if(is_small: bool) -> Iterator[None]:
+    """torch in one thread while the block runs: where products take less than a millisecond, threads wait for one another longer than that."""
+    threads = torch.get_num_threads()
+    if is_small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fit_in_span(
