@@ -20,7 +20,7 @@ uncertain than that.
 ROUGH = 1e-5
 """Largest entry of the gradient, of the objective per image, at which a rough fit ends; scikit-learn's default is 1e-4."""
 EXACT = 1e-5
-"""The same of an exact fit, relative to the strength of the penalty: no weight is then further than this from the minimum's."""
+"""The same of an exact fit, relative to the strength of the penalty: every weight is then within this of the minimum's."""
 LEAST = 1e-10
 """What float64 cannot resolve."""
 MOST_ITERATIONS = 2000
@@ -50,19 +50,20 @@ def fit_logistic(
     if len(z) < z.shape[1]:
         return _fit_in_span(z, targets, weights, inverse_penalty, start, is_rough)
     dtype = torch.float64 if z.numel() <= EXACT_CELLS else torch.float32
-    z, targets, weights = z.to(dtype), targets.double(), weights.double()
-    total = float(weights.sum())
-    share = (weights / total)[:, None]
+    total = float(weights.double().sum())
+    z, shares = z.to(dtype), (weights.double()[:, None] * targets.double() / total).to(dtype)
+    image_shares = shares.sum(dim=1, keepdim=True)
     penalty = 1 / (inverse_penalty * total)
     num_classes, dim = targets.shape[1], z.shape[1]
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
         both = torch.from_numpy(flat).view(num_classes, dim + 1)
         weight, bias = both[:, :dim], both[:, dim]
-        log_p = torch.log_softmax((z @ weight.to(dtype).T).double() + bias, dim=1)
-        loss = -(share * targets * log_p).sum()
-        slope = share * (log_p.exp() * targets.sum(dim=1, keepdim=True) - targets)
-        gradient = torch.cat([(slope.T.to(dtype) @ z).double() + penalty * weight, slope.sum(dim=0)[:, None]], dim=1)
+        log_p = torch.log_softmax(torch.addmm(bias.to(dtype), z, weight.to(dtype).T), dim=1)
+        loss = -(shares * log_p).sum(dtype=torch.float64)
+        slope = log_p.exp_().mul_(image_shares).sub_(shares)
+        own = [(slope.T @ z).double() + penalty * weight, slope.sum(dim=0, dtype=torch.float64)[:, None]]
+        gradient = torch.cat(own, dim=1)
         return float(loss + penalty / 2 * weight.square().sum()), gradient.numpy().ravel()
 
     tolerance = ROUGH if is_rough or dtype == torch.float32 else max(EXACT * penalty, LEAST)
