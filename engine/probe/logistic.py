@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 EXACT_CELLS = 2**22
@@ -71,7 +72,8 @@ def fit_logistic(
     if start is not None:
         first = torch.cat([start.weight, start.bias[:, None]], dim=1).numpy().ravel()
     options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": tolerance, "ftol": 0.0}
-    with one_thread_if(z.numel() <= EXACT_CELLS):
+    # the solver's own sums are short: threads of its BLAS would spin beside torch's and take half of the time
+    with threadpool_limits(1, "blas"), one_thread_if(z.numel() <= EXACT_CELLS):
         found = minimize(value, first, jac=True, method="L-BFGS-B", options=options)
     both = torch.from_numpy(found.x).view(num_classes, dim + 1)
     weight, bias = both[:, :dim].clone(), both[:, dim].clone()
