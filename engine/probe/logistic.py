@@ -72,7 +72,7 @@ def fit_logistic(
     if start is not None:
         first = torch.cat([start.weight, start.bias[:, None]], dim=1).numpy().ravel()
     options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": tolerance, "ftol": 0.0}
-    # the solver's own sums are short: threads of its BLAS would spin beside torch's and take half of the time
+    # the solver's own sums are short: threads of its BLAS would spin while torch computes, and take half of the time
     with threadpool_limits(1, "blas"), one_thread_if(z.numel() <= EXACT_CELLS):
         found = minimize(value, first, jac=True, method="L-BFGS-B", options=options)
     both = torch.from_numpy(found.x).view(num_classes, dim + 1)
