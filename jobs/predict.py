@@ -15,7 +15,7 @@ from engine.images.scope import Scope
 from engine.models.checkpoint import describe
 from engine.models.fetch import fetch_model
 from engine.models.imported import find_model
-from engine.predict.pipeline import predict
+from engine.probe.predicting import predict
 from engine.settings.block import load
 from engine.settings.jobs import PredictJobSettings
 from engine.tasks.registry import find_answers

@@ -23,6 +23,7 @@ from engine.recipes.registry import SelfTrainSettings
 from engine.search.job import SearchJobSettings
 from engine.settings import jobs as jobs_settings
 from engine.settings.block import Block, load
+from engine.settings.embed import EmbedJobSettings
 from engine.settings.geo import MapJobSettings, RasteriseJobSettings, ScenesSettings, TilesJobSettings
 from jobs import cli
 
@@ -30,6 +31,7 @@ CONFIGURED: dict[str, type[Block]] = {
     "self_train": SelfTrainSettings,
     "search": SearchJobSettings,
     "predict": jobs_settings.PredictJobSettings,
+    "embed": EmbedJobSettings,
     "plan": jobs_settings.PlanJobSettings,
     "select": jobs_settings.SelectJobSettings,
     "fit": jobs_settings.FitJobSettings,

@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from engine.dedup import hashing
+from engine.embed import pipeline as embedding
+from engine.embed.shard_embedder import FeatureAnswers, ShardEmbedder, features_of
 from engine.fit import trainer as fitting
 from engine.fit.loop import Hooks, train
 from engine.fit.objective import Context, create_objective
@@ -42,6 +44,9 @@ from engine.models.checkpoint import save
 from engine.predict import pipeline as predicting
 from engine.predict.predictor import Predictor
 from engine.predict.shard_predictor import ShardPredictor
+from engine.probe import fit as heads
+from engine.probe.choose import TrainingRows, choose_penalty, fit_chosen
+from engine.probe.prototypes import prototypes
 from engine.select import pipeline as selecting
 from engine.select.histogram import Histogram
 from engine.select.histogram_step import ScoreHistograms
@@ -182,6 +187,35 @@ def test_predict(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores_of(table).astype(np.float32)[:, 0], expected, atol=4e-3)
 
 
+def test_embed(tmp_path: Path) -> None:
+    manifest = listed(
+        list_images(str(parquet_of(tmp_path / "images.parquet")), SourceSettings(rows_per_shard=12)),
+        tmp_path / "listing",
+    )
+    settings = ModelSettings(model="resnet8_cifar", img_size=16, model_args={"width": 8})
+    torch.manual_seed(1)
+    save(tmp_path / "model", build_model(settings, 0), settings, [])
+    predictor = Predictor(tmp_path / "model", PredictSettings(batch_size=5, backend="eager"), answers=FeatureAnswers())
+    features = features_of(ShardEmbedder(Scope(Collection("pool", manifest)), predictor)(0).predictions)
+    assert features.shape == (12, 64)
+    found = [*features.astype(np.float64).mean(axis=1)[:4], float(features.astype(np.float64).std())]
+    np.testing.assert_allclose(
+        found, FEATURES[embedding.REVISION], rtol=5e-3, err_msg="features changed; raise REVISION"
+    )
+
+
+def test_probe() -> None:
+    rng = np.random.default_rng(5)
+    z = torch.tensor(rng.normal(size=(60, 8)) / 3, dtype=torch.float32)
+    targets = torch.nn.functional.one_hot(torch.arange(60) % 3, 3).float()
+    rows = TrainingRows(z, targets, torch.linspace(0.5, 2, 60), 60)
+    chosen = choose_penalty(rows, None, folds=4)
+    fitted = fit_chosen(rows, chosen)
+    weight, _ = prototypes(z, targets, rows.weights, 0.1)
+    found = [chosen.C, float(fitted.weight.norm()), fitted.loss, float(weight[:, 0].abs().sum())]
+    np.testing.assert_allclose(found, HEADS[heads.REVISION], rtol=2e-3, err_msg="a head changed; raise REVISION")
+
+
 def test_gather(tmp_path: Path) -> None:
     manifest = listed(
         list_images(str(parquet_of(tmp_path / "images.parquet")), SourceSettings(rows_per_shard=4)),
@@ -297,6 +331,10 @@ SCORES = {
     ]
 }
 """Log-odds of the best class of each image, by the revision of predict."""
+FEATURES = {1: [0.029178, 0.02273, 0.025663, 0.024962, 0.018614]}
+"""Mean features of four images and the deviation of all, by the revision of embed."""
+HEADS = {1: [0.1, 0.433717, 1.069805, 5.342384]}
+"""Chosen C, norm and loss of a probe, and a sum of prototypes, by the revision of probe."""
 WEIGHTS = {3: [1.61826, 0.113763, 1.00005, 0.0249489, 1.08352]}
 """Loss, mean |weight| of three tensors and the norm of the classifier after five steps, by the revision of fit."""
 MEASURES = [0.722977, 0.836281, 0.085, 0.0327658, 0.342188]

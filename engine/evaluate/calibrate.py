@@ -13,7 +13,7 @@ from engine.ground.steps import Output, Step
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
 from engine.metrics.temperature import Temperature, fit_temperature
-from engine.predict.pipeline import predict
+from engine.probe.predicting import predict
 from engine.select.scores import classes_of, log_probability, scores_of
 from engine.settings.predict import PredictSettings
 

@@ -12,7 +12,7 @@ from engine.images.lost_classes import check_counts
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
 from engine.metrics.score import Score
-from engine.predict.pipeline import predict
+from engine.probe.predicting import predict
 from engine.settings.predict import PredictSettings
 from engine.tables.schema import CLASSES_HASH
 from engine.tasks.task import Task

@@ -18,7 +18,7 @@ from engine.labels.targets import Targets, dense
 from engine.metrics.soft import average_precision, kl_divergence
 from engine.models.checkpoint import class_names
 from engine.models.fetch import fetch_model
-from engine.predict.pipeline import predict
+from engine.probe.predicting import predict
 from engine.select.scores import classes_of, probability, scores_of
 from engine.settings.jobs import SoftSettings
 from engine.settings.predict import PredictSettings

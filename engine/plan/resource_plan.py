@@ -46,7 +46,8 @@ def plan_resources(
         ("student fit", settings.fits.student),
         ("finetune", settings.fits.finetune),
     ]
-    steps = [_fit(name, fit, settings, resources, nodes) for name, fit in fits if fit is not None]
+    made = settings.recipe.fits(settings)
+    steps = [_fit(name, fit, settings, resources, nodes) for name, fit in fits if fit is not None and made]
     if settings.recipe.num_generations == 0 or settings.data.pool is None:
         return steps
     actors = allocate_actors(resources, MANY, cluster.label.workers, cluster.label.gpus_per_worker)
@@ -67,6 +68,8 @@ def plan_resources(
     cpus = max(1, int(resources.get("CPU", 1)))
     select = StepResources("select", cpus, 1, 0, 0.5, "one task per CPU; memory independent of pool size")
     gather = StepResources("gather", cpus, 1, 0, 0.5 + shard, "one task per CPU")
+    if not made:
+        return [predict, select]
     return [steps[0], predict, select, gather, *steps[1:]]
 
 

@@ -35,21 +35,17 @@ from engine.images.scope import Scope
 from engine.models.fetch import fetch_model
 from engine.predict.bottleneck import bottleneck
 from engine.predict.int8 import load_quantised
-from engine.predict.job import PredictJob
+from engine.predict.job import PARQUET, PredictJob
 from engine.predict.predict_plan import FEW_IMAGES, is_worth_measuring, log_plan, make_plan, unmeasured_plan
 from engine.predict.predictor import CLASSES, Predictor
-from engine.predict.shard_predictor import PredictedShard, ShardPredictor
+from engine.predict.shard_predictor import PredictedShard
 from engine.settings.block import identity
 from engine.settings.predict import PredictSettings
 from engine.tasks.answers import Answers
 
-__all__ = ["REVISION", "PredictActor", "TooManyRejectsError", "predict"]
+__all__ = ["PARQUET", "REVISION", "PredictActor", "TooManyRejectsError", "pass_over", "predict"]
 
 REVISION = 2
-PARQUET: dict[str, Any] = {
-    "column_encoding": {"row": "DELTA_BINARY_PACKED", "classes": "BYTE_STREAM_SPLIT", "scores": "BYTE_STREAM_SPLIT"},
-    "use_dictionary": ["shard"],
-}
 TASK_IMAGES = FEW_IMAGES
 """Images up to which a step runs as plain tasks."""
 
@@ -62,7 +58,7 @@ class PredictActor:
     """
 
     def __init__(self, job: PredictJob) -> None:
-        self.step = job.step
+        self.step, self.parquet = job.step, job.parquet
         self.write = 0.0
         self.broken: Failure | None = None
         try:
@@ -70,7 +66,7 @@ class PredictActor:
             torch.set_num_threads(1 if job.decode_threads else job.threads)  # decoders are threads of their own
             quantised = load_quantised(job.step) if job.settings.backend == "int8" else None
             predictor = Predictor(fetch_model(job.model, job.step.fs), job.settings, device, quantised, job.answers)
-            self.labeller = ShardPredictor(job.scope, predictor, job.decode_threads)
+            self.labeller = job.worker(job.scope, predictor, job.decode_threads)
             allocator.keep_freed()
         except Exception as error:
             self.broken = classify_worker_error(error, job.step.uri)
@@ -96,7 +92,7 @@ class PredictActor:
         stats = {"reasons": labelled.reasons, "rejected": labelled.rejected, "excluded": labelled.excluded, **sidecar}
         labelled.seconds.write = self.write  # a part's own writing ends after its name is made
         started = time.perf_counter()
-        part = self.step.put_part(labelled.shard, labelled.predictions, stats, vars(labelled.seconds), **PARQUET)
+        part = self.step.put_part(labelled.shard, labelled.predictions, stats, vars(labelled.seconds), **self.parquet)
         self.write = time.perf_counter() - started
         return part
 
@@ -121,7 +117,7 @@ def predict(
     corruption = {} if scope.corruption is None else {"corruption": list(scope.corruption)}
 
     def work(step: Step) -> Output:
-        return _Labelling(run, label, PredictJob(step, scope, model, settings, answers=answers)).work()
+        return pass_over(run, label, PredictJob(step, scope, model, settings, answers=answers))
 
     record = StepRecord("predict", REVISION, {**identity(settings), **answers.identity, **corruption}, inputs)
     output = run.find_or_run_step(label, record, work)
@@ -129,6 +125,11 @@ def predict(
     limit = RejectLimit.of_step(scope.max_rejected_percent, label, output.step)
     limit.check(found["images"] + found["rejected"], found["reasons"])
     return output
+
+
+def pass_over(run: Run, label: str, job: PredictJob) -> Output:
+    """Make the parts that the job's step lacks, one per shard, and commit it. Raises as `predict` does."""
+    return _Labelling(run, label, job).work()
 
 
 class _Labelling:

@@ -62,18 +62,30 @@ class PredictedShard:
         return self.quarantine.num_rows - self.excluded
 
 
+def quarantine_of(shard: int, skipped: list[tuple[int, str, str]]) -> pa.Table:
+    """Rows (row, key, reason) of images that were skipped as a table (schema.QUARANTINE) in address order."""
+    if not skipped:
+        return schema.QUARANTINE.empty_table()
+    rows, keys, reasons = zip(*sorted(skipped), strict=True)
+    return pa.table([np.full(len(rows), shard, np.int32), rows, keys, reasons], schema=schema.QUARANTINE)
+
+
 class ShardPredictor:
     """Predicts the shards of `scope` with one model. `threads` decode ahead; 0 decodes between the batches."""
 
     def __init__(self, scope: Scope, predictor: Predictor, threads: int = 0) -> None:
         self.scope, self.predictor = scope, predictor
-        classes = ClassList(tuple(predictor.loaded.class_names))
-        extra = predictor.settings.columns
-        self.schema = schema.predictions(len(classes.names), classes.hash, predictor.top_p, extra)
+        self.schema = self.make_schema()
         many = self._decode_many if predictor.settings.decode == "nvjpeg" and scope.corruption is None else None
         self.feed = BatchDecoder(
             self._decode, predictor.loaded.img_size, threads, predictor.device.type == "cuda", many
         )
+
+    def make_schema(self) -> pa.Schema:
+        """The schema of a part."""
+        predictor = self.predictor
+        classes = ClassList(tuple(predictor.loaded.class_names))
+        return schema.predictions(len(classes.names), classes.hash, predictor.top_p, predictor.settings.columns)
 
     def __call__(self, shard: int) -> PredictedShard:
         result = PredictedShard(shard, self.schema.empty_table(), schema.QUARANTINE.empty_table())
@@ -91,11 +103,7 @@ class ShardPredictor:
             shards = np.full(rows.size, shard, np.int32)
             result.predictions = pack(shards, rows, classes, scores, self.schema, list(extra.T))
             result.sidecar = self.predictor.answers.sidecar(sorted(more, key=lambda one: one["row"]))
-        if skipped:
-            rows_aside, keys, reasons = zip(*sorted(skipped), strict=True)
-            result.quarantine = pa.table(
-                [np.full(len(rows_aside), shard, np.int32), rows_aside, keys, reasons], schema=schema.QUARANTINE
-            )
+        result.quarantine = quarantine_of(shard, skipped)
         return result
 
     def _answers(

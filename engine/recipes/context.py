@@ -32,7 +32,7 @@ from engine.images.subset import Subset
 from engine.labels.classes import ClassList
 from engine.labels.mixture import mix_table
 from engine.metrics.score import Score
-from engine.predict.pipeline import predict
+from engine.probe.predicting import predict
 from engine.recipes.policy import Verdict
 from engine.select.exclusion import ReferenceSets
 from engine.select.pipeline import SelectSpec, addresses_in, select

@@ -1,6 +1,6 @@
 """All recipes, once: what settings may name, and how a run of any of them goes - train everything, then look at the test set once."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from engine.recipes.mapping import Mapping
 from engine.recipes.meta_pseudo_labels import MetaPseudoLabels
 from engine.recipes.noisy_student import NoisyStudent
 from engine.recipes.pretext import Inpainting, Rotation, SelfSupervised
+from engine.recipes.probe import Probe
 from engine.recipes.recipe import Recipe
 from engine.recipes.self_distillation import SelfDistillation
 from engine.recipes.supervised import Supervised
@@ -36,7 +37,8 @@ AnyRecipe = Annotated[
     | MetaPseudoLabels
     | Mapping
     | Hashtags
-    | SemiWeaklySupervised,
+    | SemiWeaklySupervised
+    | Probe,
     Field(discriminator="name"),
 ]
 
@@ -55,6 +57,15 @@ class SelfTrainSettings(RunSettings):
     """`jobs.self_train`: the main job with any of the recipes."""
 
     recipe: AnyRecipe = Field(NoisyStudent(), description="recipe and its own options")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, tree: Any) -> Any:
+        """What a recipe does not read need not be given."""
+        recipe = tree.get("recipe") if isinstance(tree, dict) else None
+        name = recipe.get("name") if isinstance(recipe, dict) else recipe
+        implied = Probe.implied if name == "probe" else {}
+        return {**implied, **tree} if implied else tree
 
     @model_validator(mode="after")
     def _every_fit_can_begin(self) -> Self:

@@ -27,6 +27,7 @@ def metrics(store: Store, result: RunResult) -> dict[str, Any]:
             "guard": _guard(generation.guard),
             "seconds": round(sum(seconds(store, output) for output in generation.steps), 1),
             "model": f"{generation.model.folder}/{generation.model.summary['model']}",
+            **({"is_network": False} if generation.model.summary.get("kind") == "knn" else {}),
             "steps": [output.step for output in generation.steps],
         }
         for generation in result.generations
@@ -81,9 +82,12 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     path = chosen["model"]
     if effect := report.get("pool_effect"):
         console.print(effect["sentence"].capitalize(), markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"Best model: {chosen['name']}, {path} (timm: local-dir:{path})", markup=False, highlight=False, soft_wrap=True
+    how = (
+        f"timm: create_model('local-dir:{path}', pretrained=True)"
+        if chosen.get("is_network", True)
+        else "its head is head.safetensors in the step's folder"
     )
+    console.print(f"Best model: {chosen['name']}, {path} ({how})", markup=False, highlight=False, soft_wrap=True)
 
 
 WIDTH = 120

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ Need = tuple[bool, str]
 
 class RecipeSettings(Block):
     """Options of a recipe, what it cannot do without, and which fits it makes."""
+
+    implied: ClassVar[dict[str, Any]] = {}
+    """Groups of a run's settings that have to be there and that the recipe does not read: they need not be given."""
 
     name: str
     control: Literal["none", "labels_only"] = Field(

@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 CLASSES_HASH = b"classes_hash"
 NUM_CLASSES = b"num_classes"
 TOP_P = b"top_p"
+FEATURE_DIM = b"feature_dim"
 
 EXTRA_SCORES = ("energy", "entropy")
 """Extra scores of predictions, float16: the log-sum-exp of the logits, and the log-odds of 1 - H / log C."""
@@ -89,6 +90,20 @@ def predictions(num_classes: int, classes_hash: str, top_p: int, extra: Sequence
             *((name, pa.float16()) for name in extra),
         ],
         metadata=_metadata(num_classes, classes_hash, top_p=top_p),
+    )
+
+
+def features(dim: int) -> pa.Schema:
+    """Features of a frozen network, one row per image: float16 as fixed-width little-endian bytes, and the 16-byte content hash of the encoded image,
+    by which an image that is also in another set is found without its pixels."""
+    return pa.schema(
+        [
+            ("shard", pa.int32()),
+            ("row", pa.int32()),
+            ("content", pa.binary(16)),
+            ("features", pa.binary(2 * dim)),
+        ],
+        metadata={FEATURE_DIM: str(dim).encode()},
     )
 
 

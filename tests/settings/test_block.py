@@ -8,6 +8,7 @@ from engine.recipes.registry import SelfTrainSettings
 from engine.search.job import SearchJobSettings
 from engine.settings import jobs as module
 from engine.settings.block import Block, SettingsError, dump, load, parse
+from engine.settings.embed import EmbedJobSettings
 from engine.settings.fit import FitSettings
 from engine.settings.geo import MapJobSettings, RasteriseJobSettings, TilesJobSettings
 
@@ -106,6 +107,7 @@ def test_every_shipped_config_loads(path: Path) -> None:
         "rasterise": RasteriseJobSettings,
         "tiles": TilesJobSettings,
         "map": MapJobSettings,
+        "embed": EmbedJobSettings,
     }
     assert load(kinds.get(path.stem, SelfTrainSettings), path)
 
