@@ -60,7 +60,7 @@ def fit(run: Run, label: str, spec: FitSpec, streams: Mapping[str, Source]) -> O
     `streams`: the source of every stream of `spec.settings.batch`. Raises ValueError when a stream is missing, unknown or empty.
     """
     model, settings, classes, init = start_model(spec, run.store), spec.settings, spec.classes, spec.init
-    _check_streams(label, settings, streams)
+    check_streams(label, settings, streams)
     run.cluster.refuse_uneven(label, settings.batch)
     inputs = {name: source.digest for name, source in streams.items()}
     if init is not None:
@@ -209,7 +209,7 @@ def kinds_of(streams: Mapping[str, Source]) -> dict[str, str]:
     return {name: source.target_kind for name, source in streams.items() if source.target_kind is not None}
 
 
-def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Source]) -> None:
+def check_streams(label: str, settings: FitSettings, streams: Mapping[str, Source]) -> None:
     if settings.batch.keys() != streams.keys():
         raise ValueError(
             f"{label}: batch names the streams {sorted(settings.batch)}, but this fit has {sorted(streams)}: give each its images a step"
@@ -220,6 +220,12 @@ def _check_streams(label: str, settings: FitSettings, streams: Mapping[str, Sour
         if source.draws == 0:
             raise ValueError(
                 f"{label}: the stream {name!r} is empty: nothing passed the selection; lower select.threshold or raise select.per_class"
+            )
+        if source.draws < settings.batch[name]:
+            log_event(
+                label,
+                f"the stream {name!r} has {source.draws:,} images for a batch of {settings.batch[name]:,}: each is in a batch several times."
+                " Lower its batch, or select more",
             )
 
 

@@ -2,21 +2,26 @@
 
 Works on any filesystem of the store, without locks or atomic rename. Each process writes two small files into `STEP/lease/`:
 
-    <id>.claim   written once: its modification time is the position in the queue
+    <id>.claim   written once: its modification time is the position in the queue, its content where the process runs
     <id>.beat    the heartbeat, written periodically while the process lives
 
 The first in the queue with a recent heartbeat holds the lease. All times are those of the filesystem, so clocks of nodes do not matter. A holder that
-is killed sends no more heartbeats and is skipped after `expiry` seconds. Correctness does not depend on the lease: two holders would waste work, and
+is killed sends no more heartbeats and is skipped after `expiry` seconds, or at once by processes of the same machine, which see that it is gone: the
+same command again, after a kill, does not wait. Correctness does not depend on the lease: two holders would waste work, and
 the commit of the step would still be right. (Network disks that cache listings can admit two holders.)
 """
 
+import os
+import socket
 import threading
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
 import pyarrow.fs as pafs
 
 from engine.ground import storage
@@ -28,6 +33,31 @@ HEARTBEATS = 4
 SETTLE_LOCAL = 0.05
 SETTLE_REMOTE = 1.5
 """Seconds after which all claims with the same modification time are visible: disks store it in ms, object stores in whole seconds."""
+
+
+def machine() -> str:
+    """Names the machine and its table of processes, which its containers do not share; systems other than Linux by host alone."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
+
+
+def place() -> str:
+    """Where this process runs, on three lines: machine, process id, and when the process began, for ids are used again."""
+    return f"{machine()}\n{os.getpid()}\n{psutil.Process().create_time()}"
+
+
+def is_gone(written: str) -> bool:
+    """Whether the process that wrote this place has ended; false for one of another machine, of which nothing is known."""
+    where, _, process = written.partition("\n")
+    number, _, began = process.partition("\n")
+    if where != machine() or not number.isdecimal():
+        return False
+    try:
+        return psutil.Process(int(number)).create_time() != float(began)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @dataclass(frozen=True)
@@ -86,6 +116,10 @@ class Lease:
             if now - one.beat > 2 * self.expiry:
                 self._remove(one.name)
         first = holder(claims, now, self.expiry)
+        while first is not None and first.name != self.name and self._is_gone(first.name):
+            self._remove(first.name)
+            claims.remove(first)
+            first = holder(claims, now, self.expiry)
         self._held = first is not None and first.name == self.name
 
     def _claims(self) -> list[Claim]:
@@ -97,6 +131,13 @@ class Lease:
                 times.setdefault(name, {})[kind] = info.mtime_ns / 1e9
         return [Claim(name, seen["claim"], seen["beat"]) for name, seen in times.items() if len(seen) == 2]
 
+    def _is_gone(self, name: str) -> bool:
+        """Whether the process of this claim is seen to have ended."""
+        try:
+            return is_gone(storage.get(self.fs, f"{self.folder}/{name}.claim").decode())
+        except (FileNotFoundError, ValueError):  # it left the queue just now, or an earlier version wrote the claim
+            return False
+
     def _send_heartbeats(self) -> None:
         while not self._over.wait(self.expiry / HEARTBEATS):
             with suppress(
@@ -105,7 +146,8 @@ class Lease:
                 self._put("beat")
 
     def _put(self, kind: str) -> None:
-        storage.put(self.fs, f"{self.folder}/{self.name}.{kind}", b".")
+        content = place() if kind == "claim" else "."
+        storage.put(self.fs, f"{self.folder}/{self.name}.{kind}", content.encode())
 
     def _remove(self, name: str) -> None:
         for kind in ("claim", "beat"):

@@ -41,7 +41,7 @@ POLL_SECONDS = 0.5
 class Run:
     """The steps of one run, computed or reused. The title names a step inside the run ("predict generation 1").
 
-    `shared`: other runs may need the same steps at the same time (a search): each step is computed by one of them while the others wait.
+    Other runs, or the same one started twice, may need a step at the same time: it is computed by one of them while the others wait.
     `on_generation`: called after the decision on each generation, before the next one starts.
     """
 
@@ -50,13 +50,11 @@ class Run:
         store: Store,
         name: str,
         cluster: ClusterSettings,
-        shared: bool = False,
         on_generation: OnGeneration | None = None,
     ) -> None:
         self.store = store.open()
         self.name = check_file_name("run", name)
         self.cluster = cluster
-        self.shared = shared
         self.on_generation = on_generation
 
     @property
@@ -83,8 +81,6 @@ class Run:
             log_event(title, f"reused ({step.name})")
             return output
         step.begin()
-        if not self.shared:
-            return self._compute(title, step, work)
         with Lease(step.fs, f"{step.folder}/lease") as lease:
             if (output := self._wait(title, step, lease)) is not None:
                 return output

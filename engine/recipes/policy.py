@@ -28,6 +28,7 @@ Reason = Literal[
     "below_larger_teacher",
     "more_overconfident",
     "classes_lost",
+    "one_class",
     "nothing_selected",
     "labels_settled",
 ]
@@ -119,6 +120,13 @@ def judge_generation(evidence: Evidence, limits: GuardSettings = USUAL) -> Guard
         if len(lost):
             detail = f"{len(lost)} classes have no pseudo-labels left ({_named(lost, evidence.names)}), and the student is not better"
             return GuardDecision("keep_teacher", "classes_lost", detail)
+    if evidence.selected is not None and len(evidence.selected) > 1 and (evidence.selected > 0).sum() == 1:
+        only = np.flatnonzero(evidence.selected)
+        detail = (
+            f"all {int(evidence.selected.sum()):,} pseudo-labels are of one class, {_named(only, evidence.names)}: nothing is learned of the others."
+            " Set select.per_class or select.balance, or raise the threshold of that class"
+        )
+        return GuardDecision("keep_teacher", "one_class", detail)
     if evidence.gap_change is not None and evidence.gap_change.low > 0:
         detail = f"student more overconfident by {points(evidence.gap_change, evidence.level)} and not better"
         return GuardDecision("keep_teacher", "more_overconfident", detail)

@@ -31,7 +31,7 @@ def run_trial(
         record = records.put(replace(record.after(seen), state="running", error=""))
         tell(seen)
 
-    run = Run(search.store, run_name(search.name, record.trial), cluster, shared=True, on_generation=report)
+    run = Run(search.store, run_name(search.name, record.trial), cluster, on_generation=report)
     try:
         settings = settings_of(base, record.trial, run.name)
         run.save_settings(settings)

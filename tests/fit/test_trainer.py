@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from engine.fit.checkpoints import TrainReporter
 from engine.fit.loop import DivergedError
 from engine.fit.progress import WriteProgress
 from engine.fit.trackers import Place, Tracking
-from engine.fit.trainer import user_error_of
+from engine.fit.trainer import check_streams, user_error_of
 from engine.fit.worker import FitJob
 from engine.ground.record import StepRecord
 from engine.ground.steps import Store, StoreError
@@ -24,6 +25,7 @@ from engine.settings.block import SettingsError
 from engine.settings.cluster import ClusterSettings
 from engine.settings.fit import FitSettings
 from engine.settings.model import ModelSettings
+from tests.fit.sets import fit_settings
 
 
 @pytest.mark.parametrize(
@@ -94,3 +96,19 @@ class Alone:
     @staticmethod
     def get_world_size() -> int:
         return 1
+
+
+def test_a_stream_smaller_than_its_batch_is_told_and_an_empty_one_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A single pseudo-label would fill a batch of 192 unsaid."""
+    settings = fit_settings(batch={"labelled": 4, "pseudo": 192})
+    few: Any = {
+        "labelled": SimpleNamespace(draws=4, target_kind="distribution"),
+        "pseudo": SimpleNamespace(draws=1, target_kind="distribution"),
+    }
+    check_streams("student fit", settings, few)
+    printed = capsys.readouterr().out
+    assert "the stream 'pseudo' has 1 images for a batch of 192" in printed
+    assert "labelled" not in printed
+    few["pseudo"].draws = 0
+    with pytest.raises(ValueError, match="'pseudo' is empty"):
+        check_streams("student fit", settings, few)

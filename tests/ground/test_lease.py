@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from engine.ground import storage
-from engine.ground.lease import Claim, Lease, holder
+from engine.ground.lease import Claim, Lease, holder, is_gone, machine, place
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Step, Store
@@ -40,9 +40,7 @@ def one_at_a_time(uri: str, processes: int) -> list[tuple[str, int]]:
             events.append(("ends", number))
             return output
 
-        Run(Store(uri), f"run{number}", ClusterSettings(), shared=True).find_or_run_step(
-            "fit", StepRecord("fit", 1), work
-        )
+        Run(Store(uri), f"run{number}", ClusterSettings()).find_or_run_step("fit", StepRecord("fit", 1), work)
 
     threads = [threading.Thread(target=want, args=(number,)) for number in range(processes)]
     for thread in threads:
@@ -65,7 +63,7 @@ def test_a_step_is_computed_once_on_an_object_store(s3: str) -> None:
 
 
 def test_failed_work_is_retried_by_the_next_process(tmp_path: Path) -> None:
-    run = Run(Store(str(tmp_path)), "r", ClusterSettings(), shared=True)
+    run = Run(Store(str(tmp_path)), "r", ClusterSettings())
 
     def fails(_: Step) -> Output:
         raise RuntimeError("no luck")
@@ -83,8 +81,9 @@ def renewed(lease: Lease) -> bool:
 
 HOLD = """
 import sys, time
-from engine.ground import storage
+from engine.ground import lease, storage
 from engine.ground.lease import Lease
+lease.machine = lambda: sys.argv[2]
 fs, folder = storage.resolve(sys.argv[1])
 with Lease(fs, folder, expiry=2.0) as lease:
     lease.renew()
@@ -95,7 +94,9 @@ with Lease(fs, folder, expiry=2.0) as lease:
 
 def test_a_killed_holder_is_skipped_when_its_heartbeats_are_old(tmp_path: Path) -> None:
     folder = str(tmp_path / "lease")
-    process = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder, "another machine"], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     try:
         assert process.stdout.readline().strip() == "True"
@@ -115,6 +116,31 @@ def test_a_killed_holder_is_skipped_when_its_heartbeats_are_old(tmp_path: Path) 
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_killed_holder_of_this_machine_is_skipped_at_once(tmp_path: Path) -> None:
+    """The same command again does not wait for the heartbeats of the one that was killed to grow old."""
+    folder = str(tmp_path / "lease")
+    command = [sys.executable, "-c", HOLD, folder, machine()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "True"
+        fs, path = storage.resolve(folder)
+        with Lease(fs, path, expiry=600) as lease:
+            assert not renewed(lease), "the holder lives"
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            assert renewed(lease)
+
+
+def test_a_place_tells_machines_and_reused_process_ids_apart() -> None:
+    assert not is_gone(place())
+    where, number, began = place().split("\n")
+    assert not is_gone(f"elsewhere\n{number}\n{began}")
+    assert not is_gone(f"elsewhere\n{2**22 + 1}\n{began}"), "nothing is known of another machine"
+    assert is_gone(f"{where}\n{2**22 + 1}\n{began}")
+    assert is_gone(f"{where}\n{number}\n{float(began) - 1000}"), "the id was used again"
+    assert not is_gone(".")
 
 
 def test_a_process_presumed_dead_claims_again(tmp_path: Path) -> None:
