@@ -103,6 +103,14 @@ def mse_logits(logits: Tensor, teacher: Tensor) -> Tensor:
     return (logits - teacher).square().mean(1)
 
 
+def mse_outputs(outputs: Tensor, y: Tensor) -> Tensor:
+    """mean (z - y)² of the raw outputs, which are regressed on one-hot labels or on the outputs of another model (Mobahi et al. 2020, equation 1).
+
+    Minimiser z = y. Whoever reads the outputs through a softmax reads probabilities that are nearly even: the best class is what counts.
+    """
+    return (outputs - y).square().mean(1)
+
+
 def bce(logits: Tensor, q: Tensor) -> Tensor:
     """-sum q log s(z) + (1 - q) log(1 - s(z)), s the sigmoid. Gradient s(z) - q; minimiser s(z) = q: for several labels.
 
@@ -129,6 +137,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "tempered_ce": tempered_ce,
     "mse": mse,
     "mse_logits": mse_logits,
+    "mse_outputs": mse_outputs,
     "bce": bce,
     "focal": focal,
     "quality_focal": quality_focal,
@@ -142,6 +151,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "mse": ("distribution",),
     "focal": ("distribution",),
     "mse_logits": ("logits",),
+    "mse_outputs": ("distribution", "logits"),
     "bce": ("labels", "distribution"),
     "quality_focal": ("labels", "distribution"),
 }

@@ -1,7 +1,7 @@
 """What every recipe stands on: the run, its collections and classes, and the verbs with the run's settings filled in."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from engine.fit.pool_stream import PoolSource
 from engine.fit.source import GatheredSource, Source
 from engine.fit.trainer import FitSpec, fit
 from engine.gather.arrange import Arranged, arrange
+from engine.gather.outputs import output_targets, raw_outputs
 from engine.gather.picks import COLUMNS
 from engine.gather.pipeline import gather, gather_labelled, training_set
 from engine.ground.fanout import FanOut
@@ -31,6 +32,7 @@ from engine.images.scope import Scope
 from engine.images.subset import Subset
 from engine.labels.classes import ClassList
 from engine.labels.mixture import mix_table
+from engine.labels.soft_tables import TargetKind
 from engine.metrics.score import Score
 from engine.probe.predicting import predict
 from engine.recipes.policy import Verdict
@@ -135,18 +137,21 @@ class RecipeContext:
         spec = FitSpec(settings.models.teacher, settings.seeded(wanted), self.classes)
         return fit(self.run, "pretext fit", spec, streams)
 
-    def targets(self, label: str, tables: Iterable[pa.Table], inputs: dict[str, str]) -> Output:
-        """Targets that the task made, a part for each table, as a step that `gather` reads. `inputs`: digests of what they were made of."""
+    def targets(
+        self, label: str, tables: Iterable[pa.Table], inputs: dict[str, str], kind: TargetKind | None = None
+    ) -> Output:
+        """Targets of a `kind` (default: the task's), a part for each table, as a step that `gather` reads. `inputs`: digests of their origin."""
+        kind = kind or self.task.target_kind
 
         def work(step: Step) -> Output:
             started = time.time()
             form = schema.targets(len(self.classes), self.classes.hash)
             parts = [step.put_part(unit, table.select(form.names).cast(form)) for unit, table in enumerate(tables)]
-            summary = {"kind": self.task.target_kind, "rows": sum(part.rows for part in parts)}
+            summary = {"kind": kind, "rows": sum(part.rows for part in parts)}
             return step.commit(parts, summary, started)
 
         inputs = {**inputs, "classes": self.task.digest}
-        record = StepRecord("targets", TARGETS_REVISION, {"kind": self.task.target_kind}, inputs)
+        record = StepRecord("targets", TARGETS_REVISION, {"kind": kind}, inputs)
         return self.run.find_or_run_step(label, record, work)
 
     def true_labels(self, on: str) -> GatheredSource:
@@ -243,6 +248,21 @@ class RecipeContext:
         return self.run.find_or_run_step(
             label, StepRecord("mix", MIX_REVISION, {"truth_share": truth_share}, inputs), work
         )
+
+    def outputs(self, label: str, predictions: Output, truth_share: float) -> Output:
+        """Raw outputs on the labelled images, their true labels mixed in, as targets."""
+        labelled = self.collections["labelled"]
+        truth, number = labelled.class_indices(self.classes), len(self.classes)
+
+        def tables() -> Iterator[pa.Table]:
+            for _, table in read_tables(predictions, self.run.store.fs):
+                made = output_targets(raw_outputs(table, number), truth[labelled.at(table)], truth_share)
+                count = pa.array(np.ones(table.num_rows, np.int32))
+                columns = {"shard": table["shard"], "row": table["row"], "count": count}
+                yield pa.table({**columns, **{name: made[name] for name in made.column_names}})
+
+        inputs = {"answers": predictions.digest, "labelled": labelled.digest, "truth_share": str(truth_share)}
+        return self.targets(label, tables(), inputs, "logits")
 
     def selected_images(self, pseudo: Output) -> Subset:
         """The images that a selection holds."""

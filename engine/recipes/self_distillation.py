@@ -20,6 +20,9 @@ from engine.recipes.recipe import GenerationalRecipe, first_teacher
 from engine.settings.recipe import Need
 from engine.settings.run import RunSettings
 
+REGRESSION = "mse_outputs"
+"""The loss of the papers: squared, on outputs, which are stored as they are."""
+
 
 class SelfDistillation(GenerationalRecipe):
     """Self-distillation on the labelled images."""
@@ -41,6 +44,15 @@ class SelfDistillation(GenerationalRecipe):
             set((run.fits.student or run.fits.teacher).batch) != {"labelled"},
             "learns from the labelled images alone: set fits.student.batch={labelled: …}, or leave out fits.student",
         )
+        losses = {(run.fits.student or run.fits.teacher).loss, run.fits.teacher.loss}
+        yield (
+            REGRESSION in losses and len(losses) > 1,
+            f"regresses outputs in every round or in none: set fits.teacher.loss={REGRESSION}, too",
+        )
+        yield (
+            REGRESSION in losses and ("energy" not in run.predict.extra_scores or run.predict.views != "one"),
+            f"stores outputs for {REGRESSION}: set predict.extra_scores=[energy], predict.top_p to the number of classes, predict.views=one",
+        )
 
     def train(self, setup: RecipeContext) -> list[Generation]:
         """Every round's model, oldest first."""
@@ -54,7 +66,10 @@ class SelfDistillation(GenerationalRecipe):
             answers = setup.select(f"{name} select", predictions, self.selection(settings, number), on="labelled")
             if stop_without_labels(name, teacher, answers):
                 break
-            targets = setup.mix(f"{name} mix", answers, self.truth_share)
+            if learner.loss == REGRESSION:
+                targets = setup.outputs(f"{name} outputs", predictions, self.truth_share)
+            else:
+                targets = setup.mix(f"{name} mix", answers, self.truth_share)
             stream = setup.gather(f"{name} gather", targets, on="labelled")
             # another seed: from the same start the round would only retrace the one before
             again = learner.model_copy(update={"seed": learner.seed + number})

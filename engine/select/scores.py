@@ -96,11 +96,11 @@ def best_score(table: pa.Table | pa.RecordBatch, score: RankBy) -> Half:
         return np.ascontiguousarray(scores_of(table)[:, 0])
     if score == "margin":
         return margin_score(scores_of(table))
-    return extra_score(table, score, f"predict.further=[{score}]")
+    return extra_score(table, score, f"predict.extra_scores=[{score}]")
 
 
 def extra_score(table: pa.Table | pa.RecordBatch, name: str, remedy: str) -> Half:
-    """A further column of a predictions table (N,). Raises ValueError where it was not stored: predict again with `remedy`."""
+    """An extra score of a predictions table (N,). Raises ValueError where it was not stored: predict again with `remedy`."""
     if name not in table.schema.names:
         raise ValueError(f"{name} was not stored with these predictions: predict again with {remedy}")
     column = table.column(name)
@@ -110,7 +110,7 @@ def extra_score(table: pa.Table | pa.RecordBatch, name: str, remedy: str) -> Hal
 
 
 def further_names(table: pa.Table | pa.RecordBatch) -> list[str]:
-    """The further columns of a predictions table."""
+    """The extra scores of a predictions table."""
     return table.schema.names[4:]
 
 
@@ -158,7 +158,7 @@ def pack(
     classes: npt.NDArray[np.integer],
     scores: Half,
     expected: pa.Schema,
-    further: Sequence[Half] = (),
+    extra: Sequence[Half] = (),
 ) -> pa.Table:
     """A table of schema.predictions `expected`: `shard`, `row` and each of `extra_score` (N,), `classes` and `scores` (N, P), best first."""
     num_classes = int(expected.metadata[schema.NUM_CLASSES])
@@ -167,7 +167,7 @@ def pack(
         pa.array(row, pa.int32()),
         binary(np.ascontiguousarray(classes, dtype=schema.class_dtype(num_classes))),
         binary(np.ascontiguousarray(scores, dtype="<f2")),
-        *(pa.array(np.ascontiguousarray(column)) for column in further),
+        *(pa.array(np.ascontiguousarray(column)) for column in extra),
     ]
     return pa.Table.from_arrays(columns, schema=expected)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-LOSSES = ("soft_ce", "kl", "tempered_ce", "mse", "mse_logits", "bce", "focal", "quality_focal")
+LOSSES = ("soft_ce", "kl", "tempered_ce", "mse", "mse_logits", "mse_outputs", "bce", "focal", "quality_focal")
 STREAMS = ("labelled", "pseudo", "soft", "pool", "tags")
 TASKS = ("classify", "multilabel", "segment")
 CORRUPTIONS = (

@@ -37,7 +37,7 @@ class PredictSettings(Block):
     temperature: float = Field(
         1.0, gt=0, le=1000, description="divisor of the logits; a fitted one makes scores probabilities"
     )
-    further: list[Literal["entropy", "energy"]] = Field(
+    extra_scores: list[Literal["entropy", "energy"]] = Field(
         default_factory=list, description="extra scores to store for select.score, 2 bytes per image each"
     )
     log_sum_exp: list[Annotated[float, Field(gt=0, le=1000)]] = Field(
@@ -54,7 +54,7 @@ class PredictSettings(Block):
         "softmax", description="sigmoid: an image may have several labels, each class has a probability of its own"
     )
 
-    @field_validator("further", "log_sum_exp")
+    @field_validator("extra_scores", "log_sum_exp")
     @classmethod
     def _in_one_order(cls, listed: list[Any]) -> list[Any]:
         return sorted(set(listed))  # columns have one order, so another order is the same setting
@@ -63,7 +63,7 @@ class PredictSettings(Block):
     def _is_possible(self) -> Self:
         if self.activation == "sigmoid" and self.columns:
             raise ValueError(
-                "further and log_sum_exp are measures of one distribution over the classes, and activation=sigmoid has one a class: leave out one"
+                "extra_scores and log_sum_exp are of one distribution over the classes, and activation=sigmoid has one a class: leave one out"
             )
         if self.activation == "sigmoid" and self.calibrate:
             raise ValueError(
@@ -82,10 +82,10 @@ class PredictSettings(Block):
     def for_evaluation(self) -> Self:
         """For measures of the model itself: no extra scores, and no int8, which is calibrated on the pool that it predicts and on nothing else."""
         backend = "auto" if self.backend == "int8" else self.backend
-        return self.model_copy(update={"further": [], "log_sum_exp": [], "backend": backend})
+        return self.model_copy(update={"extra_scores": [], "log_sum_exp": [], "backend": backend})
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of extra scores of the predictions."""
-        names = [*self.further, *(log_sum_exp(one) for one in self.log_sum_exp)]
+        names = [*self.extra_scores, *(log_sum_exp(one) for one in self.log_sum_exp)]
         return tuple(sorted(set(names)))

@@ -25,6 +25,7 @@ RENAMED: dict[str, str] = {
     "tags.transfer": "recipe.transfer",
     "selects": "schedule",
     "predict.amp": "predict.backend",
+    "predict.further": "predict.extra_scores",
     "cluster.num_workers": "cluster.label.workers",
     "cluster.max_workers": "cluster.label.max_workers",
     "cluster.gpus_per_worker": "cluster.label.gpus_per_worker",

@@ -17,7 +17,7 @@ class SelectSettings(Block):
     score: RankBy = Field(
         "max_probability",
         description="margin: probability of the best class minus that of the second; entropy: 1 - H / log C; energy: log-sum-exp of the"
-        " logits, no probability. entropy and energy must have been stored with predict.further",
+        " logits, no probability. entropy and energy must have been stored with predict.extra_scores",
     )
     threshold: float = Field(0.0, ge=0, lt=1, description="probability that a score must exceed, strictly")
     thresholds: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -184,7 +184,7 @@ def check_stored(
     score, temperature = select.score, select.temperature
     if score in ("entropy", "energy") and score not in columns:
         raise ValueError(
-            f"select.score={score} is not stored with the predictions: set predict.further=[{score}], or select.score=max_probability"
+            f"select.score={score} is not stored with the predictions: set predict.extra_scores=[{score}], or select.score=max_probability"
         )
     if score == "margin" and top_p < 2:
         raise ValueError(

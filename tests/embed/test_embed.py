@@ -120,6 +120,7 @@ def test_the_scaling_is_that_of_numpy(tmp_path: Path) -> None:
     assert not z[:, ~moving].any()
 
 
+@pytest.mark.slow
 def test_a_killed_pass_goes_on_where_it_was(tmp_path: Path) -> None:
     pool, network = write_pool(tmp_path / "pool.parquet", images=300), put_network(tmp_path / "network")
     arguments = [f"model={network}", f"images.uri={pool}", "images.rows_per_shard=2", "embed.backend=eager"]

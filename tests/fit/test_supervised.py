@@ -180,13 +180,19 @@ EXACT = {
     "soft_ce": {"hard", "complete", "sparse", "truncated"},
     "kl": {"hard", "complete", "sparse", "truncated"},
     "mse": {"hard", "complete", "sparse", "truncated"},
+    "mse_outputs": {"hard", "complete", "sparse", "truncated"},
     "bce": {"hard", "complete", "sparse", "truncated"},
     "quality_focal": {"hard", "complete", "sparse", "truncated"},
     "tempered_ce": {"hard", "complete", "sparse"},
     "focal": {"hard"},
 }
 """Forms of targets with which each loss is exact, given that what is not listed is spread evenly; the others are refused."""
-KIND = {"mse_logits": {"logits"}, "bce": {"labels", "distribution"}, "quality_focal": {"labels", "distribution"}}
+KIND = {
+    "mse_logits": {"logits"},
+    "mse_outputs": {"distribution", "logits"},
+    "bce": {"labels", "distribution"},
+    "quality_focal": {"labels", "distribution"},
+}
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -45,7 +45,7 @@ def test_certainty_keeps_its_order_where_p_rounds_to_one() -> None:
 def test_a_shard_holds_what_was_asked_for(manifest: Manifest, teacher: Path, views: str) -> None:
     """The named columns, true to all classes stored by themselves; nothing is added when nothing is asked."""
     asked = PredictSettings(
-        top_p=10, batch_size=8, further=["entropy", "energy"], log_sum_exp=[0.5], temperature=1.5, views=views
+        top_p=10, batch_size=8, extra_scores=["entropy", "energy"], log_sum_exp=[0.5], temperature=1.5, views=views
     )
     found = ShardPredictor(Scope(Collection("pool", manifest)), Predictor(teacher, asked))(0).predictions
     assert found.schema.names[4:] == ["energy", "entropy", "log_sum_exp_0.5"]

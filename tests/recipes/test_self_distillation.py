@@ -1,17 +1,26 @@
 """Self-distillation with kernel ridge in place of the network: closed forms of Mobahi et al. 2020 and Borup and Andersen 2021, to 1e-10."""
 
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from sklearn.kernel_ridge import KernelRidge
 
+from engine.gather.outputs import output_targets, raw_outputs
+from engine.ground.run import pointers
+from engine.ground.steps import Store, read_output, read_tables
 from engine.labels.mixture import mix_dense
 from engine.recipes import self_distillation as module
 from engine.recipes.registry import SelfTrainSettings, train
 from engine.settings.block import SettingsError, parse
+from engine.tables import schema
+from engine.tasks.answers import top_log_odds
+from tests.small_run import small_tree
 
 LAMBDA, GAMMA = 0.2, 20.0
 X = np.linspace(0, 1, 11)[:, None]
@@ -126,3 +135,54 @@ def test_the_rounds_are_watched_on_validation_images_but_not_for_settled_labels(
     setup: Any = Kernel(5, 0.0)
     assert len(train(setup)) == 2, "the guard said stop"
     assert [(one.number, one.settles) for one in asked] == [(1, False)]
+
+
+def test_raw_outputs_come_back_from_what_is_stored() -> None:
+    """Of outputs as a regression on one-hot labels has them, through float16 log-odds and energy."""
+    z = np.random.default_rng(0).normal(0.1, 0.3, (50, 4))
+    log_p = torch.from_numpy(z).log_softmax(1)
+    classes, scores = top_log_odds(torch.from_numpy(z), 4)
+    energy = torch.from_numpy(z).logsumexp(1)
+    columns: dict[str, Any] = {
+        "shard": np.zeros(50, np.int32),
+        "row": np.arange(50, dtype=np.int32),
+        "classes": pa.array([one.tobytes() for one in classes.numpy().astype(np.uint16)], pa.binary(8)),
+        "scores": pa.array([one.tobytes() for one in scores.numpy().astype(np.float16)], pa.binary(8)),
+        "energy": energy.numpy().astype(np.float16),
+    }
+    table = pa.table(columns).replace_schema_metadata({schema.NUM_CLASSES: "4"})
+    assert float((torch.logsumexp(log_p, 1)).abs().max()) < 1e-6
+    found = raw_outputs(table, 4)
+    np.testing.assert_allclose(found, z, atol=0.004)
+    mixed = output_targets(found, np.arange(50) % 4, 0.35)
+    dense = np.array(mixed["weights"].to_pylist())
+    np.testing.assert_allclose(dense, 0.35 * np.eye(4)[np.arange(50) % 4] + 0.65 * found, atol=1e-6)
+    with pytest.raises(ValueError, match=r"predict\.top_p=5 and predict\.extra_scores"):
+        raw_outputs(table, 5)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_the_papers_loss_on_outputs_shrinks_them_round_by_round(digits: Path, tmp_path: Path) -> None:
+    """Squared loss on the outputs of the round before, without true labels: each round's targets are smaller than those of the one before."""
+    from jobs.self_train import self_train
+
+    tree = small_tree(digits, str(tmp_path), recipe="self_distillation", generations=3)
+    tree["fits"].pop("student")
+    tree["fits"]["teacher"] |= {"loss": "mse_outputs", "steps": 120, "opt": "adamw", "lr": 0.01, "weight_decay": 0.5}
+    tree["predict"] |= {"top_p": 10, "extra_scores": ["energy"]}
+    tree["select"] = {}
+    self_train(parse(SelfTrainSettings, tree, "test"))
+    store = Store(str(tmp_path))
+    norms = []
+    for number in range(1, 4):
+        step = next(one.step for one in pointers(store, "run") if one.title == f"round {number} outputs")
+        output = read_output(store, step)
+        assert output is not None
+        assert output.summary["kind"] == "logits"
+        weights = [row for _, table in read_tables(output, store.fs) for row in table["weights"].to_pylist()]
+        norms.append(float(np.linalg.norm(np.array(weights))))
+    assert norms[0] > norms[1] > norms[2]
+    tree["predict"].pop("extra_scores")
+    with pytest.raises(SettingsError, match=r"set predict\.extra_scores=\[energy\]"):
+        parse(SelfTrainSettings, tree, "test")

@@ -121,7 +121,7 @@ def test_sharpening_needs_the_sum_over_all_classes() -> None:
         ValueError, match=r"top 2 are stored without it: .*predict\.log_sum_exp=\[0\.5\] or predict\.top_p=5"
     ):
         Selector(mode, pool.manifest).update(pool.table())
-    with pytest.raises(ValueError, match=r"entropy was not stored.*further"):
+    with pytest.raises(ValueError, match=r"entropy was not stored.*extra_scores"):
         Selector(SelectSettings(score="entropy"), pool.manifest).update(pool.table())
     p = scores.probability(pool.log_odds)
     log_sum = np.log((p**2).sum(axis=1) + 0.01).astype(np.float16)

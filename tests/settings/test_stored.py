@@ -20,9 +20,9 @@ IMPOSSIBLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {"score": "entropy"},
         {},
-        "select.score=entropy is not stored with the predictions: set predict.further=[entropy]",
+        "select.score=entropy is not stored with the predictions: set predict.extra_scores=[entropy]",
     ),
-    ({"score": "energy", "per_class": 2}, {"further": ["entropy"]}, "set predict.further=[energy]"),
+    ({"score": "energy", "per_class": 2}, {"extra_scores": ["entropy"]}, "set predict.extra_scores=[energy]"),
     ({"score": "margin"}, {"top_p": 1}, "predict.top_p=1 stores one: set predict.top_p=2"),
     (
         {"classes_per_image": 3},
@@ -39,7 +39,7 @@ WITH_CLASSES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"classes_per_image": 4}, {}, "is more than the 3 classes there are: lower it"),
 ]
 POSSIBLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({"score": "energy", "per_class": 2}, {"further": ["energy"]}),
+    ({"score": "energy", "per_class": 2}, {"extra_scores": ["energy"]}),
     ({"temperature": 0.5}, {"top_p": 2, "log_sum_exp": [0.5]}),
     ({"temperature": 0.5}, {"top_p": 3}),
     ({"temperature": 0.5, "targets": "hard"}, {"top_p": 2}),
@@ -104,14 +104,16 @@ def test_a_recipe_that_selects_nothing_may_have_any_selection() -> None:
 
 def test_a_search_refuses_values_that_need_more_than_is_stored() -> None:
     space = {"select.score": {"choice": ["max_probability", "entropy"]}}
-    with pytest.raises(SettingsError, match=r"search\.space\.select\.score(.|\n)*set predict\.further=\[entropy\]"):
+    with pytest.raises(
+        SettingsError, match=r"search\.space\.select\.score(.|\n)*set predict\.extra_scores=\[entropy\]"
+    ):
         check_search(searched(search={"space": space}))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("select.score=entropy", "set predict.further=[entropy]"),
+        ("select.score=entropy", "set predict.extra_scores=[entropy]"),
         ("select.thresholds={cow: 0.9}", "no class is called cow"),
         ("select.classes_per_image=3", "is more than the 2 classes stored per image"),
     ],
