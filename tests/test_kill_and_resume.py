@@ -1,4 +1,4 @@
-"""The driver is killed with SIGKILL in fit, in predict and between steps, then a training worker under a living driver; the same command goes on,
+"""The driver is killed with SIGKILL in fit, in predict and between steps, or a training worker under a living driver; the same command goes on,
 and what comes out is what an undisturbed run gives, row for row."""
 
 import os
@@ -87,19 +87,7 @@ def test_killed_in_fit_in_predict_and_between_steps(finished: str, digits: Path,
     assert not (folder / steps(broken)["generation 1 predict"].step / "step.json").exists(), "predict was already over"
     kill_when(disturbed, lambda: any(folder.glob("select-*/step.json")))
 
-    def kill_the_training_worker(process: subprocess.Popen[str]) -> None:
-        wait_until(lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")), process, on_workers)
-        found = [
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if "RayTrainWorker" in " ".join(child.cmdline())
-        ]
-        assert found, "no training worker found to kill"
-        found[0].kill()
-
-    workers = {"train": {"cpus": 1, "in_driver": False}}
-    on_workers = write_config(tmp_path / "workers.yaml", small_tree(digits, broken, cluster=workers))
-    said = finish(on_workers, kill_the_training_worker)
+    said = finish(disturbed)
 
     assert "reused (predict-" in said
     predicted = steps(broken)["generation 1 predict"].step
@@ -119,3 +107,29 @@ def test_killed_in_fit_in_predict_and_between_steps(finished: str, digits: Path,
 
     again = finish(disturbed)
     assert " done in " not in again, "a finished run computed something again"
+
+
+@pytest.mark.slow
+def test_a_training_worker_killed_under_a_living_driver_changes_nothing(
+    finished: str, digits: Path, tmp_path: Path
+) -> None:
+    broken = str(tmp_path / "broken")
+    folder = Path(broken) / "steps"
+
+    def kill_the_training_worker(process: subprocess.Popen[str]) -> None:
+        wait_until(lambda: any(folder.glob("fit-*/train/checkpoint_*/state.pt")), process, on_workers)
+        found = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "RayTrainWorker" in " ".join(child.cmdline())
+        ]
+        assert found, "no training worker found to kill"
+        found[0].kill()
+
+    workers = {"train": {"cpus": 1, "in_driver": False}}
+    on_workers = write_config(tmp_path / "workers.yaml", small_tree(digits, broken, cluster=workers))
+    said = finish(on_workers, kill_the_training_worker)
+
+    assert "reused (fit-" not in said, "the driver lived"
+    for label in ("generation 1 predict", "generation 1 select", "generation 1 gather"):
+        assert rows(broken, steps(broken)[label].step) == rows(finished, steps(finished)[label].step)

@@ -54,7 +54,7 @@ def test_it_stands_where_it_multiplies_less(conv: nn.Conv2d, side: int, pay: boo
         assert dense < conv.weight.numel() * outputs[0, 0].numel()
 
 
-@pytest.mark.parametrize(("size", "swapped"), [(224, 0), (64, 3), (32, 7)])
+@pytest.mark.parametrize(("size", "swapped"), [(224, 0), pytest.param(64, 3, marks=pytest.mark.slow), (32, 7)])
 def test_a_network_answers_as_before(size: int, swapped: int) -> None:
     torch.manual_seed(0)
     model = timm.create_model("resnet18", num_classes=7).eval().double()

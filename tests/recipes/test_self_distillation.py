@@ -169,7 +169,7 @@ def test_the_papers_loss_on_outputs_shrinks_them_round_by_round(digits: Path, tm
 
     tree = small_tree(digits, str(tmp_path), recipe="self_distillation", generations=3)
     tree["fits"].pop("student")
-    tree["fits"]["teacher"] |= {"loss": "mse_outputs", "steps": 120, "opt": "adamw", "lr": 0.01, "weight_decay": 0.5}
+    tree["fits"]["teacher"] |= {"loss": "mse_outputs", "steps": 60, "opt": "adamw", "lr": 0.01, "weight_decay": 0.5}
     tree["predict"] |= {"top_p": 10, "extra_scores": ["energy"]}
     tree["select"] = {}
     self_train(parse(SelfTrainSettings, tree, "test"))
