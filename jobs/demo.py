@@ -1,4 +1,4 @@
-"""Demo: self-training on scikit-learn's handwritten digits, with few labels and two generations, in about 3 minutes.
+"""Demo: self-training on scikit-learn's handwritten digits, with few labels and two generations, in about a minute.
 
 python -m jobs.demo [key=value …]
 """

@@ -1,17 +1,15 @@
 """The frozen network of features: a model folder without a classifier, whose outputs are what the classifier would see."""
 
-import hashlib
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from engine.ground import storage
 from engine.ground.progress import log_event
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step
+from engine.ground.steps import Output, Step
 from engine.models.build import build_model, with_statistics
 from engine.models.checkpoint import initialise, read_config, save
 from engine.models.fetch import FILES, fetch_model
@@ -40,7 +38,9 @@ def make_backbone(run: Run, settings: ModelSettings, init: Output | None) -> Out
         dim = feature_dim(network, settings)
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder), network, settings, [])
-            parts = [put_file(step, unit, f"model/{name}", Path(folder, name)) for unit, name in enumerate(FILES)]
+            parts = [
+                step.put_file(unit, f"model/{name}", Path(folder, name).read_bytes()) for unit, name in enumerate(FILES)
+            ]
         summary = {"model": "model", "dim": dim, "architecture": settings.model}
         return step.commit(parts, summary, started)
 
@@ -85,10 +85,3 @@ def feature_dim(network: torch.nn.Module, settings: ModelSettings) -> int:
             f"model {settings.model} without its classifier gives {tuple(outputs.shape)}, not one vector per image. Choose another model."
         )
     return int(outputs.shape[1])
-
-
-def put_file(step: Step, unit: int, path: str, local: Path) -> Part:
-    """Put a local file into the step's folder at `path`, as a part."""
-    data = local.read_bytes()
-    storage.put(step.fs, f"{step.folder}/{path}", data)
-    return Part(unit, path, 0, len(data), hashlib.sha256(data).hexdigest())

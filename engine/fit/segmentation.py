@@ -13,8 +13,8 @@ from engine.fit.stream_views import StreamViews, one_view_each
 from engine.fit.supervised import stream_weights
 from engine.fit.workers import average_over_workers
 from engine.images.crops import RandomCrop
-from engine.images.randaugment import IGNORE
 from engine.settings.block import SettingsError
+from engine.tables.schema import IGNORE
 
 
 class Segmentation(Objective):

@@ -17,12 +17,12 @@ from engine.ground.record import StepRecord
 from engine.ground.run import Run
 from engine.ground.steps import Output, Part, Step, Store, verb_of
 from engine.images.decode import Frame, RejectedImageError, decode, decode_full_size, decode_mask_full_size
-from engine.images.randaugment import IGNORE
 from engine.images.scope import Scope
 from engine.labels.classes import ClassList
 from engine.labels.stored import check_classes
 from engine.predict.pool import check_same_pool
 from engine.tables import schema
+from engine.tables.schema import IGNORE
 
 REVISION = 2
 GROUP_ROWS = 8192

@@ -17,9 +17,8 @@ from engine.geo.extra import geo_module
 from engine.geo.scene import CACHE, Scene, open_raster
 from engine.geo.vectors import DrawnFeatures, Geometries
 from engine.ground.record import canonical
+from engine.tables.schema import IGNORE
 
-IGNORE = 255
-"""Value of the pixels of a mask that nothing is learned of."""
 ROWS = 1024
 """Rows that are drawn at once, a multiple of BLOCK."""
 BLOCK = 256

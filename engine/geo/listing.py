@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.geo.bands import BandScaling
-from engine.geo.burn import IGNORE
 from engine.geo.extra import geo_module
 from engine.geo.scene import CACHE, Scene, open_raster
 from engine.geo.split import BlockSplit
 from engine.geo.tile import Ints, Tile, content_of, tile_grid
 from engine.ground import storage
 from engine.settings.geo import TilesSettings
+from engine.tables.schema import IGNORE
 
 TILES = pa.schema(
     [

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from engine.geo.bands import BandScaling, Pixels, Valid, read_valid, read_window
 from engine.geo.blend import Windows, reflected
-from engine.geo.burn import IGNORE
+from engine.tables.schema import IGNORE
 
 Probabilities = npt.NDArray[np.float32]
 Classify = Callable[[Pixels], Probabilities]

@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 
 from engine.geo.bands import choose_bands
 from engine.geo.blend import Windows
-from engine.geo.burn import IGNORE, count_values
+from engine.geo.burn import count_values
 from engine.geo.cog import Layer, Rows, write_cog
 from engine.geo.extra import geo_module
 from engine.geo.map_scene import Classify, Grid, SceneMapper
@@ -29,6 +29,7 @@ from engine.ground.progress import Progress, log_event
 from engine.ground.record import canonical, fingerprint, json_text
 from engine.ground.uri import split_uri
 from engine.settings.geo import MapJobSettings
+from engine.tables.schema import IGNORE
 
 REVISION = 1
 LOCAL = pafs.LocalFileSystem()

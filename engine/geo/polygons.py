@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.geo.burn import IGNORE
 from engine.geo.extra import geo_module
 from engine.geo.scene import CACHE, open_raster
 from engine.settings.geo import PolygonSettings
+from engine.tables.schema import IGNORE
 
 AT_ONCE = 10_000
 """Polygons that are written together."""

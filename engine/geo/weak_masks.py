@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from engine.geo.bands import choose_bands
-from engine.geo.burn import IGNORE, Burner, write_mask
+from engine.geo.burn import Burner, write_mask
 from engine.geo.extra import geo_module
 from engine.geo.listing import MaskedScene, TileTables
 from engine.geo.scene import Scene, list_scenes, match_masks
@@ -17,6 +17,7 @@ from engine.ground import storage
 from engine.ground.progress import Progress
 from engine.ground.record import json_text
 from engine.settings.geo import RasteriseJobSettings, SplitSettings, TilesJobSettings
+from engine.tables.schema import IGNORE
 
 SUMMARY = "summary.json"
 

@@ -212,6 +212,11 @@ class Step:
         storage.put(self.fs, f"{self.folder}/parts/{name}", data)
         return Part(unit, name, table.num_rows, len(data), hashlib.sha256(data).hexdigest(), stats)
 
+    def put_file(self, unit: int, path: str, data: bytes) -> Part:
+        """Write a file that is no table to `path` in the step's folder, as a part."""
+        storage.put(self.fs, f"{self.folder}/{path}", data)
+        return Part(unit, path, 0, len(data), hashlib.sha256(data).hexdigest())
+
     def put_sidecar(self, folder: str, unit: int, table: pa.Table) -> str:
         """Write a table that belongs to a unit next to its part (its quarantine). Returns the SHA-256 of the file in hex, for the part's statistics
         where later steps read the sidecar.

@@ -36,11 +36,10 @@ from engine.images.augment_levels import (
     TRANSLATE_Y,
     Scale,
 )
+from engine.tables.schema import IGNORE
 
 FILL = 128
 """Grey value of pixels from outside the image."""
-IGNORE = 255
-"""Mask value of pixels from outside the image: no target."""
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R 601 weights of red, green and blue in luminance."""
 DRAWS = 2

@@ -18,8 +18,9 @@ from torch import Tensor
 from engine.images import crops
 from engine.images.augment_levels import Scale
 from engine.images.counter_rng import uniforms
-from engine.images.randaugment import FILL, IGNORE, RandAugment, cut_out
+from engine.images.randaugment import FILL, RandAugment, cut_out
 from engine.settings.fit import NoiseSettings
+from engine.tables.schema import IGNORE
 
 CPU_PIECE = 2**21
 """Bytes of images that a CPU works on at once: RandAugment of 224 pixels is 1.4 times as fast, and memory stays flat."""

@@ -19,6 +19,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.2%} [{self.low:.2%}, {self.high:.2%}]"
 
+    def __neg__(self) -> "Interval":
+        """The same difference the other way round."""
+        return Interval(-self.value, -self.high, -self.low)
+
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share: honest near 0 and 1 and for few images, where the normal one is not."""

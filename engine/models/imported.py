@@ -4,10 +4,9 @@ import hashlib
 import time
 from pathlib import Path
 
-from engine.ground import storage
 from engine.ground.record import StepRecord
 from engine.ground.run import Run
-from engine.ground.steps import Output, Part, Step, read_output
+from engine.ground.steps import Output, Step, read_output
 from engine.models.checkpoint import check_weights, load
 from engine.models.fetch import FILES
 
@@ -35,12 +34,7 @@ def find_model(run: Run, reference: str, as_init: bool = False) -> Output:
 
     def work(step: Step) -> Output:
         started = time.time()
-        for name, data in contents.items():
-            storage.put(step.fs, f"{step.folder}/model/{name}", data)
-        parts = [
-            Part(unit, f"model/{name}", 0, len(data), digests[name])
-            for unit, (name, data) in enumerate(contents.items())
-        ]
+        parts = [step.put_file(unit, f"model/{name}", data) for unit, (name, data) in enumerate(contents.items())]
         return step.commit(parts, {"model": "model", "from": str(folder)}, started)
 
     return run.find_or_run_step("import model", StepRecord("import_model", REVISION, {}, digests), work)

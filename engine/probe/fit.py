@@ -11,7 +11,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from engine.embed.backbone import put_file
 from engine.embed.reading import check_same_network, read_all, read_rows
 from engine.embed.statistics import read_scaling
 from engine.gather.arrange import Arranged
@@ -130,7 +129,7 @@ def put_head(step: Step, spec: HeadSpec) -> tuple[list[Part], dict[str, object]]
             save_reference(local, backbone, names, origin)
         files = sorted(path.name for path in local.iterdir())
         parts = [
-            put_file(step, unit, name if name == FILE else f"model/{name}", local / name)
+            step.put_file(unit, name if name == FILE else f"model/{name}", (local / name).read_bytes())
             for unit, name in enumerate(files)
         ]
     return parts, summary

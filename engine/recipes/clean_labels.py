@@ -32,6 +32,10 @@ class CleanLabels(Rounds, CleanOptions):
         if run.data.pool is not None:
             yield from cuts(run)
 
+    @property
+    def num_judged(self) -> int:
+        return self.num_generations + 1
+
     def is_selecting(self, run: RunSettings) -> bool:
         return super().is_selecting(run) and run.data.pool is not None
 

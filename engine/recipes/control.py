@@ -36,15 +36,13 @@ class PoolEffect:
 
     @property
     def sentence(self) -> str:
-        """*The pool helped by x*, *no difference shown*, or *it hurt*."""
-        difference, images = self.test.difference, f"{self.test.images:,} {self.on} images"
+        """*The pool helped*, *it hurt*, or *no difference is shown*, with the difference and the images that it stands on."""
+        difference, level, images = self.test.difference, self.test.level, f"{self.test.images:,} {self.on} images"
         if not self.test.significant:
-            return f"no difference shown between {self.model} and labels alone: {points(difference, self.test.level)}, {images}"
+            return f"No difference is shown between {self.model} and the labels alone: {points(difference, level)}, {images}"
         if difference.value > 0:
-            return f"the pool helped: {self.model} better than labels alone by {points(difference, self.test.level)}, {images}"
-        return (
-            f"the pool hurt: {self.model} differs from labels alone by {points(difference, self.test.level)}, {images}"
-        )
+            return f"The pool helped: {self.model} is better than the labels alone by {points(difference, level)}, {images}"
+        return f"The pool hurt: {self.model} is worse than the labels alone by {points(-difference, level)}, {images}"
 
 
 def labels_alone(fit: FitSettings) -> FitSettings:
@@ -76,19 +74,17 @@ def train_control(setup: RecipeContext) -> Generation | None:
 
 def choose(setup: RecipeContext, generations: list[Generation]) -> Generation:
     """The model to use, by validation images alone: the last one, or what was kept instead of it; the control where it is significantly better."""
-    named = {one.name: one for one in generations}
-    if setup.control is not None:
-        named[CONTROL] = setup.control
-    candidate = last_kept(generations, named)
-    if setup.control is None or candidate is setup.control:
+    candidate, control = last_kept(generations, setup.control), setup.control
+    if control is None or candidate is control:
         return candidate
-    test = compare_evaluated(setup, setup.control.validation, candidate.validation)
+    test = compare_evaluated(setup, control.validation, candidate.validation)
     worse = test is not None and test.significant and test.difference.value < 0
-    return setup.control if worse and setup.settings.guard.enabled else candidate
+    return control if worse and setup.settings.guard.enabled else candidate
 
 
-def last_kept(generations: list[Generation], named: dict[str, Generation]) -> Generation:
+def last_kept(generations: list[Generation], control: Generation | None = None) -> Generation:
     """The last generation that its guard did not reject, or what was kept instead."""
+    named = {one.name: one for one in [*generations, *([control] if control is not None else [])]}
     one = generations[-1]
     while one.guard is not None and one.guard.rejects:
         assert one.guard.kept is not None, "a rejected model names the one that is kept"
@@ -97,14 +93,14 @@ def last_kept(generations: list[Generation], named: dict[str, Generation]) -> Ge
 
 
 def measure_effect(setup: RecipeContext, generations: list[Generation]) -> PoolEffect | None:
-    """What the pool was worth to the last model that its guard did not reject; None without a control or images to compare on."""
+    """What the pool was worth: the last model that was not rejected for another generation's sake, against the control. None without a control, or
+    images to compare on.
+    """
     control = setup.control
-    named = {one.name: one for one in generations}
-    candidate = last_kept(generations, named | {CONTROL: control} if control is not None else named)
-    if control is None or candidate is control:
-        candidate = generations[-1]
     if control is None:
         return None
+    kept = last_kept(generations, control)
+    candidate = generations[-1] if kept is control else kept
     for on, first, second in (
         ("test", control.test, candidate.test),
         ("validation", control.validation, candidate.validation),

@@ -66,8 +66,8 @@ def judge(setup: RecipeContext, evidence: Evidence, teacher: Generation, student
 
 
 def level_of(setup: RecipeContext) -> float:
-    """The level of each generation's tests: those of a whole run together have `guard.level` (Bonferroni)."""
-    return setup.settings.guard.level / max(1, setup.settings.recipe.num_generations)
+    """The level of the tests of one model: those of a whole run together have `guard.level` (Bonferroni)."""
+    return setup.settings.guard.level / setup.settings.recipe.num_judged
 
 
 def _score(generation: Generation | None) -> Score | None:

@@ -41,6 +41,10 @@ class Mapping(Rounds):
         )
         yield from super().needs(run)
 
+    @property
+    def num_judged(self) -> int:
+        return self.num_generations + 1
+
     def fits(self, run: RunSettings) -> list[FitSettings]:
         return [*super().fits(run), *([run.fits.finetune] if run.fits.finetune is not None else [])]
 
@@ -53,7 +57,7 @@ class Mapping(Rounds):
         teacher = first_teacher(setup, "weak")
         generations = [teacher, *self.rounds(setup, teacher, setup.labelled)]
         if (finetune := setup.settings.fits.finetune) is not None:
-            start = last_kept(generations, {one.name: one for one in generations})
+            start = last_kept(generations, setup.control)
             exact = setup.true_labels("exact")
             model = setup.fit("exact finetune", start.network, finetune, start.model, labelled=exact)
             validation = setup.evaluate("exact validation", model, "validation")

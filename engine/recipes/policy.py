@@ -177,16 +177,12 @@ def _gain(test: PairedTest) -> str:
 
 
 def _shortfall(test: PairedTest) -> str:
-    return f"{points(_negated(test.difference), test.level)}, p = {test.p_value:.2g}"
+    return f"{points(-test.difference, test.level)}, p = {test.p_value:.2g}"
 
 
 def points(interval: Interval, level: float = 0.05) -> str:
     """A difference of shares in percentage points: `4.0 points (95 % CI 1.1 to 6.9)`."""
     return f"{100 * interval.value:.1f} points ({100 * (1 - level):.3g} % CI {100 * interval.low:.1f} to {100 * interval.high:.1f})"
-
-
-def _negated(interval: Interval) -> Interval:
-    return Interval(-interval.value, -interval.high, -interval.low)
 
 
 def _named(classes: npt.NDArray[np.int64], names: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from engine.recipes.recipe import Recipe
 from engine.recipes.self_distillation import SelfDistillation
 from engine.recipes.supervised import Supervised
 from engine.recipes.threshold import Threshold
+from engine.settings.block import blocks_of, tag_of
 from engine.settings.run import RunSettings
 
 AnyRecipe = Annotated[
@@ -64,8 +65,10 @@ class SelfTrainSettings(RunSettings):
         """What a recipe does not read need not be given."""
         recipe = tree.get("recipe") if isinstance(tree, dict) else None
         name = recipe.get("name") if isinstance(recipe, dict) else recipe
-        implied = Probe.implied if name == "probe" else {}
-        return {**implied, **tree} if implied else tree
+        for kind in blocks_of(AnyRecipe):
+            if issubclass(kind, Recipe) and tag_of(kind) == name and kind.implied:
+                return {**kind.implied, **tree}
+        return tree
 
     @model_validator(mode="after")
     def _every_fit_can_begin(self) -> Self:

@@ -81,7 +81,7 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     chosen = next(row for row in report["generations"] if row["name"] == report["chosen"])
     path = chosen["model"]
     if effect := report.get("pool_effect"):
-        console.print(effect["sentence"].capitalize(), markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{effect['sentence']}.", markup=False, highlight=False, soft_wrap=True)
     how = (
         f"timm: create_model('local-dir:{path}', pretrained=True)"
         if chosen.get("is_network", True)

@@ -9,6 +9,7 @@ from engine.settings.cluster import ClusterSettings
 from engine.settings.data import ImagesSettings
 from engine.settings.names import RunName
 from engine.settings.predict import PredictSettings
+from engine.settings.trust import TRUST
 
 
 class EmbedSettings(Block):
@@ -47,11 +48,7 @@ class EmbedJobSettings(Block):
     )
     images: ImagesSettings = Field(description="collection of images")
     embed: EmbedSettings = Field(EmbedSettings(), description="features")
-    trust: bool = Field(
-        False,
-        description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"
-        " not needed for what the command line names",
-    )
+    trust: bool = TRUST
     cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from engine.settings.model import ModelSettings
 from engine.settings.names import CORRUPTIONS, TASKS, RunName, check_name, check_or_class, repeated
 from engine.settings.predict import PredictSettings
 from engine.settings.select import SelectSettings
+from engine.settings.trust import TRUST
 
 
 class PredictJobSettings(Block):
@@ -24,11 +25,7 @@ class PredictJobSettings(Block):
     )
     images: ImagesSettings = Field(description="collection of images")
     predict: PredictSettings = Field(PredictSettings(), description="predictions")
-    trust: bool = Field(
-        False,
-        description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"
-        " not needed for what the command line names",
-    )
+    trust: bool = TRUST
     cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
 
@@ -126,11 +123,7 @@ class FitJobSettings(Block):
         None, description="soft labels of images of data.pool from another tool, the stream soft (default: none)"
     )
     init: str | None = Field(None, description="fitted step or model folder to start from (default: random weights)")
-    trust: bool = Field(
-        False,
-        description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"
-        " not needed for what the command line names",
-    )
+    trust: bool = TRUST
     cluster: ClusterSettings = Field(ClusterSettings(), description="what a step may take of the cluster")
 
     @model_validator(mode="after")

@@ -36,6 +36,11 @@ class RecipeSettings(Block):
         """How many generations of students there are at most."""
         return 0
 
+    @property
+    def num_judged(self) -> int:
+        """How many models are compared with the one before them at most: the tests of a run share one significance level."""
+        return max(1, self.num_generations)
+
     def needs(self, run: RunSettings) -> Iterator[Need]:  # noqa: ARG002
         """What the recipe cannot work without, each asked only after those before it are met."""
         yield from ()

@@ -15,6 +15,7 @@ from engine.settings.predict import PredictSettings
 from engine.settings.recipe import RecipeSettings
 from engine.settings.renamed import RENAMED
 from engine.settings.select import SelectSettings, check_stored
+from engine.settings.trust import TRUST
 
 GENERATIONAL = ("select", "fits.student", "models.student")
 """Groups that may differ from generation to generation; the rest is one for all."""
@@ -76,11 +77,7 @@ class RunSettings(Block):
     select: SelectSettings = Field(SelectSettings(), description="selection of pseudo-labels")
     guard: GuardSettings = Field(GuardSettings(), description="rules after a generation")
     report: ReportSettings = Field(ReportSettings(), description="what is written for people at the end of the run")
-    trust: bool = Field(
-        False,
-        description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"
-        " not needed for what the command line names",
-    )
+    trust: bool = TRUST
     schedule: list[dict[str, Any]] | None = Field(
         None,
         description="settings of single generations, dotted, one mapping per generation, as a search finds them:"

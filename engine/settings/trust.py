@@ -6,7 +6,16 @@ The command line is the user's own word; a config may be somebody else's.
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import Field
+
 from engine.settings.names import texts
+
+TRUST: Any = Field(
+    False,
+    description="the config may name code: an objective or task as module:Class, or model_args.checkpoint_path, which is unpickled;"
+    " not needed for what the command line names",
+)
+"""The setting `trust` of a job whose config may name code."""
 
 IMPORTED = ("objective", "task")
 """Settings that may name a class as 'package.module:Class'."""

@@ -53,6 +53,9 @@ QUARANTINE = pa.schema([("shard", pa.int32()), ("row", pa.int32()), ("key", pa.s
 
 MAX_CLASSES_U16 = 65_536
 
+IGNORE = 255
+"""Mask value of pixels without a target: nothing is learned of them, and no score counts them."""
+
 
 def class_type(num_classes: int) -> pa.DataType:
     """Narrowest type of class indices: uint16 up to 65,536 classes, else uint32."""

@@ -15,7 +15,6 @@ from engine.ground.steps import Output, Store, read_sidecar
 from engine.images.collection import Collection
 from engine.images.decode import Frame, decode_mask, decode_mask_full_size
 from engine.images.masks import Masks
-from engine.images.randaugment import IGNORE
 from engine.labels import targets
 from engine.labels.classes import ClassList
 from engine.labels.soft_tables import TargetKind
@@ -28,6 +27,7 @@ from engine.select.addresses import addresses
 from engine.settings.block import SettingsError
 from engine.settings.predict import PredictSettings
 from engine.settings.run import RunSettings
+from engine.tables.schema import IGNORE
 from engine.tasks.mask_answers import FOLDER, MaskAnswers, png
 from engine.tasks.task import Sidecar, Truth, check_scored, shared_rows, targets_table
 

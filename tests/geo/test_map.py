@@ -23,7 +23,6 @@ from rasterio.warp import transform_bounds
 
 from engine.geo.bands import BandScaling, Pixels
 from engine.geo.blend import Windows, reflected
-from engine.geo.burn import IGNORE
 from engine.geo.cog import in_blocks
 from engine.geo.map_scene import Grid, Probabilities, SceneMapper
 from engine.geo.mapping import PixelModel, map_scenes
@@ -33,6 +32,7 @@ from engine.predict.pixels import pixel_model
 from engine.settings.block import parse
 from engine.settings.geo import MapJobSettings
 from engine.settings.model import ModelSettings
+from engine.tables.schema import IGNORE
 from tests.geo.making import LEFT, PIXEL, TOP, UTM, ground, write_scene
 
 CLASSES = ["ground", "roof", "road"]

@@ -10,13 +10,14 @@ import pytest
 import rasterio
 from shapely.geometry import LineString, Point, Polygon
 
-from engine.geo.burn import IGNORE, Burner
+from engine.geo.burn import Burner
 from engine.geo.scene import list_scenes, read_scene
 from engine.geo.vectors import VectorLayer
 from engine.geo.weak_masks import draw_all, rasterise
 from engine.images import randaugment
 from engine.settings.block import parse
 from engine.settings.geo import RasteriseJobSettings
+from engine.tables.schema import IGNORE
 from tests.geo.making import PIXEL, at, ground, project, write_scene, write_vectors
 
 START, END = (20.3, 30.7), (250.2, 160.4)

@@ -14,7 +14,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from engine.geo.bands import BandScaling, choose_bands
-from engine.geo.burn import IGNORE
 from engine.geo.listing import shown_class
 from engine.geo.scene import Scene, read_scene
 from engine.geo.split import BlockSplit
@@ -29,6 +28,7 @@ from engine.settings.block import SettingsError, parse
 from engine.settings.cluster import ClusterSettings
 from engine.settings.data import SourceSettings
 from engine.settings.geo import BandSettings, SplitSettings, TilesJobSettings
+from engine.tables.schema import IGNORE
 from tests.geo.making import PIXEL, TOP, ground, write_scene
 
 

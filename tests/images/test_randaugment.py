@@ -14,7 +14,8 @@ from torch import Tensor
 
 from engine.images.augment_levels import CUTOUT, OPERATIONS, OPS, PROBABILITY, TORCHVISION, Scale, ScaleName
 from engine.images.counter_rng import uniforms
-from engine.images.randaugment import DRAWS, FILL, IGNORE, RandAugment, apply_ops
+from engine.images.randaugment import DRAWS, FILL, RandAugment, apply_ops
+from engine.tables.schema import IGNORE
 
 GEOMETRIC = {"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"}
 SIDE = 33

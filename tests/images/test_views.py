@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from engine.images.randaugment import FILL, IGNORE
+from engine.images.randaugment import FILL
 from engine.images.views import View
 from engine.settings.fit import NoiseSettings
+from engine.tables.schema import IGNORE
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.25, 0.24, 0.26)
 EVERYTHING = NoiseSettings(hflip=0.5, pad=4, aa_num_ops=2, aa_magnitude=9, cutout=10)

@@ -14,7 +14,7 @@ from engine.ground.steps import Output, Store, read_tables
 from engine.labels.classes import ClassList
 from engine.recipes.context import Evaluated, Generation, RecipeContext
 from engine.recipes.control import RunResult, choose, labels_alone, measure_effect, train_control
-from engine.recipes.guard import evidence_of, make_verdict, next_teacher, stop_without_labels
+from engine.recipes.guard import evidence_of, level_of, make_verdict, next_teacher, stop_without_labels
 from engine.recipes.registry import SelfTrainSettings, train
 from engine.report.table import metrics, show
 from engine.settings.block import parse
@@ -275,17 +275,22 @@ def test_a_smaller_student_is_judged_by_labels_alone_at_its_own_size(tmp_path: P
     assert result_of(setup, generations).chosen == "labels only"
     effect = measure_effect(cast("RecipeContext", setup), generations)
     assert effect is not None
-    assert effect.sentence.startswith("the pool hurt: generation 1")
+    assert effect.sentence.startswith("The pool hurt: generation 1 is worse than the labels alone by 30.0 points")
 
 
-@pytest.mark.parametrize(("right", "word"), [(BETTER, "the pool helped"), (GOOD, "no difference shown")])
-def test_the_control_says_whether_the_pool_helped(tmp_path: Path, right: np.ndarray, word: str) -> None:
+@pytest.mark.parametrize(("right", "word"), [(BETTER, "The pool helped"), (GOOD, "No difference is shown")])
+def test_the_control_says_whether_the_pool_helped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], right: np.ndarray, word: str
+) -> None:
     setup = FakeSetup(tmp_path, [GOOD, GOOD, right], generations=1, control="labels_only")
     generations = with_control(setup)
     effect = measure_effect(cast("RecipeContext", setup), generations)
     assert effect is not None
     assert effect.sentence.startswith(word)
     assert result_of(setup, generations).chosen == "generation 1"
+    capsys.readouterr()
+    show(metrics(setup.run.store, RunResult(generations, "generation 1", effect)))
+    assert f"{effect.sentence}.\nBest model" in capsys.readouterr().out, "letters as they are, of names and of CI"
 
 
 def test_the_control_learns_labels_alone_with_as_many_images_and_steps(tmp_path: Path) -> None:
@@ -311,3 +316,10 @@ def test_a_fine_tuned_model_that_is_worse_is_not_the_one_to_use(tmp_path: Path) 
     assert result_of(setup, generations).chosen == "student"
     assert generations[1].guard is not None
     assert generations[1].guard.kept == "student"
+
+
+@pytest.mark.parametrize(("recipe", "judged"), [("noisy_student", 3), ("clean_labels", 4), ("supervised", 1)])
+def test_all_tests_of_a_run_share_one_level(tmp_path: Path, recipe: str, judged: int) -> None:
+    """Cleaning compares one model more than there are generations."""
+    setup = FakeSetup(tmp_path, [GOOD], recipe=recipe)
+    assert level_of(cast("RecipeContext", setup)) == pytest.approx(0.05 / judged)

@@ -14,12 +14,12 @@ from engine.fit.segmentation import pixel_agreement, pixel_loss
 from engine.ground.steps import Store, read_output, read_tables
 from engine.images.collection import Collection
 from engine.images.decode import decode_mask_full_size
-from engine.images.randaugment import IGNORE
 from engine.labels.classes import ClassList
 from engine.metrics.mean_iou import class_iou, mean_iou, pixel_confusion
 from engine.select.scores import probability
 from engine.settings.block import SettingsError
 from engine.settings.predict import PredictSettings
+from engine.tables.schema import IGNORE
 from engine.tasks.mask_answers import MaskAnswers, png
 from engine.tasks.segment import MeanIoUMeasure, Segment, confident
 from engine.tasks.task import Truth

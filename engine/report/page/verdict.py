@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from engine.ground.progress import format_duration
 from engine.ground.steps import Store
-from engine.metrics.interval import Interval
 from engine.metrics.score import Score
 from engine.recipes.context import CONTROL
-from engine.recipes.policy import ACTIONS
+from engine.recipes.policy import ACTIONS, points
 from engine.report.page.evidence import compared
 from engine.report.page.source import GenerationRecord, RunRecord
 from engine.report.status import StepStatus, step_status
@@ -56,7 +55,7 @@ def verdict(record: RunRecord) -> Verdict:
         gain, note = _gain(record, chosen, on)
         sentence = f"{sentence} {gain}".strip()
         if effect := record.metrics.get("pool_effect"):
-            sentence, note = f"{sentence} {_sentence(effect['sentence'])}", ""
+            sentence, note = f"{sentence} {effect['sentence']}.", ""
     decisions = tuple(
         DecisionRow(
             one.name,
@@ -79,16 +78,6 @@ def verdict(record: RunRecord) -> Verdict:
         decisions,
         tuple(_open_steps(record)) if chosen is None else (),
     )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def difference_in_points(difference: Interval) -> str:
-    """`4.0 points (95 % CI 1.1 to 6.9)`."""
-    low, high = 100 * difference.low, 100 * difference.high
-    return f"{100 * difference.value:.1f} points (95 % CI {low:.1f} to {high:.1f})"
 
 
 def p_value(value: float) -> str:
@@ -126,15 +115,11 @@ def _gain(record: RunRecord, chosen: GenerationRecord, on: str) -> tuple[str, st
     )
     if not test.significant:
         return (
-            f"No difference to {the(first.name)} was shown on the same images: {difference_in_points(test.difference)}.",
+            f"No difference to {the(first.name)} was shown on the same images: {points(test.difference)}.",
             note,
         )
     word = "better" if test.difference.value > 0 else "worse"
-    shown = difference_in_points(
-        test.difference
-        if word == "better"
-        else Interval(-test.difference.value, -test.difference.high, -test.difference.low)
-    )
+    shown = points(test.difference if word == "better" else -test.difference)
     return f"It is {word} than {the(first.name)} by {shown}, {p_value(test.p_value)}, on the same images.", note
 
 
